@@ -1,0 +1,1 @@
+"""The benchmark: commands, registry, configs, pipeline, runtime, metrics, records."""

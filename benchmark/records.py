@@ -1,0 +1,158 @@
+"""Run records: one immutable JSON per run with everything needed to regenerate its numbers. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Metric(_Frozen):
+    """One number with its doubt. ``n``: users, rows or items it averages; ``low``/``high``: 95 % interval over those
+    units (absent where the number is exact for the catalogue)."""
+
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+
+
+class StageRecord(_Frozen):
+    """What one stage cost. Seconds and bytes are those of the computation, also when this run read it from the cache.
+
+    cached: this run read the result. wall_seconds, cpu_seconds: of the computation. peak_memory_bytes: peak resident
+    size of the process when the stage ended.
+    """
+
+    name: str
+    key: str
+    cached: bool
+    wall_seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
+
+
+class PluginRecord(_Frozen):
+    """A plugin and the full config it ran with; ``code`` is the hash of its source and the blocks it imports."""
+
+    name: str
+    config: dict[str, Any]
+    code: str = ""
+    n_parameters: int = 0
+    diagnostics: dict[str, float] = Field(default_factory=dict)
+    deviations: tuple[str, ...] = ()
+
+
+class DatasetRecord(_Frozen):
+    """The data a run saw."""
+
+    name: str
+    config: dict[str, Any]
+    content_hash: str
+    counts: dict[str, int]
+    absent: dict[str, str] = Field(default_factory=dict)
+
+
+class FeaturesRecord(_Frozen):
+    """The item features a run saw. ``notes`` holds numbers such as spearman_norm_count."""
+
+    config: dict[str, Any]
+    provenance: str
+    dims: dict[str, int]
+    coverage: dict[str, float]
+    absent: dict[str, str]
+    richness_proxy: str
+    notes: dict[str, float] = Field(default_factory=dict)
+
+
+class SidsRecord(_Frozen):
+    """The SID table. ``code_length`` counts stored positions; ``mean_active`` the mean non-PAD codes an item has."""
+
+    code_length: int
+    sizes: tuple[int, ...]
+    ordered: bool
+    mean_active: float
+    content_hash: str
+    file: str
+    metrics: dict[str, Metric]
+    vectors: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+
+
+class TaskRecord(_Frozen):
+    """One task of a run: "retrieval" or "ranking", the recommender, its metrics and its per-user file.
+
+    protocol: the evaluation protocol in full (split, tie rule, candidates, cut-offs). counts: users evaluated, dropped,
+    histories truncated. bound_violations: names of metric pairs that break the NDCG-Recall bounds (must be empty).
+    """
+
+    task: str
+    recommender: PluginRecord
+    protocol: dict[str, Any]
+    metrics: dict[str, Metric]
+    counts: dict[str, int] = Field(default_factory=dict)
+    users_file: str
+    users_hash: str
+    bound_violations: tuple[str, ...] = ()
+    comparability_key: str
+    protocol_key: str
+
+
+class EnvironmentRecord(_Frozen):
+    """Where and with what the run was computed."""
+
+    device: str
+    precision: str
+    threads: int
+    allocator: str
+    python: str
+    versions: dict[str, str]
+    git_commit: str
+    git_dirty: bool
+    code: str
+    command_line: tuple[str, ...]
+    platform: str
+
+
+class RunRecord(_Frozen):
+    """One run: (dataset, features, tokenizer, recommenders, budget, seed).
+
+    comparability_key: hash of (dataset, splits, features, recommenders and their budget, evaluation protocol); only rows
+    with equal keys stand in one table. protocol_key leaves out features and recommenders: baselines that use neither
+    SIDs nor features join every table with the same protocol key, marked as baselines.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    created: str
+    budget: str
+    seed: int
+    dataset: DatasetRecord
+    features: FeaturesRecord | None
+    tokenizer: PluginRecord | None
+    control: bool = False
+    sids: SidsRecord | None
+    tasks: tuple[TaskRecord, ...]
+    comparability_key: str
+    protocol_key: str
+    stages: tuple[StageRecord, ...]
+    environment: EnvironmentRecord
+    warnings: tuple[str, ...] = ()
+
+    def metric(self, name: str, task: str | None = None) -> Metric | None:
+        """The named metric of a task, or of the SID table when ``task`` is None; None when this run has none."""
+        if task is None:
+            return None if self.sids is None else self.sids.metrics.get(name)
+        for entry in self.tasks:
+            if entry.task == task:
+                return entry.metrics.get(name)
+        return None
+
+    def wall_seconds(self, prefix: str = "") -> float:
+        """Computation seconds of the stages whose name starts with ``prefix`` (all by default)."""
+        return sum(s.wall_seconds for s in self.stages if s.name.startswith(prefix))

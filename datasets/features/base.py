@@ -1,0 +1,132 @@
+"""``ItemFeatures``: what a tokenizer sees of the items, and the one scaling rule all modalities share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.splits.base import Sequences
+
+MODALITIES = ("text", "vision", "behaviour")
+
+
+@dataclass(frozen=True)
+class ItemFeatures:
+    """Embeddings of ``N`` items and what is known about their training behaviour.
+
+    modalities: name -> float32 ``[N, D_m]``, scaled by one scalar each so that the mean squared norm over available
+        items is 1 (within-modality geometry is untouched). Only modalities that exist are present.
+    available: name -> bool ``[N]``; rows that are not available are zero.
+    absent: modality -> reason, for every declared but missing modality; never replaced in silence.
+    train_counts: int64 ``[N]`` interactions per item that are training data in every protocol of the run.
+    richness: float32 ``[N]`` in [0, 1], how much behaviour an item has (0 for items without training interactions).
+    richness_proxy: name of the proxy that ``richness`` holds ("norm", "log_count", ...).
+    scales: name -> the scalar divided out. notes: numbers to put on the record ("spearman_norm_count": 0.31).
+    sequences: training sequences of users, for behaviour-tuned tokenizers.
+    categories: per item the path from root to leaf, or ``None``.
+    item_text: per item one string, or ``None``. provenance: content hash of everything above.
+    """
+
+    modalities: Mapping[str, np.ndarray]
+    available: Mapping[str, np.ndarray]
+    train_counts: np.ndarray
+    richness: np.ndarray
+    richness_proxy: str
+    sequences: Sequences
+    scales: Mapping[str, float] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, float] = field(default_factory=dict)
+    categories: tuple[tuple[str, ...], ...] | None = None
+    item_text: tuple[str, ...] | None = None
+    provenance: str = ""
+
+    @property
+    def n_items(self) -> int:
+        return len(self.train_counts)
+
+    def dims(self) -> dict[str, int]:
+        """Modality -> width, in the fixed order text, vision, behaviour, then any other by name."""
+        return {m: self.modalities[m].shape[1] for m in self.ordered_names()}
+
+    def ordered_names(self) -> list[str]:
+        known = [m for m in MODALITIES if m in self.modalities]
+        return known + sorted(set(self.modalities) - set(MODALITIES))
+
+    def content_names(self) -> list[str]:
+        """Every modality except behaviour."""
+        return [m for m in self.ordered_names() if m != "behaviour"]
+
+    def concatenated(self, names: Sequence[str] | None = None) -> np.ndarray:
+        """float32 ``[N, sum D_m]`` of the named (default: content) modalities.
+
+        Raises ``InputError`` when no named modality is present.
+        """
+        wanted = self.content_names() if names is None else [m for m in names if m in self.modalities]
+        if not wanted:
+            raise InputError("no usable modality", got=f"present: {sorted(self.modalities)}, absent: {dict(self.absent)}",
+                             wanted=f"one of {list(names or ['text', 'vision'])}",
+                             do="choose an encoder with features.text=… or features.vision=…")
+        return np.concatenate([self.modalities[m] for m in wanted], axis=1)
+
+    def fit_rows(self, fit_items: str) -> np.ndarray:
+        """int64 indices of the items statistics are fitted on: ``train`` (seen in training) or ``all``.
+
+        Raises ``InputError`` for another word, or when no item was seen in training.
+        """
+        if fit_items == "all":
+            return np.arange(self.n_items)
+        if fit_items != "train":
+            raise InputError("fit_items", got=repr(fit_items), wanted="train or all")
+        rows = np.flatnonzero(self.train_counts > 0)
+        if not len(rows):
+            raise InputError("no item occurs in training interactions", wanted="at least one",
+                             do="use fit_items=all or check the split")
+        return rows
+
+    def take(self, rows: np.ndarray) -> ItemFeatures:
+        """The same features for the items ``rows`` only (used to encode items never seen in fit)."""
+        rows = np.asarray(rows)
+        keep = np.full(self.n_items, -1, np.int64)
+        keep[rows] = np.arange(len(rows))
+        items = keep[self.sequences.items]
+        owner = np.repeat(np.arange(self.sequences.n_users), self.sequences.lengths)[items >= 0]
+        counts = np.bincount(owner, minlength=self.sequences.n_users)
+        return ItemFeatures(
+            {m: e[rows] for m, e in self.modalities.items()}, {m: a[rows] for m, a in self.available.items()},
+            self.train_counts[rows], self.richness[rows], self.richness_proxy,
+            Sequences(np.concatenate([[0], np.cumsum(counts)]), items[items >= 0].astype(np.int32)),
+            self.scales, self.absent, self.notes,
+            None if self.categories is None else tuple(self.categories[i] for i in rows),
+            None if self.item_text is None else tuple(self.item_text[i] for i in rows),
+            f"{self.provenance}[{len(rows)} rows]",
+        )
+
+
+def scale_modality(name: str, embeddings: np.ndarray, available: np.ndarray, n_items: int) -> tuple[np.ndarray, float]:
+    """Divide by one scalar so that the mean squared norm over available rows is 1; other rows become zero.
+
+    Parameters: embeddings float ``[N, D]``, available bool ``[N]``. Returns (float32 ``[N, D]``, scalar).
+    Raises ``InputError`` for a wrong row count, NaN or infinite values, or constant (zero-variance) embeddings.
+    """
+    if embeddings.ndim != 2 or len(embeddings) != n_items:
+        raise InputError(f"{name} embeddings", got=f"shape {embeddings.shape}", wanted=f"({n_items}, dimensions)",
+                         do="export one row per catalogue item, in item order")
+    rows = embeddings[available]
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise InputError(f"{name} embeddings", got=f"NaN or infinite values in {len(bad)} of {len(rows)} rows "
+                         f"(first: item {np.flatnonzero(available)[bad[0]]})", wanted="finite numbers",
+                         do="re-export these rows or mark the items as not available")
+    if len(rows) == 0:
+        raise InputError(f"{name} embeddings", got="no available item", wanted="at least one",
+                         do=f"declare the modality absent: features.{name}=none")
+    if len(rows) > 1 and float(rows.std(axis=0).max()) < 1e-12:
+        raise InputError(f"{name} embeddings", got="the same vector for every item", wanted="vectors that differ",
+                         do="check the encoder or the export")
+    scale = float(np.sqrt(np.mean(np.sum(rows.astype(np.float64) ** 2, axis=1))))
+    scaled = np.zeros(embeddings.shape, np.float32)
+    scaled[available] = rows / scale
+    return scaled, scale

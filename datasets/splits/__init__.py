@@ -1,0 +1,1 @@
+"""Splits: protocols that divide interactions into training, validation and test events."""

@@ -1,0 +1,1 @@
+"""Leaderboards rendered from records, and from nothing else."""

@@ -1,0 +1,162 @@
+"""The contracts of recommender plugins: ``Retriever`` (next item over the whole catalogue) and ``Ranker`` (one row).
+
+Life cycle. The pipeline constructs the class with its config, calls ``fit`` once per (data, SIDs, config, seed), then
+``rank_targets`` (retriever) or ``predict`` (ranker) on validation-free test data once. ``state_dict`` is saved after
+``fit``. Everything random comes from ``rng``; every tensor lives on ``runtime.device``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from sidbench.datasets.foundation.seeds import Rng
+from sidbench.datasets.splits.base import Sequences
+from sidbench.tokenizers.base import SemanticIds
+from sidbench.tokenizers.blocks.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class RecommenderInfo:
+    """Static metadata, read from source without importing it: keep every argument a literal.
+
+    task: "retrieval" or "ranking". needs_sids: False for item-ID baselines.
+    """
+
+    title: str
+    paper: str
+    year: int
+    task: str
+    needs_sids: bool = True
+    deviations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RetrievalData:
+    """Sequences for next-item prediction. ``history``-target pairs, one per evaluated user.
+
+    train: training sequences of all users. n_items: catalogue size.
+    validation_history / validation_target: int64 user index ``[V]`` is ``validation_user``; the history is the user's
+    training sequence, the target int32 ``[V]``. test_*: the history is training plus validation events.
+    """
+
+    n_items: int
+    train: Sequences
+    validation_user: np.ndarray
+    validation_target: np.ndarray
+    test_user: np.ndarray
+    test_history: Sequences
+    test_target: np.ndarray
+
+
+@dataclass(frozen=True)
+class TargetRanks:
+    """Where the target stands among all items, as an interval that states ties instead of breaking them.
+
+    better: int64 ``[B]`` items scored strictly above the target. tied: int64 ``[B]`` items scored exactly like it,
+    itself included (>= 1); the target's 1-based rank is uniform on ``better+1 .. better+tied``.
+    sid_better, sid_tied: the same counted in distinct SIDs (what string-level metrics see).
+    masked_better, masked_tied: item level after removing the user's history from the candidates.
+    score: float32 ``[B]`` the target's score.
+    """
+
+    better: np.ndarray
+    tied: np.ndarray
+    sid_better: np.ndarray
+    sid_tied: np.ndarray
+    masked_better: np.ndarray
+    masked_tied: np.ndarray
+    score: np.ndarray
+
+
+@dataclass(frozen=True)
+class RankingData:
+    """Rows for click/like prediction under a global (or per-user) time split.
+
+    Each split name ("train", "validation", "test") maps to rows; history of a row holds only strictly earlier events.
+    user int32 ``[R]`` (``n_users`` = the out-of-vocabulary row for users without training rows), item int32 ``[R]``,
+    label float32 ``[R]`` in {0, 1}, day_of_week and month int32 ``[R]``, history int32 ``[R, H]`` newest first, -1 = none.
+    item_fields: name -> int32 ``[N]`` categorical side fields (category, brand, price bucket), 0 = unknown.
+    item_field_sizes: name -> number of values including unknown.
+    """
+
+    n_users: int
+    n_items: int
+    rows: Mapping[str, RankingRows]
+    item_fields: Mapping[str, np.ndarray]
+    item_field_sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class RankingRows:
+    """Columns of ranking rows; see ``RankingData``. ``row`` int64 ``[R]`` is the event's identity in the dataset."""
+
+    user: np.ndarray
+    item: np.ndarray
+    label: np.ndarray
+    day_of_week: np.ndarray
+    month: np.ndarray
+    history: np.ndarray
+    row: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+class Recommender(ABC):
+    """What retrievers and rankers share."""
+
+    info: ClassVar[RecommenderInfo]
+    config_class: ClassVar[type[Any]]
+    budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Learned state as numpy arrays."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Restore ``state_dict`` (needs the same config). Raises ``InputError`` naming the entry that does not fit."""
+
+    def diagnostics(self) -> dict[str, float]:
+        """Numbers for the record: examples_per_second, truncated histories, best epoch, embedding parameters."""
+        return {}
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of learned scalars."""
+        return int(sum(a.size for a in self.state_dict().values()))
+
+
+class Retriever(Recommender):
+    """Predicts the next item of a user among all items."""
+
+    @abstractmethod
+    def fit(self, data: RetrievalData, sids: SemanticIds | None, rng: Rng, runtime: Runtime) -> Self:
+        """Train on ``data.train``, selecting by validation; never reads the test fields."""
+
+    @abstractmethod
+    def rank_targets(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
+                     runtime: Runtime) -> TargetRanks:
+        """Exact rank intervals of ``targets`` int32 ``[B]`` given ``B`` histories, over the whole catalogue."""
+
+
+class Ranker(Recommender):
+    """Scores (user, item) rows."""
+
+    @abstractmethod
+    def fit(self, data: RankingData, sids: SemanticIds | None, rng: Rng, runtime: Runtime) -> Self:
+        """Train on ``data.rows["train"]``, selecting by ``"validation"``; never reads ``"test"``."""
+
+    @abstractmethod
+    def predict(self, data: RankingData, split: str, sids: SemanticIds | None, runtime: Runtime) -> np.ndarray:
+        """float32 ``[R]`` scores of the rows of one split; higher means more likely positive."""
+
+

@@ -1,0 +1,172 @@
+"""The contract of a tokenizer plugin, and ``SemanticIds``, the value it exports.
+
+Life cycle. The pipeline, in the main process, constructs the class with its frozen config, calls ``fit`` once per
+(features, config, seed), saves ``state_dict``, and calls ``encode`` on the whole catalogue. Later, possibly in another
+process or on another machine, it constructs the class with the same config, calls ``load_state_dict`` and ``encode``
+again, also with items that did not exist at ``fit``. ``encode`` is never called before ``fit`` or ``load_state_dict``,
+must not change state, and gives equal codes for equal features on the same machine type. All randomness comes from
+``rng``; all tensors live on ``runtime.device``; files, clocks and logging are the pipeline's affair.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from sidbench.datasets.features.base import ItemFeatures
+from sidbench.datasets.foundation.errors import InputError, StageError
+from sidbench.datasets.foundation.seeds import Rng
+from sidbench.datasets.foundation.settings import check_settings, setting
+from sidbench.tokenizers.blocks.runtime import Runtime
+
+PAD = -1
+
+
+@dataclass(frozen=True)
+class SemanticIds:
+    """Codes of ``N`` items; several items may share one SID.
+
+    codes: int32 ``[N, L]``, values ``0..sizes[p]-1`` or ``PAD`` (-1) where a position is not used.
+    sizes: int32 ``[L]`` codebook size of each position.
+    ordered: True when a position is meaningful only given the positions before it (residual codes).
+    weights: float32 ``[N, L]`` or ``None``; strength of each code (router weights), 0 at PAD.
+    reconstruction: modality -> float32 ``[N, D_m]`` in the scale of ``ItemFeatures``; empty when undefined.
+    position_names: what each position encodes ("shared", "text", "behaviour 1"); empty when all alike.
+    """
+
+    codes: np.ndarray
+    sizes: np.ndarray
+    ordered: bool
+    weights: np.ndarray | None = None
+    reconstruction: Mapping[str, np.ndarray] = field(default_factory=dict)
+    position_names: tuple[str, ...] = ()
+
+    @property
+    def n_items(self) -> int:
+        return self.codes.shape[0]
+
+    @property
+    def code_length(self) -> int:
+        return self.codes.shape[1]
+
+    @property
+    def has_pad(self) -> np.ndarray:
+        """bool ``[L]``: positions where some item has PAD."""
+        return np.asarray((self.codes == PAD).any(axis=0))
+
+    def distinct(self) -> tuple[np.ndarray, np.ndarray]:
+        """Distinct SIDs int32 ``[U, L]`` in lexicographic order, and the index int64 ``[N]`` of each item's SID."""
+        unique, inverse = np.unique(self.codes, axis=0, return_inverse=True)
+        return unique, inverse.reshape(-1)
+
+    def check(self, n_items: int, who: str = "tokenizer") -> SemanticIds:
+        """Return self, or raise ``StageError`` naming the broken invariant (shape, dtype, range, NaN)."""
+        codes, sizes = self.codes, self.sizes
+        if not isinstance(codes, np.ndarray) or codes.dtype != np.int32 or codes.ndim != 2:
+            raise StageError(f"{who}: codes must be int32 of shape (items, positions), got "
+                             f"{getattr(codes, 'dtype', type(codes))} {getattr(codes, 'shape', '')}.")
+        if codes.shape[0] != n_items or codes.shape[1] != len(sizes) or codes.shape[1] == 0:
+            raise StageError(f"{who}: codes have shape {codes.shape} with {len(sizes)} sizes, wanted {n_items} rows "
+                             "and one size per position.")
+        if sizes.dtype != np.int32:
+            raise StageError(f"{who}: sizes must be int32, got {sizes.dtype}.")
+        bad = (codes < PAD) | (codes >= sizes[None, :])
+        if bad.any():
+            item, position = np.argwhere(bad)[0]
+            raise StageError(f"{who}: code {codes[item, position]} of item {item} at position {position} is outside "
+                             f"-1..{sizes[position] - 1}.")
+        for name, array in {"weights": self.weights, **self.reconstruction}.items():
+            if array is not None and (len(array) != n_items or not np.isfinite(array).all()):
+                raise StageError(f"{who}: {name} must have {n_items} finite rows, got {array.shape}.")
+        return self
+
+    def with_codes(self, codes: np.ndarray, sizes: np.ndarray) -> SemanticIds:
+        """The same SIDs with other codes (collision policies); weights and reconstruction are dropped."""
+        return replace(self, codes=codes, sizes=sizes, weights=None, reconstruction={}, position_names=())
+
+
+@dataclass(frozen=True)
+class TokenizerInfo:
+    """Static metadata, read from the plugin's source without importing it: keep every argument a literal.
+
+    modalities: what it reads, of "text", "vision", "behaviour", "sequences", "categories"; empty for controls.
+    deviations: where this implementation departs from the paper, one sentence each.
+    """
+
+    title: str
+    paper: str
+    year: int
+    modalities: tuple[str, ...]
+    ordered: bool
+    control: bool = False
+    deviations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Settings every tokenizer shares; profile B of the benchmark (6 x 100) is the default, profile A is 4 x 256."""
+
+    code_length: int = setting(6, "positions per SID", unit="codes", low=1, high=64, sweep=(3, 4, 6, 8))
+    codebook_size: int = setting(100, "codes per position", unit="codes", low=1, high=65536, sweep=(64, 100, 256))
+    fit_items: str = setting("train", "items that statistics are fitted on", choices=("train", "all"))
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+class Tokenizer(ABC):
+    """Base of every tokenizer. Learned attributes end in ``_``."""
+
+    info: ClassVar[TokenizerInfo]
+    config_class: ClassVar[type[Any]] = TokenizerConfig
+    budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
+        """Learn everything that ``encode`` needs. Raises ``InputError`` for unusable features or settings."""
+
+    @abstractmethod
+    def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
+        """SIDs of all items in ``features``, seen at fit or not."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Learned state as numpy arrays; with the config enough to restore the tokenizer."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Restore ``state_dict``. Raises ``InputError`` naming the entry that does not fit the config."""
+
+    def diagnostics(self) -> dict[str, float]:
+        """Numbers for the record that only the method can know (``loss_native``, router activity); may be empty."""
+        return {}
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of learned scalars."""
+        return int(sum(a.size for a in self.state_dict().values()))
+
+
+def check_capacity(config: TokenizerConfig, n_fit: int, who: str) -> None:
+    """Raise ``InputError`` when a codebook of ``codebook_size`` cannot be learned from ``n_fit`` items."""
+    if config.codebook_size > n_fit:
+        raise InputError(f"{who}: codebook_size", got=config.codebook_size,
+                         wanted=f"at most the {n_fit} items it is fitted on",
+                         do=f"set tokenizer.codebook_size={max(1, n_fit // 4)} or fit on more items")
+
+
+def usable_content(features: ItemFeatures, who: str) -> np.ndarray:
+    """Concatenated content modalities float32 ``[N, D_c]``, checked to be finite."""
+    content = features.concatenated()
+    if not np.isfinite(content).all():
+        rows = np.flatnonzero(~np.isfinite(content).all(axis=1))
+        raise InputError(f"{who}: content embeddings", got=f"NaN or infinite values in {len(rows)} rows "
+                         f"(first: item {rows[0]})", wanted="finite numbers", do="check the feature encoder")
+    return content
