@@ -174,7 +174,7 @@ class Training:
         if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
             kept = self.path is not None and self.path.exists()
             raise NonFiniteLoss(
-                f"{plan.name}: loss or gradient became {float(loss):g} (gradient norm {float(norm):g}) at step {step} of "
+                f"{plan.name}: loss or gradient became {loss.item():g} (gradient norm {float(norm):g}) at step {step} of "
                 f"{plan.steps_per_epoch * plan.epochs}; {'the last good checkpoint is kept' if kept else 'no checkpoint was due yet'}. "
                 f"To do: lower the learning rate (now {plan.learning_rate:g}) or check the input embeddings for outliers.")
         self.optimiser.step()

@@ -94,6 +94,7 @@ class TokenizerInfo:
     """Static metadata, read from the plugin's source without importing it: keep every argument a literal.
 
     modalities: what it reads, of "text", "vision", "behaviour", "sequences", "categories"; empty for controls.
+    required: those without which ``fit`` raises ``InputError``; "text|vision" means at least one of them.
     deviations: where this implementation departs from the paper, one sentence each.
     """
 
@@ -103,6 +104,7 @@ class TokenizerInfo:
     modalities: tuple[str, ...]
     ordered: bool
     control: bool = False
+    required: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
 
 

@@ -1,0 +1,51 @@
+# Two commands are all a new machine needs: `make run` and `make test`. Both set up `.venv` from the lock file first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TYPES := build/types
+
+.PHONY: setup run test lint types imports unit speed lock clean
+
+setup: $(VENV)/.ready $(TYPES)/sidbench
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Type checkers find the namespace `sidbench` (the repository root) through this link.
+$(TYPES)/sidbench:
+	mkdir -p $(TYPES)
+	ln -sfn "$(CURDIR)" $@
+
+run: setup
+	$(BIN)/bench run --tokenizer adasid --dataset synthetic --budget quick
+	$(BIN)/bench leaderboard --dataset synthetic
+
+lint: setup
+	$(BIN)/ruff check .
+
+imports: setup
+	$(BIN)/lint-imports
+
+types: setup
+	MYPYPATH=$(TYPES) $(BIN)/mypy -p sidbench.benchmark -p sidbench.datasets -p sidbench.tokenizers -p sidbench.recommenders -p sidbench.leaderboards
+
+unit: setup
+	$(BIN)/python -m pytest
+
+test: lint imports types unit
+
+speed: setup
+	$(BIN)/python -m pytest tests/speed --benchmark-enable -p no:xdist
+
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --upgrade pip
+	build/lock/bin/python -m pip install --quiet "torch==2.13.0" ".[text,vision,test]" setuptools
+	(head -1 requirements.lock; build/lock/bin/python -m pip freeze --all --exclude sidbench --exclude pip | sed 's/^torch==\([0-9.]*\).*/torch==\1/' | sort -f) > build/lock.txt
+	cp build/lock.txt requirements.lock
+
+clean:
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,184 @@
+"""The ``bench`` command: options only. Each command's body is a module of ``benchmark/commands``, imported when run.
+
+Exit codes: 0 done, 1 a run failed, 2 bad usage or input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import Exit, TyperException
+
+from sidbench.datasets.foundation.errors import SidbenchError
+
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="bench", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    help="The benchmark suite for semantic-ID tokenizers. Start with `bench run --dataset synthetic --budget quick`.")
+data_app = typer.Typer(no_args_is_help=True, help="Prepare, check and import data sets.")
+app.add_typer(data_app, name="data")
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder with raw files; default $SIDBENCH_DATA.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"sidbench {version('sidbench')}\n")
+        raise Exit(0)
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Options before the command."""
+
+
+@app.command("run")
+def run(
+    tokenizer: Annotated[str, typer.Option(help="Names with commas, `all`, or `none` for baselines.")] = "adasid",
+    dataset: Annotated[str, typer.Option(help="Dataset name.")] = "synthetic",
+    recommender: Annotated[str, typer.Option(help="Recommender names with commas, or `all`.")] = "mtp,ppnet",
+    seed: Annotated[str, typer.Option(help="Seeds with commas.")] = "0",
+    budget: Annotated[str, typer.Option(help="smoke, quick, standard or paper.")] = "quick",
+    ties: Annotated[str, typer.Option(help="Order of equal timestamps: shuffled or file.")] = "shuffled",
+    data_dir: DataDir = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0 for all cores.")] = 0,
+    as_json: AsJson = False,
+    rerun: Annotated[str, typer.Option(help="What to repeat: never, failed (default) or always.")] = "failed",
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings: tokenizer.codebook_size=256 …")] = None,
+) -> None:
+    """Tokenize, train, evaluate; one record per (tokenizer, seed)."""
+    from sidbench.benchmark.commands.request import RunRequest
+
+    request = RunRequest.from_options(
+        tokenizer, dataset, recommender, seed, budget=budget, ties=ties, data_dir=data_dir, device=device,
+        precision=precision, threads=threads, json=as_json, rerun=rerun, overrides=overrides or ())
+    from sidbench.benchmark.commands.run import run_command
+
+    run_command(request)
+
+
+@app.command("list")
+def list_plugins(as_json: AsJson = False) -> None:
+    """List tokenizers, recommenders and datasets."""
+    from sidbench.benchmark.commands.list import list_command
+
+    list_command(as_json)
+
+
+@app.command("show")
+def show(
+    kind: Annotated[str, typer.Argument(help="tokenizer, recommender or dataset.")],
+    name: Annotated[str, typer.Argument(help="Plugin name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Describe one plugin: metadata, settings, budgets."""
+    from sidbench.benchmark.commands.show import show_command
+
+    show_command(kind, name, as_json)
+
+
+@app.command("leaderboard")
+def leaderboard(
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
+    form: Annotated[str, typer.Option("--format", help="md, csv or json.")] = "md",
+    out: Annotated[Path | None, typer.Option(help="File to write; default standard output.")] = None,
+) -> None:
+    """Render the tables of all finished runs."""
+    from sidbench.benchmark.commands.leaderboard import leaderboard_command
+
+    leaderboard_command(dataset, form, out)
+
+
+@data_app.command("prepare")
+def data_prepare(name: Annotated[str, typer.Argument(help="Dataset name.")], data_dir: DataDir = None) -> None:
+    """Find or download the raw files of a dataset and parse them once."""
+    from sidbench.benchmark.commands.data import prepare
+
+    prepare(name, data_dir)
+
+
+@data_app.command("check")
+def data_check(name: Annotated[str, typer.Argument(help="Dataset name.")], data_dir: DataDir = None) -> None:
+    """Check the raw files and the parsed dataset against what is published of it."""
+    from sidbench.benchmark.commands.data import check
+
+    check(name, data_dir)
+
+
+@data_app.command("import")
+def data_import(
+    interactions: Annotated[Path, typer.Option(help="Table of interactions: csv, tsv, jsonl or parquet.")],
+    name: Annotated[str, typer.Option(help="Name of the new dataset.")],
+    items: Annotated[Path | None, typer.Option(help="Table of items.")] = None,
+    embeddings: Annotated[list[str] | None, typer.Option(help="modality=file; repeat for more.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to.")] = None,
+    user_column: Annotated[str | None, typer.Option(help="Column of the user key, if not `user`.")] = None,
+    item_column: Annotated[str | None, typer.Option(help="Column of the item key, if not `item`.")] = None,
+    time_column: Annotated[str | None, typer.Option(help="Column of the time, if not `timestamp`.")] = None,
+    rating_column: Annotated[str | None, typer.Option(help="Column of the rating, if not `rating`.")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="role=column for others, as items.title=name.")] = None,
+    time_unit: Annotated[str, typer.Option(help="Unit of numeric times: s or ms.")] = "s",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier import.")] = False,
+) -> None:
+    """Turn your own tables into a dataset."""
+    from sidbench.benchmark.commands.data import import_custom
+    from sidbench.benchmark.commands.request import ImportRequest, named_values
+
+    usual = {"user": user_column, "item": item_column, "timestamp": time_column, "rating": rating_column}
+    chosen = [*(f"{role}={name}" for role, name in usual.items() if name is not None), *(column or ())]
+    files = tuple((m, Path(p).expanduser()) for m, p in named_values(embeddings or (), "--embeddings"))
+    import_custom(ImportRequest(name, interactions, items, files, out, named_values(chosen, "--column"), time_unit,
+                                overwrite))
+
+
+def _quiet_pipe() -> None:
+    """The reader of our output went away: point stdout at nothing, so that the interpreter's last flush is quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run one command and return its exit code; errors meant for users become one paragraph on stderr."""
+    command = typer.main.get_command(app)
+    debug = False
+    try:
+        with command.make_context("bench", arguments) as context:
+            debug = bool(context.params.get("debug"))
+            command.invoke(context)
+        sys.stdout.flush()
+    except Exit as done:
+        return done.exit_code
+    except TyperException as error:
+        sys.stderr.write(f"{error.format_message().rstrip()}\n")
+        return getattr(error, "exit_code", 2)
+    except SidbenchError as error:
+        sys.stderr.write(traceback.format_exc() if debug else f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; the same command resumes\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _quiet_pipe()
+    return 0
+
+
+def main() -> None:
+    """Entry point of ``bench``."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Bodies of the `bench` commands, one module each, imported only when their command runs."""

@@ -1,0 +1,161 @@
+"""`bench run`: every (tokenizer, recommenders, seed) of a request, one record each; a failed run stops no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sidbench.benchmark.cache import StageCache
+from sidbench.benchmark.commands.request import RunRequest
+from sidbench.benchmark.config import RunConfig, compose_run
+from sidbench.benchmark.data import dataset_stage
+from sidbench.benchmark.home import cache_folder, home_folder, runs_folder
+from sidbench.benchmark.pipeline import Bench
+from sidbench.benchmark.prepared import prepare
+from sidbench.benchmark.progress import Reporter, default_reporter
+from sidbench.benchmark.records import RunRecord
+from sidbench.benchmark.registry import installed
+from sidbench.benchmark.running import RunBuilder
+from sidbench.benchmark.runtime import LocalRuntime
+from sidbench.datasets.base import Dataset
+from sidbench.datasets.foundation.errors import InputError, SidbenchError
+from sidbench.datasets.reading.locate import LocalFiles
+from sidbench.leaderboards.render import render
+from sidbench.leaderboards.store import read_runs
+from sidbench.leaderboards.table import build_tables
+
+NO_TOKENIZER = "none"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not finish: what it was, why, and the command that repeats it."""
+
+    run: str
+    error: str
+    command: str
+
+
+def run_command(request: RunRequest) -> None:
+    """Execute the request and print its table (or JSON). Exits with 1 when a run failed, after trying all of them."""
+    reporter = Reporter() if request.json else default_reporter()
+    for line in request.skipped:
+        reporter.warn(line)
+    runtime = LocalRuntime(request.device, request.precision, request.threads, reporter)
+    records: list[RunRecord] = []
+    failures: list[Failure] = []
+    for config in _grid(request):
+        try:
+            records.append(_one(request, config, runtime))
+        except InputError:
+            if len(request.tokenizers) * len(request.seeds) == 1:
+                raise
+            failures.append(_failure(request, config, sys.exception()))
+        except SidbenchError as error:
+            failures.append(_failure(request, config, error))
+    _show(request, records, failures)
+    if failures:
+        raise SystemExit(1)
+
+
+def _grid(request: RunRequest) -> Iterator[RunConfig]:
+    """One config per (recommender set, tokenizer, seed). Several recommenders of one task give one run each."""
+    info = {name: installed().find("recommender", name).info for name in request.recommenders}
+    tasks = [str(i["task"]) for i in info.values()]
+    together = len(set(tasks)) == len(tasks)
+    for recommenders in [request.recommenders] if together else [(name,) for name in request.recommenders]:
+        free = [name for name in recommenders if not info[name]["needs_sids"]]
+        names: tuple[str, ...] = request.tokenizers
+        if free and names != (NO_TOKENIZER,):
+            if len(free) < len(recommenders):
+                raise InputError(f"recommender {free[0]}", got=f"in one run with {', '.join(recommenders)}",
+                                 wanted="a run of its own, since it reads no semantic IDs",
+                                 do=f"bench run --tokenizer none --recommender {free[0]}")
+            names = (NO_TOKENIZER,)
+        for seed in request.seeds:
+            for tokenizer in names:
+                yield RunConfig(
+                    dataset=request.dataset, tokenizer=None if tokenizer == NO_TOKENIZER else tokenizer,
+                    recommenders=recommenders, seed=seed, budget=request.budget, ties=request.ties,
+                    device=request.device, precision=request.precision, threads=request.threads)
+
+
+def _one(request: RunRequest, config: RunConfig, runtime: LocalRuntime) -> RunRecord:
+    runtime.reporter.warnings.clear()
+    cache = StageCache(cache_folder(), runtime.reporter, refresh=request.rerun == "always")
+    composed = compose_run(config, request.overrides)
+    locate = LocalFiles(request.data_dir)
+    plugin = installed().load("dataset", config.dataset)(composed.dataset)
+    places = [str(place) for place in locate.roots().values()]
+    dataset = dataset_stage(cache, config.dataset, plugin, locate, places)
+    narrowed = _possible(config, dataset, runtime)
+    if narrowed != config:
+        composed = compose_run(narrowed, [o for o in request.overrides if not o.startswith("ranker.")])
+    bench = Bench(cache, runtime)
+    builder = RunBuilder(composed, prepare(composed, dataset, bench, locate), bench, _command_line())
+    name = f"{config.dataset} · {config.tokenizer or 'no tokenizer'} · {'+'.join(narrowed.recommenders)} · seed {config.seed}"
+    note = home_folder() / "failures" / f"{builder.id}.json"
+    if request.rerun != "always" and (known := builder.existing()) is not None:
+        runtime.report(f"{name}: recorded as {builder.id}")
+        return known
+    if request.rerun == "never" and note.exists():
+        raise SidbenchError(f"{json.loads(note.read_text())['error']} (failed before and not tried again: --rerun never)")
+    runtime.report(f"{name}: {builder.id}")
+    try:
+        record = builder.execute()
+    except SidbenchError as error:
+        _write_note(note, _failure(request, config, error))
+        raise
+    note.unlink(missing_ok=True)
+    return record
+
+
+def _possible(config: RunConfig, dataset: Dataset, runtime: LocalRuntime) -> RunConfig:
+    """The config without ranking when the data cannot carry it; said on the record, and an error if nothing is left."""
+    if dataset.interactions.rating is not None:
+        return config
+    kept = tuple(n for n in config.recommenders if installed().find("recommender", n).info["task"] != "ranking")
+    if kept == config.recommenders:
+        return config
+    if not kept:
+        raise InputError("ranking task", got=f"dataset {config.dataset} without ratings", wanted="ratings for labels",
+                         do="use --recommender mtp, or a dataset with ratings")
+    runtime.warn(f"ranking was not run: {dataset.card.absent.get('rating', 'the data have no ratings')}")
+    return replace(config, recommenders=kept)
+
+
+def _command_line() -> tuple[str, ...]:
+    return ("bench", *sys.argv[1:])
+
+
+def _failure(request: RunRequest, config: RunConfig, error: BaseException | None) -> Failure:
+    words = ["bench", "run", "--tokenizer", config.tokenizer or NO_TOKENIZER, "--dataset", config.dataset,
+             "--recommender", ",".join(config.recommenders), "--seed", str(config.seed), "--budget", config.budget,
+             "--ties", config.ties, *request.overrides]
+    return Failure(f"{config.tokenizer or NO_TOKENIZER} seed {config.seed}", str(error), shlex.join(words))
+
+
+def _write_note(path: Path, failure: Failure) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(vars(failure)))
+    os.replace(temporary, path)
+
+
+def _show(request: RunRequest, records: list[RunRecord], failures: list[Failure]) -> None:
+    if request.json:
+        result: dict[str, Any] = {"records": [r.model_dump(mode="json") for r in records],
+                                  "failed": [vars(f) for f in failures]}
+        sys.stdout.write(json.dumps(result) + "\n")
+        return
+    if records:
+        wanted = {r.run_id for r in records}
+        sys.stdout.write(render(build_tables(read_runs(runs_folder()).only(wanted)), "md"))
+    for failure in failures:
+        sys.stderr.write(f"failed: {failure.run}: {failure.error}\n  repeat with: {failure.command}\n")

@@ -1,0 +1,51 @@
+"""Fingerprints of code: a stage's key changes when the code that computes it changes, and not when comments do."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class _DropDocstrings(ast.NodeTransformer):
+    def _strip(self, node: ast.AST) -> ast.AST:
+        self.generic_visit(node)
+        body = getattr(node, "body", [])
+        if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) \
+                and isinstance(body[0].value.value, str):
+            node.body = body[1:]  # type: ignore[attr-defined]
+        return node
+
+    visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _strip
+
+
+@lru_cache(maxsize=None)
+def _file_digest(path: Path, size: int, modified: int) -> str:
+    source = path.read_text(encoding="utf-8")
+    try:
+        tree: ast.AST = _DropDocstrings().visit(ast.parse(source))
+    except SyntaxError:
+        return hashlib.sha256(source.encode()).hexdigest()
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def code_fingerprint(paths: Iterable[Path]) -> str:
+    """SHA-256 over the syntax trees of Python files and of all files in given folders, docstrings left out."""
+    files: set[Path] = set()
+    for path in paths:
+        files.update(path.rglob("*.py") if path.is_dir() else [path])
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        stat = path.stat()
+        name = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+        digest.update(f"{name}:{_file_digest(path, stat.st_size, stat.st_mtime_ns)}\n".encode())
+    return digest.hexdigest()
+
+
+def room_code(*names: str) -> str:
+    """Fingerprint of files or folders named relative to the package root ("tokenizers/blocks")."""
+    return code_fingerprint(ROOT / name for name in names)

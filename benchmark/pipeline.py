@@ -1,0 +1,200 @@
+"""The stages of one run after the features: tokenizer, SIDs, quantisation, retrieval, ranking.
+
+Each function is one arrow of the data flow: a pure function of (inputs, config, seed) behind the stage cache. A stage
+that only evaluates never touches training state, and the test set is read by the evaluation stages alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from sidbench.benchmark.cache import Stage, StageCache
+from sidbench.benchmark.codecs import (
+    load_arrays,
+    load_json,
+    load_ranks,
+    load_sids,
+    load_state,
+    save_arrays,
+    save_json,
+    save_ranks,
+    save_sids,
+    save_state,
+)
+from sidbench.benchmark.fingerprint import code_fingerprint, room_code
+from sidbench.benchmark.metrics.quantisation import quantisation_metrics
+from sidbench.benchmark.records import Metric
+from sidbench.benchmark.registry import plugin_path
+from sidbench.benchmark.runtime import LocalRuntime
+from sidbench.datasets.features.base import ItemFeatures
+from sidbench.datasets.foundation.errors import SidbenchError, StageError
+from sidbench.datasets.foundation.seeds import Rng
+from sidbench.recommenders.base import Ranker, RankingData, Recommender, RetrievalData, Retriever, TargetRanks
+from sidbench.tokenizers.base import SemanticIds, Tokenizer
+
+TRAINING_CODE = ("benchmark/training.py", "tokenizers/blocks/runtime.py", "datasets/foundation")
+TOKENIZER_CODE = (*TRAINING_CODE, "tokenizers/base.py", "tokenizers/blocks", "datasets/features/base.py")
+RECOMMENDER_CODE = (*TRAINING_CODE, "recommenders/base.py", "recommenders/blocks", "tokenizers/base.py")
+METRIC_CODE = ("benchmark/metrics",)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted plugin: learned state, facts about the fit, the key of its stage, and the code it ran with."""
+
+    state: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any]
+    key: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every stage needs from outside: the cache and the machine."""
+
+    cache: StageCache
+    runtime: LocalRuntime
+
+    def guarded(self, who: str, partial: Path, work: Callable[[], T]) -> T:
+        """Run plugin code with its checkpoints in ``partial``; a foreign exception is re-raised naming the plugin."""
+        try:
+            with self.runtime.checkpointing(partial):
+                return work()
+        except (SidbenchError, OSError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything; it is named and re-raised
+            raise StageError(f"{who} failed: {type(error).__name__}: {error}. To do: `bench --debug run …` shows the "
+                             "traceback; the fault lies in this plugin, other rows are not affected.") from error
+
+
+def plugin_code(kind: str, name: str) -> str:
+    """Fingerprint of a plugin's file and the shared code it stands on."""
+    shared = TOKENIZER_CODE if kind == "tokenizer" else RECOMMENDER_CODE
+    return code_fingerprint([plugin_path(kind, name)]) + "-" + room_code(*shared)
+
+
+def _load_fitted(stage_key: str, code: str, folder: Path) -> Fitted:
+    state, facts = load_state(folder)
+    return Fitted(state, facts, stage_key, code)
+
+
+def _facts(plugin: Tokenizer | Recommender, bench: Bench) -> dict[str, Any]:
+    """Numbers about a fit, checked to be finite so that they can stand in a record."""
+    logs = {name: vars(log) for name, log in bench.runtime.training_logs.items()}
+    diagnostics = {name: float(value) for name, value in plugin.diagnostics().items() if np.isfinite(value)}
+    return {"diagnostics": diagnostics, "n_parameters": plugin.n_parameters, "training": logs}
+
+
+def fit_tokenizer(bench: Bench, name: str, tokenizer: Tokenizer, features: ItemFeatures, seed: int) -> Fitted:
+    """Fit a tokenizer on the features; cached by (features, config, seed, code)."""
+    code = plugin_code("tokenizer", name)
+    depends = {"features": features.provenance, "tokenizer": name, "config": tokenizer.config, "seed": seed, "code": code}
+
+    def compute(partial: Path) -> Fitted:
+        bench.runtime.training_logs.clear()
+        rng = Rng(seed).child("tokenizer", name)
+        bench.guarded(f"tokenizer {name}", partial, lambda: tokenizer.fit(features, rng, bench.runtime))
+        return Fitted(tokenizer.state_dict(), _facts(tokenizer, bench), stage.key, code)
+
+    stage: Stage[Fitted] = Stage("tokenizer", depends, compute, lambda v, f: save_state(v.state, v.facts, f),
+                                 lambda f: _load_fitted(stage.key, code, f))
+    return bench.cache.run(stage)
+
+
+def encode_items(bench: Bench, name: str, tokenizer: Tokenizer, fitted: Fitted, features: ItemFeatures) -> SemanticIds:
+    """SIDs of the whole catalogue from the fitted state, checked against the contract."""
+
+    def compute(partial: Path) -> SemanticIds:
+        def work() -> SemanticIds:
+            tokenizer.load_state_dict(fitted.state)
+            return tokenizer.encode(features, bench.runtime)
+
+        return bench.guarded(f"tokenizer {name}", partial, work).check(features.n_items, f"tokenizer {name}")
+
+    stage = Stage("sids", {"tokenizer": fitted.key}, compute, lambda v, f: save_sids(v, f / "sids.npz"),
+                  lambda f: load_sids(f / "sids.npz"))
+    return bench.cache.run(stage)
+
+
+Quantisation = tuple[dict[str, Metric], dict[str, tuple[float, ...]]]
+
+
+def measure_quantisation(bench: Bench, sids_key: str, sids: SemanticIds, features: ItemFeatures) -> Quantisation:
+    """Quantisation metrics; folds and samples use a fixed seed so that every tokenizer meets the same ones."""
+
+    def save(value: Quantisation, folder: Path) -> None:
+        save_json(folder / "metrics.json", [{n: m.model_dump() for n, m in value[0].items()}, value[1]])
+
+    def load(folder: Path) -> Quantisation:
+        scalars, vectors = load_json(folder / "metrics.json")
+        return {n: Metric(**m) for n, m in scalars.items()}, {n: tuple(v) for n, v in vectors.items()}
+
+    depends = {"sids": sids_key, "code": room_code(*METRIC_CODE)}
+    return bench.cache.run(Stage("quantisation", depends,
+                                 lambda _: quantisation_metrics(sids, features, Rng(0).child("quantisation")), save, load))
+
+
+def fit_recommender(bench: Bench, task: str, name: str, model: Retriever | Ranker, data: RetrievalData | RankingData,
+                    data_key: str, sids: SemanticIds | None, sids_key: str, seed: int) -> Fitted:
+    """Train a recommender; cached by (data, SIDs, config, seed, code)."""
+    code = plugin_code("recommender", name)
+    depends = {"data": data_key, "sids": sids_key, "recommender": name, "config": model.config, "seed": seed, "code": code}
+
+    def compute(partial: Path) -> Fitted:
+        bench.runtime.training_logs.clear()
+        rng = Rng(seed).child(task, name)
+        bench.guarded(f"recommender {name}", partial, lambda: model.fit(data, sids, rng, bench.runtime))  # type: ignore[arg-type]
+        return Fitted(model.state_dict(), _facts(model, bench), stage.key, code)
+
+    stage: Stage[Fitted] = Stage(f"{task}.fit", depends, compute, lambda v, f: save_state(v.state, v.facts, f),
+                                 lambda f: _load_fitted(stage.key, code, f))
+    return bench.cache.run(stage)
+
+
+Evaluated = tuple[T, dict[str, float]]
+
+
+def evaluate_retriever(bench: Bench, name: str, model: Retriever, fitted: Fitted, data: RetrievalData,
+                       sids: SemanticIds | None) -> Evaluated[TargetRanks]:
+    """Rank intervals of every test target, and the model's numbers about inference; the only reader of test targets."""
+
+    def compute(partial: Path) -> Evaluated[TargetRanks]:
+        def work() -> TargetRanks:
+            model.load_state_dict(fitted.state)
+            return model.rank_targets(data.test_history, data.test_target, sids, bench.runtime)
+
+        return bench.guarded(f"recommender {name}", partial, work), dict(model.diagnostics())
+
+    def save(value: Evaluated[TargetRanks], folder: Path) -> None:
+        save_ranks(value[0], folder)
+        save_json(folder / "diagnostics.json", value[1])
+
+    stage = Stage("retrieval.evaluate", {"fit": fitted.key}, compute, save,
+                  lambda f: (load_ranks(f), load_json(f / "diagnostics.json")))
+    return bench.cache.run(stage)
+
+
+def evaluate_ranker(bench: Bench, name: str, model: Ranker, fitted: Fitted, data: RankingData,
+                    sids: SemanticIds | None) -> Evaluated[np.ndarray]:
+    """Scores float32 of the test rows, and the model's numbers about inference; the only reader of test rows."""
+
+    def compute(partial: Path) -> Evaluated[np.ndarray]:
+        def work() -> np.ndarray:
+            model.load_state_dict(fitted.state)
+            return model.predict(data, "test", sids, bench.runtime)
+
+        return bench.guarded(f"recommender {name}", partial, work), dict(model.diagnostics())
+
+    def save(value: Evaluated[np.ndarray], folder: Path) -> None:
+        save_arrays(folder / "scores.npz", {"score": value[0]})
+        save_json(folder / "diagnostics.json", value[1])
+
+    stage = Stage("ranking.evaluate", {"fit": fitted.key}, compute, save,
+                  lambda f: (load_arrays(f / "scores.npz")["score"], load_json(f / "diagnostics.json")))
+    return bench.cache.run(stage)

@@ -1,0 +1,229 @@
+"""One run from composed configs to a record: stages in order, metrics, the run's folder.
+
+A run's folder ``<home>/runs/<run id>/`` holds ``record.json``, ``sids.parquet`` and ``users_<task>.parquet``; it is
+written beside its place and renamed, so a reader sees a whole run or none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sidbench.benchmark.config import ComposedRun
+from sidbench.benchmark.environment import environment
+from sidbench.benchmark.fingerprint import room_code
+from sidbench.benchmark.home import RECORD_NAME, runs_folder
+from sidbench.benchmark.metrics.auc import ranking_metrics
+from sidbench.benchmark.metrics.ranking_at_k import bound_violations, retrieval_metrics
+from sidbench.benchmark.metrics.strata import item_strata
+from sidbench.benchmark.pipeline import (
+    Bench,
+    Fitted,
+    encode_items,
+    evaluate_ranker,
+    evaluate_retriever,
+    fit_recommender,
+    fit_tokenizer,
+    measure_quantisation,
+    plugin_code,
+)
+from sidbench.benchmark.prepared import Prepared
+from sidbench.benchmark.records import (
+    DatasetRecord,
+    FeaturesRecord,
+    PluginRecord,
+    RunRecord,
+    SidsRecord,
+    TaskRecord,
+)
+from sidbench.benchmark.registry import installed
+from sidbench.benchmark.tables import ranking_frame, retrieval_frame, sids_frame
+from sidbench.datasets.foundation.errors import InputError, StageError
+from sidbench.datasets.foundation.hashing import canonical_json, hash_arrays, hash_file, hash_json
+from sidbench.datasets.foundation.seeds import Rng
+from sidbench.tokenizers.base import PAD, SemanticIds
+
+NO_SIDS = "none"
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return json.loads(canonical_json(config)) if config is not None else {}
+
+
+def run_id(composed: ComposedRun, prepared: Prepared) -> str:
+    """Readable name plus a hash of everything that decides the run's numbers; equal runs have equal ids."""
+    run = composed.run
+    identity = {
+        "run": run, "dataset": prepared.dataset_hash, "features": composed.features if run.tokenizer else None,
+        "behaviour": composed.behaviour if run.tokenizer else None, "tokenizer": composed.tokenizer,
+        "retriever": composed.retriever, "ranker": composed.ranker,
+        "code": [plugin_code("tokenizer", run.tokenizer) if run.tokenizer else "",
+                 *[plugin_code("recommender", name) for name in run.recommenders],
+                 room_code("datasets/features", "datasets/splits", "benchmark/metrics", "recommenders/sasrec.py")],
+    }
+    return f"{run.dataset}-{run.tokenizer or NO_SIDS}-s{run.seed}-{hash_json(identity)[:12]}"
+
+
+class RunBuilder:
+    """Collects the parts of a record while the stages of one run execute."""
+
+    def __init__(self, composed: ComposedRun, prepared: Prepared, bench: Bench, command_line: tuple[str, ...]) -> None:
+        self.composed, self.prepared, self.bench, self.command_line = composed, prepared, bench, command_line
+        self.run = composed.run
+        self.id = run_id(composed, prepared)
+        self.folder = runs_folder() / self.id
+        self.temporary = self.folder.with_name(f".{self.id}.{os.getpid()}.tmp")
+        self.sids: SemanticIds | None = None
+        self.sids_record: SidsRecord | None = None
+        self.tokenizer_record: PluginRecord | None = None
+        self.fitted: Fitted | None = None
+
+    def existing(self) -> RunRecord | None:
+        """The record of an earlier equal run, if its folder is there and readable."""
+        path = self.folder / RECORD_NAME
+        if not path.exists():
+            return None
+        try:
+            return RunRecord.model_validate_json(path.read_text())
+        except ValueError:
+            return None
+
+    def execute(self) -> RunRecord:
+        """Run every stage and write the run's folder. Raises the first stage's error; finished stages stay cached."""
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        self.temporary.mkdir(parents=True)
+        try:
+            if self.run.tokenizer is not None:
+                self._tokenize(self.run.tokenizer)
+            tasks = []
+            if self.composed.retriever_name is not None:
+                tasks.append(self._retrieve(self.composed.retriever_name))
+            if self.composed.ranker_name is not None:
+                tasks.append(self._rank(self.composed.ranker_name))
+            record = self._record(tuple(tasks))
+            (self.temporary / RECORD_NAME).write_text(record.model_dump_json(indent=1))
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+            os.replace(self.temporary, self.folder)
+        finally:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+        return record
+
+    # -- SIDs ----------------------------------------------------------------------------------------------------
+    def _tokenize(self, name: str) -> None:
+        features = self.prepared.features
+        cls = installed().load("tokenizer", name)
+        self.fitted = fit_tokenizer(self.bench, name, cls(self.composed.tokenizer), features, self.run.seed)
+        self.sids = sids = encode_items(self.bench, name, cls(self.composed.tokenizer), self.fitted, features)
+        metrics, vectors = measure_quantisation(self.bench, self.fitted.key, sids, features)
+        path = self.temporary / "sids.parquet"
+        sids_frame(sids, self.prepared.dataset.catalog.keys).write_parquet(path)
+        self.sids_record = SidsRecord(
+            code_length=sids.code_length, sizes=tuple(int(k) for k in sids.sizes), ordered=sids.ordered,
+            mean_active=float((sids.codes != PAD).sum(axis=1).mean()),
+            content_hash=hash_arrays({"codes": sids.codes, "sizes": sids.sizes}), file=path.name, metrics=metrics,
+            vectors=vectors)
+        self.tokenizer_record = PluginRecord(
+            name=name, config=_plain(self.composed.tokenizer), code=self.fitted.code,
+            n_parameters=self.fitted.facts["n_parameters"], diagnostics=self.fitted.facts["diagnostics"],
+            deviations=tuple(cls.info.deviations))
+
+    @property
+    def _sids_key(self) -> str:
+        return NO_SIDS if self.fitted is None else self.fitted.key
+
+    # -- tasks ---------------------------------------------------------------------------------------------------
+    def _retrieve(self, name: str) -> TaskRecord:
+        data = self.prepared.retrieval
+        cls = installed().load("recommender", name)
+        needs = cls.info.needs_sids
+        sids, key = (self.sids, self._sids_key) if needs else (None, NO_SIDS)
+        fitted = fit_recommender(self.bench, "retrieval", name, cls(self.composed.retriever), data,
+                                 self.prepared.retrieval_key, sids, key, self.run.seed)
+        ranks, inference = evaluate_retriever(self.bench, name, cls(self.composed.retriever), fitted, data, sids)
+        strata = item_strata(self.prepared.retrieval_counts)[data.test_target]
+        numbers = retrieval_metrics(ranks, strata, Rng(0).child("intervals").numpy(), self.run.cutoffs)
+        violations = bound_violations({n: m.value for n, m in numbers.metrics.items()})
+        if violations:
+            raise StageError(f"retrieval metrics of {name} break the NDCG-Recall bounds: {', '.join(violations)}. This "
+                             "cannot happen with one target per user; please report it with the record.")
+        frame = retrieval_frame(ranks, numbers.per_user, self.prepared, data)
+        counts = {"users": len(data.test_target), **{k: int(v) for k, v in self.prepared.retrieval_dropped.items()}}
+        return self._task("retrieval", name, cls, fitted, inference, numbers.metrics, counts, frame, violations)
+
+    def _rank(self, name: str) -> TaskRecord:
+        data = self.prepared.ranking
+        if data is None:
+            raise InputError(f"recommender {name}", got=f"dataset {self.run.dataset} without ratings",
+                             wanted="ratings, which decide the labels of the ranking task",
+                             do="leave the ranker out: --recommender mtp")
+        cls = installed().load("recommender", name)
+        fitted = fit_recommender(self.bench, "ranking", name, cls(self.composed.ranker), data, self.prepared.ranking_key,
+                                 self.sids, self._sids_key, self.run.seed)
+        scores, inference = evaluate_ranker(self.bench, name, cls(self.composed.ranker), fitted, data, self.sids)
+        rows = data.rows["test"]
+        events = self.prepared.ranking_users
+        strata = item_strata(self.prepared.ranking_counts)[rows.item]
+        numbers = ranking_metrics(events, rows.label, scores, strata, Rng(0).child("intervals").numpy())
+        frame = ranking_frame(scores, self.prepared, rows, events)
+        counts = {**{f"{part}_rows": len(r) for part, r in data.rows.items()}, **numbers.counts}
+        return self._task("ranking", name, cls, fitted, inference, numbers.metrics, counts, frame, ())
+
+    def _task(self, task: str, name: str, cls: Any, fitted: Fitted, inference: dict[str, float], metrics: Any,
+              counts: dict[str, int], frame: Any, violations: tuple[str, ...]) -> TaskRecord:
+        path = self.temporary / f"users_{task}.parquet"
+        frame.write_parquet(path)
+        config = self.composed.retriever if task == "retrieval" else self.composed.ranker
+        training = {f"{log}_{n}": float(v) for log, values in fitted.facts["training"].items()
+                    for n, v in values.items() if n in ("steps", "epochs", "wall_seconds", "examples_per_second")}
+        diagnostics = {**fitted.facts["diagnostics"], **training,
+                       **{n: float(v) for n, v in inference.items() if np.isfinite(v)}}
+        plugin = PluginRecord(name=name, config=_plain(config), code=fitted.code, diagnostics=diagnostics,
+                              n_parameters=fitted.facts["n_parameters"], deviations=tuple(cls.info.deviations))
+        protocol = self.prepared.protocol(task, self.run.cutoffs)
+        return TaskRecord(
+            task=task, recommender=plugin, protocol=protocol, metrics=metrics, counts=counts, users_file=path.name,
+            users_hash=hash_file(path), bound_violations=violations, protocol_key=hash_json(protocol),
+            comparability_key=hash_json({"protocol": protocol, "features": self._features_identity(),
+                                         "recommender": name, "config": config, "budget": self.run.budget}))
+
+    # -- the record ----------------------------------------------------------------------------------------------
+    def _features_identity(self) -> str | None:
+        return self.prepared.features.provenance if self.run.tokenizer is not None else None
+
+    def _record(self, tasks: tuple[TaskRecord, ...]) -> RunRecord:
+        prepared, run = self.prepared, self.run
+        info = installed().find("tokenizer", run.tokenizer).info if run.tokenizer is not None else {}
+        protocol = {task: prepared.protocol(task, run.cutoffs) for task in ("retrieval", "ranking")}
+        stages = {s.key: s for s in self.bench.cache.stages}
+        return RunRecord(
+            run_id=self.id, created=datetime.now(UTC).isoformat(timespec="seconds"), budget=run.budget, seed=run.seed,
+            dataset=DatasetRecord(name=run.dataset, config=_plain(self.composed.dataset),
+                                  content_hash=prepared.dataset_hash, counts=dict(prepared.dataset.card.counts),
+                                  absent=dict(prepared.dataset.card.absent)),
+            features=self._features_record() if run.tokenizer is not None else None,
+            tokenizer=self.tokenizer_record, control=bool(info.get("control", False)), sids=self.sids_record, tasks=tasks,
+            comparability_key=hash_json({t.task: t.comparability_key for t in tasks}), protocol_key=hash_json(protocol),
+            stages=tuple(stages.values()), environment=environment(self.bench.runtime, self.command_line),
+            warnings=tuple(self.bench.runtime.reporter.warnings))
+
+    def _features_record(self) -> FeaturesRecord:
+        features = self.prepared.features
+        return FeaturesRecord(
+            config={"features": _plain(self.composed.features), "behaviour": _plain(self.composed.behaviour)},
+            provenance=features.provenance, dims=features.dims(),
+            coverage={m: float(a.mean()) for m, a in features.available.items()}, absent=dict(features.absent),
+            richness_proxy=features.richness_proxy, notes={n: float(v) for n, v in features.notes.items()})
+
+
+def run_folder(record: RunRecord) -> Path:
+    """Where the files of a recorded run lie."""
+    return runs_folder() / record.run_id
+
+

@@ -1,0 +1,141 @@
+"""Embeddings made elsewhere: ``.npy`` by row, ``.npz`` and ``.parquet`` keyed by item. Nothing pickled is ever read.
+
+- ``.npy``: a numeric array ``[N, D]``, one row per catalogue item in item order.
+- ``.npz``: ``keys`` (``M`` strings or integers) and ``embeddings`` ``[M, D]``.
+- ``.parquet``: a column ``key`` and either one list column or ``D`` numeric columns.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from sidbench.datasets.features.encoding import Encoding, encoding
+from sidbench.datasets.foundation.errors import InputError
+
+SUFFIXES = (".npz", ".npy", ".parquet")
+KEY_COLUMN = "key"
+
+
+def read_precomputed(path: Path, keys: Sequence[str], modality: str) -> Encoding:
+    """Embeddings of the items ``keys`` from ``path``: float32 ``[N, D]`` and who is in the file.
+
+    Items that a keyed file lacks are not available and counted as ``<modality>_items_missing``; keys outside the
+    catalogue are counted as ``<modality>_keys_unknown``.
+
+    Raises ``InputError`` for an unknown suffix, a damaged or pickled file, a wrong row count, repeated keys, values that
+    are not finite numbers, or a file in which no catalogue item occurs.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{modality} embeddings {path.name}", got=f"a {path.suffix or 'suffixless'} file",
+                         wanted=" or ".join(SUFFIXES), do="export the embeddings in one of these formats")
+    read = {".npy": _read_npy, ".npz": _read_npz, ".parquet": _read_parquet}[path.suffix]
+    try:
+        names, values = read(path)
+    except OSError as error:
+        raise InputError(f"{modality} embeddings {path.name} cannot be read", got=error.strerror or str(error),
+                         wanted="a readable file", do="check the path and the permissions") from error
+    matrix = _check_matrix(path, values)
+    if names is None:
+        if len(matrix) != len(keys):
+            raise InputError(f"{modality} embeddings {path.name}", got=f"{len(matrix)} rows",
+                             wanted=f"{len(keys)}, one per catalogue item in item order",
+                             do="export again, or key the rows by item in an .npz or .parquet file")
+        return encoding(matrix, np.ones(len(keys), bool), {})
+    return _align(path, names, matrix, keys, modality)
+
+
+def _align(path: Path, names: list[str], matrix: np.ndarray, keys: Sequence[str], modality: str) -> Encoding:
+    if len(names) != len(matrix):
+        raise InputError(f"{path.name}", got=f"{len(names)} keys and {len(matrix)} embeddings", wanted="one key per row",
+                         do="export again")
+    row = {name: i for i, name in enumerate(names)}
+    if len(row) != len(names):
+        raise InputError(f"keys of {path.name} repeat", got=f"{len(names) - len(row)} repeats", wanted="unique keys",
+                         do="keep one row per item")
+    index = np.array([row.get(key, -1) for key in keys], np.int64)
+    available = index >= 0
+    if not available.any():
+        raise InputError(f"{path.name} holds no item of the catalogue", got=f"keys such as {names[:3]}",
+                         wanted=f"keys such as {list(keys[:3])}", do="key the rows by the dataset's raw item keys")
+    known = int(available.sum())
+    return encoding(matrix[index[available]], available, {
+        f"{modality}_items_missing": len(keys) - known, f"{modality}_keys_unknown": len(names) - known})
+
+
+def _check_matrix(path: Path, values: np.ndarray) -> np.ndarray:
+    if values.ndim != 2 or values.shape[1] == 0 or values.dtype.kind not in "fiu":
+        raise InputError(f"embeddings of {path.name}", got=f"{values.dtype} of shape {values.shape}",
+                         wanted="numbers of shape (items, dimensions)", do="export one row of numbers per item")
+    with np.errstate(over="ignore"):
+        matrix = np.asarray(values, np.float32)
+    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if len(bad):
+        raise InputError(f"embeddings of {path.name}", got=f"NaN or infinite values in {len(bad)} of {len(matrix)} rows "
+                         f"(first: row {bad[0]})", wanted="finite numbers in the range of float32",
+                         do="repair these rows, or leave the items out of a keyed file")
+    return matrix
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path.name} is damaged or holds pickled objects", got=str(error).splitlines()[0][:200],
+                      wanted="plain numeric arrays", do="export again with numpy.save or numpy.savez of numbers")
+
+
+def _read_npy(path: Path) -> tuple[None, np.ndarray]:
+    try:
+        return None, np.lib.format.open_memmap(path, mode="r")  # a memory map can hold no objects: nothing is unpickled
+    except (ValueError, EOFError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_npz(path: Path) -> tuple[list[str], np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile) or not {"keys", "embeddings"} <= set(archive.files):
+                held = getattr(archive, "files", "one array")
+                raise InputError(f"{path.name}", got=f"{held}", wanted="the arrays keys and embeddings",
+                                 do="numpy.savez(path, keys=..., embeddings=...)")
+            names, values = archive["keys"], archive["embeddings"]
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(path, error) from error
+    if names.ndim != 1 or names.dtype.kind not in "USiu":
+        raise InputError(f"keys of {path.name}", got=f"{names.dtype} of shape {names.shape}",
+                         wanted="one string or integer per row", do="numpy.savez(path, keys=array of strings, ...)")
+    return [k.decode() if isinstance(k, bytes) else str(k) for k in names.tolist()], values
+
+
+def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
+    try:
+        table = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OverflowError) as error:
+        raise _damaged(path, error) from error
+    if KEY_COLUMN not in table.columns or table.width < 2:
+        raise InputError(f"columns of {path.name}", got=table.columns, wanted=f"{KEY_COLUMN!r} and the embeddings",
+                         do=f"name the column of item keys {KEY_COLUMN!r}")
+    if any(table.null_count().row(0)):
+        raise InputError(f"{path.name}", got="missing values", wanted="a key and an embedding in every row",
+                         do="leave items without an embedding out")
+    names = table[KEY_COLUMN].cast(pl.String).to_list()
+    rest = table.drop(KEY_COLUMN)
+    nested = [c for c in rest.columns if isinstance(rest.schema[c], (pl.List, pl.Array))]
+    if not nested:
+        wrong = [c for c in rest.columns if not rest.schema[c].is_numeric()]
+        if wrong:
+            raise InputError(f"columns of {path.name}", got=f"{wrong[:3]} without numbers", wanted="numeric columns",
+                             do="drop the other columns")
+        return names, rest.to_numpy()
+    if rest.width > 1:
+        raise InputError(f"columns of {path.name}", got=rest.columns, wanted="one list column beside the keys",
+                         do="drop the other columns")
+    vectors = rest[nested[0]].cast(pl.List(pl.Float64), strict=False)
+    widths = vectors.list.len()
+    if len(vectors) == 0 or widths.n_unique() != 1 or vectors.explode().null_count():
+        raise InputError(f"column {nested[0]} of {path.name}", got=f"{widths.n_unique()} lengths or missing numbers",
+                         wanted="numeric lists of one length", do="export again")
+    return names, vectors.explode().to_numpy().reshape(len(vectors), -1)

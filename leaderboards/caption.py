@@ -1,0 +1,68 @@
+"""The words around a table: what was measured, on what, under which protocol, and every caveat on the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sidbench.benchmark.records import RunRecord
+from sidbench.leaderboards.store import StoredRun
+
+
+def caption(key: str, members: Sequence[StoredRun]) -> dict[str, str]:
+    """Heading -> sentence for one table: dataset, budget, tasks, features, comparability key.
+
+    All rows but baselines share these by construction of the key, so the first of them speaks for all.
+    """
+    lead = next((r.record for r in members if r.record.tokenizer is not None), members[0].record)
+    counts = ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in lead.dataset.counts.items()
+                       if k in ("users", "items", "interactions"))
+    lines = {"dataset": lead.dataset.name, "counts": counts, "budget": lead.budget}
+    for task in lead.tasks:
+        units = ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in task.counts.items())
+        lines[task.task] = "; ".join(p for p in (task.recommender.name, _pairs(task.protocol), units) if p)
+    if lead.features is not None:
+        lines["features"] = _features(lead)
+    return lines | {"key": key}
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    def shown(value: Any) -> str:
+        if isinstance(value, (list, tuple)):
+            return "/".join(map(str, value))
+        if isinstance(value, str) and len(value) == 64:  # a content hash: its start is enough to compare by eye
+            return value[:8]
+        return f"({_pairs(value)})" if isinstance(value, Mapping) else str(value)
+
+    return ", ".join(f"{k.replace('_', ' ')} {shown(v)}" for k, v in values.items())
+
+
+def _features(record: RunRecord) -> str:
+    features = record.features
+    if features is None:
+        return ""
+    present = [f"{m} ({d} dimensions, {features.coverage.get(m, 1.0):.0%} of items)" for m, d in features.dims.items()]
+    absent = [f"{m} absent: {why}" for m, why in features.absent.items()]
+    return "; ".join([", ".join(present), *absent, f"richness {features.richness_proxy}"])
+
+
+def warnings_of(members: Sequence[StoredRun]) -> tuple[str, ...]:
+    """Warnings on the records, broken bounds, other budgets of baselines and code that changed, each with its run."""
+    budget = caption("", members)["budget"]
+    notes = []
+    for run in members:
+        record = run.record
+        notes += [f"{record.run_id}: {w}" for w in record.warnings]
+        notes += [f"{record.run_id}: {t.task} breaks bounds of single-target metrics: {', '.join(t.bound_violations)}"
+                  for t in record.tasks if t.bound_violations]
+        if record.budget != budget:
+            notes.append(f"{record.run_id}: budget {record.budget}, the table's is {budget}")
+    codes: dict[str, dict[str, list[str]]] = {}
+    for run in members:
+        for task in run.record.tasks:
+            codes.setdefault(task.recommender.name, {}).setdefault(task.recommender.code, []).append(run.record.run_id)
+    for name, by_code in codes.items():
+        if len(by_code) > 1:
+            versions = " | ".join(", ".join(ids) for ids in by_code.values())
+            notes.append(f"the code of {name} changed between these runs, repeat the older ones: {versions}")
+    return tuple(dict.fromkeys(notes))

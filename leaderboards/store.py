@@ -1,0 +1,116 @@
+"""Reading what runs left behind: records and per-user results. Nothing unreadable is left out in silence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+from sidbench.benchmark.home import RECORD_NAME
+from sidbench.benchmark.records import SCHEMA_VERSION, RunRecord, TaskRecord
+from sidbench.datasets.foundation.hashing import canonical_json
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A record and the folder that holds it and its per-user files."""
+
+    record: RunRecord
+    folder: Path
+
+    def task(self, name: str | None) -> TaskRecord | None:
+        """The run's record of one task."""
+        return next((t for t in self.record.tasks if t.task == name), None)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A record file that could not be used, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Store:
+    """Every run found, in order of creation, and what could not be read."""
+
+    runs: tuple[StoredRun, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+    def of_dataset(self, name: str) -> Store:
+        """Only the runs on one dataset."""
+        return replace(self, runs=tuple(r for r in self.runs if r.record.dataset.name == name))
+
+    def only(self, run_ids: Collection[str]) -> Store:
+        """Only these runs, and no unreadable ones."""
+        return Store(tuple(r for r in self.runs if r.record.run_id in run_ids))
+
+
+def read_runs(folder: Path) -> Store:
+    """All records below ``folder`` (``<run id>/record.json``); unreadable ones are returned with their reason."""
+    runs, skipped = [], []
+    for path in sorted(folder.glob(f"[!.]*/{RECORD_NAME}")):  # dot folders are runs being written
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            version = raw.get("schema_version") if isinstance(raw, dict) else None
+            if version != SCHEMA_VERSION:
+                skipped.append(Skipped(path, f"schema version {version}, this release reads {SCHEMA_VERSION}"))
+                continue
+            runs.append(StoredRun(RunRecord.model_validate(raw), path.parent))
+        except (OSError, ValueError) as error:  # broken JSON, wrong encoding and pydantic's errors are ValueErrors
+            skipped.append(Skipped(path, one_line(error)))
+    return Store(tuple(sorted(runs, key=lambda r: (r.record.created, r.record.run_id))), tuple(skipped))
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception on one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200]
+
+
+def identity(record: RunRecord) -> str:
+    """What makes two records the same row: the tokenizer or, for baselines, the recommenders, with all settings."""
+    if record.tokenizer is not None:
+        return canonical_json([record.comparability_key, record.tokenizer.name, record.tokenizer.config])
+    recommenders = [[t.recommender.name, t.recommender.config] for t in record.tasks]
+    return canonical_json([record.comparability_key, recommenders])
+
+
+def newest(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], tuple[str, ...]]:
+    """The newest record of every (row, seed), of the newest code only, and the ids of the records this replaces.
+
+    Seeds of different code versions must not be averaged, so a row is what its latest code gives. ``runs`` are in order
+    of creation.
+    """
+    code = {identity(r.record): _code(r.record) for r in runs}  # later entries replace earlier ones
+    latest = {(identity(r.record), r.record.seed): r for r in runs if _code(r.record) == code[identity(r.record)]}
+    kept = {r.record.run_id for r in latest.values()}
+    return list(latest.values()), tuple(r.record.run_id for r in runs if r.record.run_id not in kept)
+
+
+def _code(record: RunRecord) -> str:
+    own = "" if record.tokenizer is None else record.tokenizer.code
+    return "|".join([own, *(t.recommender.code for t in record.tasks)])
+
+
+def read_users(run: StoredRun, task: str, wanted: set[str]) -> dict[str, np.ndarray] | str:
+    """The columns ``wanted`` of a task's per-user file, ``user`` as strings; or the reason why there are none."""
+    entry = run.task(task)
+    if entry is None or not entry.users_file:
+        return "no per-user file"
+    path = run.folder / entry.users_file
+    try:
+        present = pyarrow.parquet.read_schema(path).names
+        table = pyarrow.parquet.read_table(path, columns=[n for n in present if n in wanted | {"user"}])
+        columns = {name: table[name].to_numpy() for name in table.column_names}
+    except (OSError, pyarrow.ArrowException) as error:
+        return one_line(error)
+    if "user" not in columns:
+        return f"{path.name} has no column `user`"
+    columns["user"] = columns["user"].astype(str)
+    return columns

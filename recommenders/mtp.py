@@ -1,0 +1,233 @@
+"""MTP-base: parallel multi-token prediction over the SIDs of any tokenizer.
+
+The supervised core of REG4Rec (arXiv 2508.15308) without its RL stages, in the parallel variant, whose additive score
+makes the rank of every item exact:
+
+    item_t = MLP([E_1[c_1]; ...; E_L[c_L]])              L d -> 2d -> d, PAD is the zero vector
+    h      = causal transformer(item_1 .. item_t)        pre-norm, RoPE
+    P_p(k) = softmax_k(cos(W_p h, E_p[k]) / tau)         PAD is class K_p of its position
+    loss   = mean_p CE, at every position of the sequence in one pass
+    score(i) = sum_p log P_p(c_ip)                       PAD classes included
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.seeds import Rng
+from sidbench.datasets.foundation.settings import check_settings, setting
+from sidbench.datasets.splits.base import Sequences
+from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever, TargetRanks
+from sidbench.recommenders.blocks.exact import Candidates, DistinctSids, RankCollector, expected_ndcg, softmax_loss
+from sidbench.recommenders.blocks.sid_tables import CodeLayout, CodeTable, fused_rows
+from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
+from sidbench.recommenders.blocks.transformer import Dropout, PreNormBlock, initialise
+from sidbench.recommenders.blocks.windows import (
+    TrainingWindows,
+    check_histories,
+    count_truncated,
+    history_batches,
+    take_sequences,
+)
+from sidbench.tokenizers.base import SemanticIds
+from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan
+
+INFO = RecommenderInfo(
+    title="MTP-base: parallel multi-token prediction, exact item scores",
+    paper="arXiv 2508.15308",
+    year=2025,
+    task="retrieval",
+    deviations=(
+        "supervised core only: no preference alignment, multi-step reward or pruning stages",
+        "parallel variant: all positions at once, so the decoder over fixed codes reduces to one head per position",
+        "unofficial hyper-parameters: the paper states no configuration",
+    ),
+)
+
+INFERENCE_POSITIONS = 8192
+
+
+@dataclass(frozen=True)
+class MtpConfig:
+    """Settings of MTP-base, the same for every tokenizer."""
+
+    width: int = setting(128, "width of embeddings and transformer", unit="dimensions", low=8, high=1024)
+    layers: int = setting(3, "transformer layers", low=1, high=24)
+    heads: int = setting(8, "attention heads", low=1, high=64)
+    dropout: float = setting(0.2, "dropout on items and branches", low=0, high=0.9, sweep=(0.1, 0.3, 0.5))
+    temperature: float = setting(0.1, "temperature of the cosine heads", low=0.01, high=1)
+    max_length: int = setting(50, "history the model sees", unit="items", low=1, high=1024)
+    learning_rate: float = setting(1e-3, "Adam step size", low=1e-6, high=0.1, sweep=(3e-4, 1e-3, 3e-3))
+    batch_positions: int = setting(1536, "positions of a batch, padding included", low=16, high=1 << 20)
+    epochs: int = setting(150, "passes over the training targets at most", low=1, high=1000)
+    patience: int = setting(10, "validations without a better NDCG@10 before stopping", low=0, high=1000)
+    validation_users: int = setting(2000, "users of the validation subset", low=1, high=1 << 30)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.width % (2 * self.heads):
+            raise InputError("setting MtpConfig.width", got=self.width, wanted=f"a multiple of {2 * self.heads}",
+                             do="change width or heads; rotary positions need an even width per head")
+
+
+class _Network(nn.Module):
+    first_row: Tensor
+
+    def __init__(self, config: MtpConfig, layout: CodeLayout) -> None:
+        super().__init__()
+        width = config.width
+        self.temperature, self.layout = config.temperature, layout
+        self.codes = CodeTable(layout, width)
+        self.register_buffer("first_row", torch.as_tensor(layout.offsets[:-1]), persistent=False)
+        self.item_in = nn.Linear(layout.length * width, 2 * width)
+        self.item_out = nn.Sequential(nn.SiLU(), nn.Linear(2 * width, width), Dropout(config.dropout))
+        self.blocks = nn.ModuleList(PreNormBlock(width, config.heads, 5 * width, config.dropout, rotary_base=1e4)
+                                    for _ in range(config.layers))
+        self.final_norm = nn.LayerNorm(width)
+        self.heads = nn.Linear(width, layout.length * width)
+
+    def items(self, rows: Tensor) -> Tensor:
+        """Item vectors ``[M, width]`` from fused code rows int64 ``[M, L]``."""
+        table = self.codes.inputs()
+        if rows.numel() < len(table):
+            return self.item_out(self.item_in(F.embedding(rows, table).flatten(1)))
+        # W [e_1; ...; e_L] = sum_p W_p e_p: project each code once, then sum rows; a batch repeats codes.
+        weights = self.item_in.weight.chunk(self.layout.length, dim=1)
+        parts = zip(table.split(self.layout.classes.tolist()), weights, strict=True)
+        projected = torch.cat([part @ weight.T for part, weight in parts])
+        return self.item_out(F.embedding_bag(rows, projected, mode="sum") + self.item_in.bias)
+
+    def hidden(self, vectors: Tensor) -> Tensor:
+        """``[B, T, width] -> [B, T, width]``, position t sees items 0..t."""
+        for block in self.blocks:
+            vectors = block(vectors)
+        return self.final_norm(vectors)
+
+    def queries(self, hidden: Tensor) -> Tensor:
+        """Unit queries over temperature, ``[L, M, width]``, from ``hidden`` ``[M, width]``."""
+        split = self.heads(hidden).view(len(hidden), self.layout.length, -1).transpose(0, 1)
+        return F.normalize(split, dim=-1) / self.temperature
+
+    def loss(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        """Mean cross-entropy over positions; ``rows`` int64 ``[M, L]`` are the targets' fused rows."""
+        local = rows - self.first_row
+        parts = zip(self.queries(hidden).unbind(), self.codes.outputs(), local.unbind(1), strict=True)
+        return torch.stack([softmax_loss(q, classes, code) for q, classes, code in parts]).mean()
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        """Code-major log-probabilities of every class of every position, ``[rows, M]``."""
+        parts = zip(self.queries(hidden), self.codes.outputs(), strict=True)
+        return torch.cat([torch.log_softmax(classes @ q.T, dim=0) for q, classes in parts])
+
+
+class Mtp(Retriever):
+    """Parallel multi-token prediction with exact ranks over the catalogue."""
+
+    info = INFO
+    config_class = MtpConfig
+    budgets = {
+        "smoke": {"width": 32, "layers": 1, "heads": 2, "epochs": 2, "batch_positions": 512, "validation_users": 100},
+        "quick": {"epochs": 15, "patience": 3},
+        "standard": {},
+        "paper": {"epochs": 200, "patience": 20, "validation_users": 1 << 30},
+    }
+
+    config: MtpConfig
+
+    def __init__(self, config: MtpConfig) -> None:
+        super().__init__(config)
+        self.network_: _Network | None = None
+        self._notes: dict[str, float] = {}
+
+    def fit(self, data: RetrievalData, sids: SemanticIds | None, rng: Rng, runtime: Runtime) -> Self:
+        config = self.config
+        if sids is None:
+            raise InputError("mtp: semantic IDs", got="none", wanted="SIDs of all items", do="name a tokenizer")
+        layout = CodeLayout.of(sids)
+        item_rows = runtime.tensor(fused_rows(layout, sids, data.n_items, "mtp"))
+        network = self.network_ = _Network(config, layout).to(runtime.device)
+        generator = runtime.generator(rng.child("initial"))
+        initialise(network, generator)
+        network.codes.initialise(config.width ** -0.5, generator)
+        windows = TrainingWindows(data.train, config.max_length, config.batch_positions, rng.child("windows"))
+
+        def batch(epoch: int, index: int) -> dict[str, Tensor]:
+            made = windows.batch(epoch, index)
+            return {"targets": runtime.tensor(made.targets), "labelled": runtime.tensor(made.labelled),
+                    "items": runtime.tensor(np.maximum(made.items, 0))}
+
+        def loss(made: Mapping[str, Tensor], step: int) -> Tensor:
+            rows, width = made["items"].shape
+            vectors = network.items(item_rows[made["items"].view(-1)]).view(rows, width, -1)
+            hidden = network.hidden(vectors).view(rows * width, -1)[made["labelled"]]
+            return network.loss(hidden, item_rows[made["targets"]])
+
+        chosen = rng.child("validation").numpy().permutation(len(data.validation_user))[:config.validation_users]
+        histories = take_sequences(data.train, data.validation_user[chosen])
+        targets = data.validation_target[chosen]
+        check_histories(histories, targets, data.n_items)
+        log = runtime.train(TrainingPlan(
+            "mtp", network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
+            learning_rate=config.learning_rate,
+            validate=lambda: expected_ndcg(self._ranks(histories, targets, sids, runtime), 10),
+            patience=config.patience))
+        self._notes = {**training_notes(log, windows), "validation_ndcg_at_10": max(log.validations)}
+        return self
+
+    def rank_targets(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
+                     runtime: Runtime) -> TargetRanks:
+        if sids is None or self.network_ is None:
+            raise InputError("mtp: ranking", got="no semantic IDs" if sids is None else "no fitted model",
+                             wanted="SIDs of the whole catalogue and a fitted model", do="call fit first")
+        check_histories(histories, targets, sids.n_items)
+        start = time.perf_counter()
+        ranks = self._ranks(histories, targets, sids, runtime)
+        self._notes |= {"ms_per_user": 1e3 * (time.perf_counter() - start) / max(len(targets), 1),
+                        "truncated_histories": float(count_truncated(histories, self.config.max_length))}
+        return ranks
+
+    @torch.no_grad()
+    def _ranks(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime) -> TargetRanks:
+        network = self._network().to(runtime.device).eval()
+        host_rows = fused_rows(network.layout, sids, sids.n_items, "mtp")
+        distinct = DistinctSids.of(sids, host_rows, runtime)
+        item_rows = runtime.tensor(host_rows)
+        vectors = torch.cat([network.items(rows) for rows in item_rows.split(1 << 16)])
+        candidates, collector = Candidates(histories, targets, sids.n_items), RankCollector(len(targets))
+        for users, items, length in history_batches(histories, self.config.max_length, INFERENCE_POSITIONS):
+            hidden = network.hidden(vectors[runtime.tensor(np.maximum(items, 0))])
+            last = hidden[torch.arange(len(users), device=hidden.device), runtime.tensor(length - 1)]
+            collector.add(users, distinct.rank(network.log_probs(last), users, candidates, runtime))
+        return collector.result()
+
+    def _network(self) -> _Network:
+        if self.network_ is None:
+            raise InputError("mtp: model", got="not fitted", wanted="fit or load_state_dict first")
+        return self.network_
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        network = self._network()
+        return {**numpy_state(network), "layout.sizes": network.layout.sizes, "layout.has_pad": network.layout.has_pad}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        missing = {"layout.sizes", "layout.has_pad"} - set(state)
+        if missing:
+            raise InputError("mtp: saved state", got=f"no entry {sorted(missing)[0]}", wanted="a state of mtp")
+        self.network_ = _Network(self.config, CodeLayout(state["layout.sizes"], state["layout.has_pad"].astype(bool)))
+        load_into(self.network_, {k: v for k, v in state.items() if not k.startswith("layout.")}, "mtp")
+
+    def diagnostics(self) -> dict[str, float]:
+        return dict(self._notes)
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(p.numel() for p in self._network().parameters())

@@ -1,0 +1,40 @@
+"""Shared fixtures: a quiet CPU runtime, a private home folder, and the rules for skipping."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sidbench.benchmark.runtime import LocalRuntime, local_runtime
+
+
+@pytest.fixture(scope="session")
+def runtime() -> LocalRuntime:
+    """A quiet CPU runtime without checkpoints."""
+    return local_runtime(threads=1)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A private ``SIDBENCH_HOME``."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("SIDBENCH_HOME", str(folder))
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip with a reason what this machine cannot run."""
+    no_data = not os.environ.get("SIDBENCH_DATA")
+    no_gpu = None
+    for item in items:
+        if no_data and item.get_closest_marker("data"):
+            item.add_marker(pytest.mark.skip(reason="SIDBENCH_DATA is not set: no real data sets on this machine"))
+        if item.get_closest_marker("gpu"):
+            if no_gpu is None:
+                import torch
+
+                no_gpu = not torch.cuda.is_available()
+            if no_gpu:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))

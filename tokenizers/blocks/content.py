@@ -1,0 +1,67 @@
+"""The content vector of a tokenizer: which modalities it was fitted on, and its parts; checks of restored state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from sidbench.datasets.features.base import MODALITIES, ItemFeatures
+from sidbench.datasets.foundation.errors import InputError
+from sidbench.tokenizers.base import usable_content
+
+_PREFIX = "width/"
+
+
+def content_widths(features: ItemFeatures) -> dict[str, int]:
+    """Content modality -> width, in the order in which ``ItemFeatures.concatenated`` joins them."""
+    dims = features.dims()
+    return {m: dims[m] for m in features.content_names()}
+
+
+def content_like(features: ItemFeatures, widths: Mapping[str, int], who: str) -> np.ndarray:
+    """Content vectors float32 ``[N, D_c]`` of features that must have the modalities of the fit.
+
+    Raises ``InputError`` when modalities or widths differ, or values are not finite.
+    """
+    found = content_widths(features)
+    if found != dict(widths):
+        raise InputError(f"{who}: content modalities to encode", got=found or "none",
+                         wanted=f"those of the fit, {dict(widths)}", do="encode with the encoders of the fit, or fit again")
+    return usable_content(features, who)
+
+
+def split_content(content: np.ndarray, widths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The parts float32 ``[N, D_m]`` of content vectors ``[N, D_c]`` by modality."""
+    parts = np.split(content.astype(np.float32, copy=False), np.cumsum(list(widths.values()))[:-1], axis=1)
+    return dict(zip(widths, parts, strict=True))
+
+
+def widths_state(widths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """``widths`` as entries of a state dict."""
+    return {f"{_PREFIX}{m}": np.array(width, np.int64) for m, width in widths.items()}
+
+
+def widths_from_state(state: Mapping[str, np.ndarray], who: str) -> dict[str, int]:
+    """The inverse of ``widths_state``. Raises ``InputError`` when there is none."""
+    found = {name.removeprefix(_PREFIX): int(value) for name, value in state.items() if name.startswith(_PREFIX)}
+    if not found:
+        raise InputError(f"{who} state", got=f"entries {sorted(state)}",
+                         wanted=f"at least one entry {_PREFIX}<modality>", do="fit the tokenizer again")
+    names = [m for m in MODALITIES if m in found]
+    return {m: found[m] for m in names + sorted(set(found) - set(names))}
+
+
+def state_entry(state: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, ...], who: str) -> np.ndarray:
+    """Entry ``name`` of a state dict; ``None`` in ``shape`` accepts any length.
+
+    Raises ``InputError`` naming the entry when it is missing or its shape does not fit the config.
+    """
+    got = state[name].shape if name in state else None
+    fits = got is not None and len(got) == len(shape) and all(
+        want is None or want == have for want, have in zip(shape, got, strict=True))
+    if not fits:
+        wanted = ", ".join("any" if n is None else str(n) for n in shape)
+        raise InputError(f"{who} state entry {name}", got="nothing" if got is None else f"shape {tuple(got)}",
+                         wanted=f"shape ({wanted})", do="load it with the config it was fitted with")
+    return np.asarray(state[name])
