@@ -30,7 +30,7 @@ imports: setup
 	$(BIN)/lint-imports
 
 types: setup
-	MYPYPATH=$(TYPES) $(BIN)/mypy -p sidbench.benchmark -p sidbench.datasets -p sidbench.tokenizers -p sidbench.recommenders -p sidbench.leaderboards
+	cd $(TYPES) && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" -p sidbench.benchmark -p sidbench.datasets -p sidbench.tokenizers -p sidbench.recommenders -p sidbench.leaderboards
 
 unit: setup
 	$(BIN)/python -m pytest

@@ -131,7 +131,8 @@ class StageCache:
             os.replace(folder, aside)
         except OSError as failure:
             raise self._unwritable(folder, failure) from failure
-        self.reporter.warn(f"cache entry of stage {stage.name} was damaged ({error}); set aside as {aside.name} and computed again")
+        self.reporter.warn(f"cache entry of stage {stage.name} was damaged ({error}); it is set aside as {aside.name} "
+                           "and computed again")
 
     def _compute(self, stage: Stage[T], folder: Path, already_spent: tuple[float, float]) -> T:
         partial, temporary = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".tmp")
@@ -142,14 +143,15 @@ class StageCache:
             shutil.rmtree(partial, ignore_errors=True)  # a checkpoint of an earlier attempt would not be anew
         try:
             value = stage.compute(partial)
-            cost = {"name": stage.name, "key": stage.key, "wall_seconds": time.perf_counter() - wall,
-                    "cpu_seconds": time.process_time() - cpu, "peak_memory_bytes": peak_memory_bytes()}
+            cost = StageRecord(name=stage.name, key=stage.key, cached=False, wall_seconds=time.perf_counter() - wall,
+                               cpu_seconds=time.process_time() - cpu, peak_memory_bytes=peak_memory_bytes())
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             stage.save(value, temporary)
-            files = {p.relative_to(temporary).as_posix(): hash_file(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
-            manifest = {"cost": cost, "files": files, "depends": json.loads(canonical_json(stage.depends)),
-                        "warnings": [w for w in self.reporter.warnings if w not in known]}
+            files = {p.relative_to(temporary).as_posix(): hash_file(p)
+                     for p in sorted(temporary.rglob("*")) if p.is_file()}
+            manifest = {"cost": cost.model_dump(exclude={"cached"}), "files": files,
+                        "depends": json.loads(canonical_json(stage.depends)), "warnings": [w for w in self.reporter.warnings if w not in known]}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
             if folder.exists():  # refresh: the lock is ours, nobody computes; a reader finds the old entry or none
                 shutil.rmtree(folder)
@@ -165,8 +167,8 @@ class StageCache:
             raise
         shutil.rmtree(partial, ignore_errors=True)
         self._fresh.add(stage.key)
-        self.stages.append(StageRecord(cached=False, **cost))
-        self.reporter.line(f"{stage.name}: done in {cost['wall_seconds']:.1f} s")
+        self.stages.append(cost)
+        self.reporter.line(f"{stage.name}: done in {cost.wall_seconds:.1f} s")
         return value
 
     def _unwritable(self, folder: Path, error: OSError) -> InputError:

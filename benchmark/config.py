@@ -109,9 +109,22 @@ def compose_run(run: RunConfig, overrides: Sequence[str] = (), *, preset: Mappin
     add("retriever", "recommender", names.get("retrieval"))
     add("ranker", "recommender", names.get("ranking"))
     groups = _compose(classes, (("budget", budgets), ("preset", preset or {})), overrides)
+    for group, task in (("retriever", "retrieval"), ("ranker", "ranking")):
+        if task in names:
+            _check_reads_sids(run, names[task], registry.load("recommender", names[task])(groups[group]).reads_sids)
     return ComposedRun(
         groups["run"], groups["dataset"], groups["features"], groups["behaviour"], groups.get("tokenizer"),
         groups.get("retriever"), groups.get("ranker"), names.get("retrieval"), names.get("ranking"))
+
+
+def _check_reads_sids(run: RunConfig, name: str, reads_sids: bool) -> None:
+    """A tokenizer's row must depend on its SIDs, and a baseline cannot read what does not exist."""
+    if run.tokenizer is None and reads_sids:
+        raise InputError(f"recommender {name!r} reads semantic IDs", got="no tokenizer", wanted="a tokenizer",
+                         do="add --tokenizer NAME, or for ppnet the setting ranker.representation=item_id")
+    if run.tokenizer is not None and not reads_sids:
+        raise InputError(f"recommender {name!r} with these settings reads no semantic IDs", got=f"tokenizer {run.tokenizer}",
+                         wanted="a run without tokenizer, as a baseline", do="use --tokenizer none")
 
 
 def _features(budget: str) -> dict[str, tuple[type[Any], Mapping[str, Any]]]:
@@ -133,9 +146,6 @@ def _recommenders_by_task(run: RunConfig, registry: Registry) -> dict[str, str]:
             raise InputError(f"two recommenders for the {task} task", got=f"{names[task]} and {plugin.name}",
                              wanted="one a run", do="start one run for each of them")
         names[task] = plugin.name
-        if run.tokenizer is None and plugin.info["needs_sids"]:
-            raise InputError(f"recommender {plugin.name!r} reads semantic IDs", got="no tokenizer",
-                             wanted="a tokenizer", do="add --tokenizer NAME")
     return names
 
 

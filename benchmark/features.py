@@ -17,7 +17,7 @@ from sidbench.benchmark.registry import plugin_path
 from sidbench.datasets.base import Dataset, FileLocator, Interactions
 from sidbench.datasets.features.assemble import FeaturesConfig, assemble_features
 from sidbench.datasets.features.base import ItemFeatures
-from sidbench.datasets.features.encode import RawContent, encode_content
+from sidbench.datasets.features.encode import RawContent, content_files, encode_content
 from sidbench.datasets.foundation.hashing import hash_arrays, hash_file
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
@@ -42,10 +42,9 @@ def build_features(bench: Bench, dataset: Dataset, training: Interactions, confi
 
 
 def _content(bench: Bench, dataset: Dataset, config: FeaturesConfig, locate: FileLocator) -> RawContent:
-    paths = [Path(p).expanduser() for p in (config.text_path, config.vision_path, config.behaviour_path) if p]
     depends = {"dataset": dataset.content_hash(), "config": config,
                "code": room_code("datasets/features", "datasets/foundation"),
-               "files": {p.name: hash_file(p) for p in paths if p.is_file()}}
+               "files": {p.name: hash_file(p) for p in content_files(dataset, config, locate)}}
 
     def compute(_: Path) -> RawContent:
         return encode_content(dataset, config, Rng(FEATURES_SEED).child("content"), bench.runtime, locate)

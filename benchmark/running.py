@@ -142,8 +142,7 @@ class RunBuilder:
     def _retrieve(self, name: str) -> TaskRecord:
         data = self.prepared.retrieval
         cls = installed().load("recommender", name)
-        needs = cls.info.needs_sids
-        sids, key = (self.sids, self._sids_key) if needs else (None, NO_SIDS)
+        sids, key = self.sids, self._sids_key
         fitted = fit_recommender(self.bench, "retrieval", name, cls(self.composed.retriever), data,
                                  self.prepared.retrieval_key, sids, key, self.run.seed)
         ranks, inference = evaluate_retriever(self.bench, name, cls(self.composed.retriever), fitted, data, sids)

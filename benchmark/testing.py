@@ -11,7 +11,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -181,12 +181,13 @@ def _check_literal_info(cls: type[Tokenizer]) -> None:
     tree = ast.parse(inspect.getsource(sys.modules[cls.__module__]))
     calls = [node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
              and any(isinstance(t, ast.Name) and t.id == "INFO" for t in node.targets)]
-    _require(len(calls) == 1, "the module needs one `INFO = TokenizerInfo(...)`")
+    named = [c for c in calls if getattr(c.func, "attr", getattr(c.func, "id", "")) == "TokenizerInfo" and not c.args]
+    _require(len(named) == 1, "the module needs one `INFO = TokenizerInfo(...)` with keyword arguments only")
     try:
-        for keyword in calls[0].keywords:
+        for keyword in named[0].keywords:
             ast.literal_eval(keyword.value)
     except ValueError as error:
-        raise _Broken(f"INFO must have literal arguments only, so that it can be read without import: {error}") from error
+        raise _Broken(f"INFO must have literal arguments only, to be readable without import: {error}") from error
 
 
 def _shapes(case: _Case) -> None:
@@ -230,8 +231,9 @@ def _encode_is_pure(case: _Case) -> None:
 def _round_trip(case: _Case) -> None:
     state = case.fitted.state_dict()
     for name, array in state.items():
+        kind = getattr(array, "dtype", type(array).__name__)
         _require(isinstance(array, np.ndarray) and array.dtype.kind in "biuf",
-                 f"state entry {name} must be a numeric numpy array, got {getattr(array, 'dtype', type(array).__name__)}")
+                 f"state entry {name} must be a numeric numpy array, got {kind}")
     other = case.make()
     other.load_state_dict({name: array.copy() for name, array in state.items()})
     codes = case.encode(other, case.features).codes
@@ -269,7 +271,7 @@ def _missing(*gone: str) -> Callable[[_Case], None]:
                for group in case.cls.info.required):
             case.encode(case.fit(features), features).check(features.n_items, case.cls.__name__)
         else:
-            _must_refuse(lambda: case.fit(features), f"features without {' and '.join(gone)}, which info.required needs")
+            _must_refuse(lambda: case.fit(features), f"features without {' and '.join(gone)} (see info.required)")
     return check
 
 
@@ -292,7 +294,7 @@ def _not_finite(case: _Case) -> None:
         broken = {m: e.copy() for m, e in case.features.modalities.items()}
         for name in read:
             broken[name][-1, 0] = value
-        _must_refuse(lambda given=broken: case.fit(replace(case.features, modalities=given)), f"{value} in embeddings")
+        _must_refuse(partial(case.fit, replace(case.features, modalities=broken)), f"{value} in embeddings")
 
 
 def _capacity(case: _Case) -> None:
@@ -304,7 +306,7 @@ def _must_refuse(call: Callable[[], object], what: str) -> None:
     try:
         call()
     except InputError as error:
-        _require(bool(error.wanted or error.do), f"the error for {what} says neither what is wanted nor what to do: {error}")
+        _require(bool(error.wanted or error.do), f"the error for {what} does not say what is wanted or to do: {error}")
         return
     raise _Broken(f"accepts {what}; wanted an InputError that says what to do")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from sidbench.benchmark.checkpoints import (
     flatten,
@@ -48,7 +48,8 @@ def learning_rate_factor(plan: TrainingPlan, step: int) -> float:
 
 def make_optimiser(plan: TrainingPlan) -> torch.optim.AdamW:
     """AdamW with weight decay on every parameter whose name holds none of ``plan.no_decay``."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in plan.model.named_parameters():
         if parameter.requires_grad:
             (free if any(word in name for word in plan.no_decay) else decayed).append(parameter)
@@ -64,7 +65,8 @@ class Training:
         self.plan, self.accelerator, self.reporter, self.path = plan, accelerator, reporter, checkpoint
         self.optimiser = make_optimiser(plan)
         self.log = TrainingLog()
-        self.best_value, self.best_state, self.bad = -math.inf, None, 0
+        self.best_value, self.bad = -math.inf, 0
+        self.best_state: dict[str, Tensor] | None = None
         self.step, self.epoch, self.index, self.done = 0, 0, 0, False
         self.loss_sum = torch.zeros((), device=accelerator.device)
         self.alarmed = False
@@ -173,9 +175,10 @@ class Training:
         norm = torch.nn.utils.clip_grad_norm_(plan.model.parameters(), plan.clip_norm or math.inf)
         if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
             kept = self.path is not None and self.path.exists()
+            good = "the last good checkpoint is kept" if kept else "no checkpoint was due yet"
             raise NonFiniteLoss(
                 f"{plan.name}: loss or gradient became {loss.item():g} (gradient norm {float(norm):g}) at step {step} of "
-                f"{plan.steps_per_epoch * plan.epochs}; {'the last good checkpoint is kept' if kept else 'no checkpoint was due yet'}. "
+                f"{plan.steps_per_epoch * plan.epochs}; {good}. "
                 f"To do: lower the learning rate (now {plan.learning_rate:g}) or check the input embeddings for outliers.")
         self.optimiser.step()
         self.loss_sum += loss.detach()

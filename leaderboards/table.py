@@ -18,7 +18,7 @@ from sidbench.benchmark.metrics.descriptions import HIGHER, NEITHER, describe
 from sidbench.benchmark.records import PluginRecord, RunRecord
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.leaderboards.caption import caption, warnings_of
-from sidbench.leaderboards.noise import Evidence, UserDraws, marks
+from sidbench.leaderboards.noise import Evidence, bootstrap, marks
 from sidbench.leaderboards.store import Skipped, Store, StoredRun, identity, newest, read_users
 from sidbench.leaderboards.store import read_runs as read_runs
 
@@ -165,7 +165,8 @@ def _collect(task: str | None, groups: Sequence[Sequence[StoredRun]], evidence: 
                              "intervals as if rows shared no users.")
             else:
                 users[run.record.run_id] = read
-    draws = UserDraws([u["user"] for u in users.values()], rng) if len(users) > 1 else None
+    found_draws = bootstrap(list(users.values()), [c.metric for c in columns], rng) if len(groups) > 1 and users else []
+    draws = dict(zip(users, found_draws, strict=False))
     for group, row in zip(groups, evidence, strict=True):
         for column in columns:
             found = [(r, m) for r in group if (m := r.record.metric(column.metric, task)) is not None]
@@ -178,18 +179,14 @@ def _collect(task: str | None, groups: Sequence[Sequence[StoredRun]], evidence: 
             widths = [(m.high - m.low) / 2 for _, m in found if m.low is not None and m.high is not None]
             row[column.metric] = Evidence(
                 float(np.mean(values)), values, float(np.mean(widths)) if len(widths) == len(found) else None,
-                _mean_draws(draws, column.metric, [users.get(r.record.run_id) for r, _ in found]),
+                _mean_draws([draws.get(r.record.run_id, {}).get(column.metric) for r, _ in found]),
                 min(m.n for _, m in found))
 
 
-def _mean_draws(draws: UserDraws | None, metric: str,
-                users: Sequence[Mapping[str, np.ndarray] | None]) -> np.ndarray | None:
-    """The metric under each resample, averaged over seeds; ``None`` unless every seed has per-user results."""
-    if draws is None or any(u is None for u in users):
-        return None
-    each = [draws.evaluate(metric, u) for u in users if u is not None]
-    present = [d for d in each if d is not None]
-    return np.mean(present, axis=0) if len(present) == len(each) else None
+def _mean_draws(draws: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """The metric under each resample of users, averaged over seeds; ``None`` unless every seed has it."""
+    present = [d for d in draws if d is not None]
+    return np.mean(present, axis=0) if len(present) == len(draws) else None
 
 
 def _marks(columns: Sequence[Column], evidence: Sequence[Mapping[str, Evidence]]) -> dict[tuple[int, str], str]:
@@ -199,7 +196,7 @@ def _marks(columns: Sequence[Column], evidence: Sequence[Mapping[str, Evidence]]
         if description is None or description.direction == NEITHER:
             continue
         present = [i for i, row in enumerate(evidence) if column.metric in row]
-        found = marks([evidence[i][column.metric] for i in present], description.direction == HIGHER)
+        found = marks([evidence[i][column.metric] for i in present], description.direction == HIGHER, column.digits)
         marked |= {(i, column.metric): mark for i, mark in zip(present, found, strict=True)}
     return marked
 

@@ -117,6 +117,11 @@ class Recommender(ABC):
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    @property
+    def reads_sids(self) -> bool:
+        """Whether this model, with its config, reads SIDs; a row of a tokenizer must, a baseline must not."""
+        return self.info.needs_sids
+
     @abstractmethod
     def state_dict(self) -> dict[str, np.ndarray]:
         """Learned state as numpy arrays."""

@@ -70,7 +70,7 @@ class MtpConfig:
     batch_positions: int = setting(1536, "positions of a batch, padding included", low=16, high=1 << 20)
     epochs: int = setting(150, "passes over the training targets at most", low=1, high=1000)
     patience: int = setting(10, "validations without a better NDCG@10 before stopping", low=0, high=1000)
-    validation_users: int = setting(2000, "users of the validation subset", low=1, high=1 << 30)
+    validation_users: int = setting(4000, "users of the validation subset", low=1, high=1 << 30)
 
     def __post_init__(self) -> None:
         check_settings(self)

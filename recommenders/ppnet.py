@@ -136,9 +136,10 @@ class _Network(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Logits ``[B]`` and the batch's embedding penalty (mean squared norm per row)."""
         vectors, penalty = self.items(batch["unique_items"], batch["unique_rows"])
-        target = vectors[batch["item"]]
+        # F.embedding instead of indexing: its gradient is summed in a fixed order, so runs repeat bit for bit.
+        target = F.embedding(batch["item"], vectors)
         present = batch["history_present"]
-        history = vectors[batch["history"]] * present[..., None]
+        history = F.embedding(batch["history"], vectors) * present[..., None]
         count = present.sum(dim=1, keepdim=True)
         mean = history.sum(dim=1) / count.clamp_min(1.0)
         match = torch.einsum("bhd,bd->bh", history, self.attention_query(target)) * target.shape[1] ** -0.5
@@ -151,7 +152,7 @@ class _Network(nn.Module):
         x = torch.cat([user, target, mean, attended, *fields, *times], dim=1)
         prior_vectors, prior_penalty = self.item_prior(batch["target_items"], batch["target_rows"])
         user_prior = F.embedding(batch["user"], self.user_prior_table)
-        g = torch.cat([x.detach(), user_prior, prior_vectors[batch["prior_item"]]], dim=1)
+        g = torch.cat([x.detach(), user_prior, F.embedding(batch["prior_item"], prior_vectors)], dim=1)
         h = x
         for layer, gate in zip(self.layers, self.gates, strict=True):
             h = torch.relu(layer(h)) * (2.0 * torch.sigmoid(gate(g)))
@@ -207,6 +208,10 @@ class Ppnet(Ranker):
         super().__init__(config)
         self.network_: _Network | None = None
         self._notes: dict[str, float] = {}
+
+    @property
+    def reads_sids(self) -> bool:
+        return self.config.representation != "item_id"
 
     def _item_rows(self, layout: CodeLayout | None, sids: SemanticIds | None, n_items: int) -> np.ndarray:
         if layout is None:

@@ -64,7 +64,7 @@ class SasrecConfig:
                                    high=1 << 20)
     epochs: int = setting(200, "passes over the training targets at most", low=1, high=1000)
     patience: int = setting(20, "validations without improvement before stopping", low=0, high=1000)
-    validation_users: int = setting(2000, "users of the validation subset", low=1, high=1 << 30)
+    validation_users: int = setting(4000, "users of the validation subset", low=1, high=1 << 30)
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -52,7 +52,8 @@ INFO = TokenizerInfo(
         "g_b of eq. 7 is the router R(e_b), as in eq. 8 (A5).",
         "With one expert a modality the softmax gates of eqs. 9 and 10 equal 1 and are inert (A9).",
         "h_c sums normalised projections (A12); eq. 16 stays one-directional (A13); w weighs the anchor (A14, A15).",
-        "The base of eq. 20 is 1.2 as in ReMoE, not the alpha of eq. 14 (A19).",
+        "The base of eq. 20 is 1.2 as in ReMoE, not the alpha of eq. 14 (A19); 1.05 in the short budgets.",
+        "The networks see each modality times the root of its width, lest all items cross the router's threshold at once.",
         "Sparsity targets and measures are batch means unless sparsity_groups > 1 (A21); theta is fitted so that the "
         "mean target is the quoted constant, without the second division of eq. 22 (A22, A23).",
         "The load factor of eq. 23 is taken per expert (A24) with the quoted constant as target (A25).",
@@ -93,7 +94,9 @@ class AdaSidConfig(TokenizerConfig):
                                    unit="groups", low=1, high=16, sweep=(1, 4))
     theta: str = setting("matched", "factor of eq. 22: the mean target is the quoted constant, or theta is it (A23)",
                          choices=("matched", "quoted"))
-    sparsity_base: float = setting(1.2, "base of eq. 20 (A19)", low=1.0001, high=10, paper=10, sweep=(1.05, 1.2, 2.0))
+    sparsity_base: float = setting(1.2, "base of eq. 20 (A19); a large one overshoots the target before it settles",
+                                   low=1.0001, high=10, paper=10, sweep=(1.02, 1.2))
+    sparsity_start: float = setting(1e-8, "first lambda of eq. 20", low=1e-8, high=100, sweep=(1e-8, 1e-2))
     align_weight: float = setting(0.1, "weight of the alignment loss", low=0, high=100, sweep=(0.01, 0.1, 1.0))
     temperature: float = setting(0.07, "of eqs. 15 and 16", low=1e-3, high=10, paper=0.07)
     vq: str = setting("gradient", "how codes move: codebook loss, moving average, index back-propagation (A3)",
@@ -139,10 +142,12 @@ class AdaSid(Tokenizer):
     info = INFO
     config_class = AdaSidConfig
     budgets = {
-        "smoke": {**NEURAL_BUDGETS["smoke"], "warm_steps": 20, "width": 64, "hidden": 128},
-        "quick": {"steps": 1000, "warmup_steps": 100, "warm_steps": 200},  # a step costs twice that of a plain RQ-VAE
-        "standard": {**NEURAL_BUDGETS["standard"]},
-        "paper": {**NEURAL_BUDGETS["paper"]},
+        # From 1e-8 by factors of 1.2 lambda overshoots and the router needs more steps to settle than these two have.
+        "smoke": {"steps": 60, "warmup_steps": 10, "warm_steps": 20, "width": 64, "hidden": 128, "sparsity_base": 1.05,
+                  "sparsity_start": 1e-4},
+        "quick": {"steps": 1000, "warmup_steps": 100, "warm_steps": 200, "sparsity_base": 1.05, "sparsity_start": 1e-4},
+        "standard": NEURAL_BUDGETS["standard"],
+        "paper": NEURAL_BUDGETS["paper"],
     }
     net_: AdaptiveExperts
 
@@ -236,7 +241,8 @@ class Objective:
         self.config, self.net, self.data, self.quantised = config, net, data, False
         self.controller = SparsityController(
             data.richness, 1 - config.active_fraction, config.n_behaviour,
-            n_groups=config.sparsity_groups, theta=config.theta, base=config.sparsity_base)
+            n_groups=config.sparsity_groups, theta=config.theta, base=config.sparsity_base,
+            start=config.sparsity_start)
         self.energy = {m: float(e[data.available[m]].square().sum(1).mean().clamp(min=1e-12))
                        for m, e in data.embeddings.items()}
         self.restart = DeadCodeRestart(net.codebook, rng)

@@ -165,7 +165,7 @@ class Opq(Tokenizer):
 
 
 def _principal_axes(x: Tensor, width: int, whiten: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean ``[D_c]``, leading eigenvectors of the covariance ``[D_c, width]`` and a divisor for each axis ``[width]``."""
+    """Mean ``[D_c]``, leading eigenvectors of the covariance ``[D_c, width]``, divisor of each axis ``[width]``."""
     mean = x.mean(0)
     centred = x - mean
     values, vectors = torch.linalg.eigh(centred.t() @ centred / len(x))

@@ -1,8 +1,8 @@
 """RQ-KMeans: residual k-means, plain or balanced, on content or on behaviour-tuned embeddings.
 
 OneRec (arXiv 2502.18965), QARM (arXiv 2411.11739). ``r_0 = e``; for every position ``C_p = kmeans(r_{p-1}, K)``,
-``c_p = argmin_k ||r_{p-1} - C_p[k]||^2``, ``r_p = r_{p-1} - C_p[c_p]``; ``e_hat = sum_p C_p[c_p]``. Levels are fitted one
-after another.
+``c_p = argmin_k ||r_{p-1} - C_p[k]||^2``, ``r_p = r_{p-1} - C_p[c_p]``; ``e_hat = sum_p C_p[c_p]``. Levels are fitted
+one after another.
 
 ``balance="balanced"`` is OneRec's capacity algorithm (Algorithm 1). Its partition only exists for the fitted items, so
 each centre also gets a price: the item takes ``argmin_k ||r - C[k]||^2 + price[k]``, which splits the fitted items
@@ -59,7 +59,7 @@ INFO = TokenizerInfo(
     deviations=(
         "Default inputs are the raw content embeddings; inputs=behaviour_tuned gives the variant of QARM and MMQ-v2.",
         "Behaviour tuning: LayerNorm of one linear map to 256 dimensions, InfoNCE with temperature 0.07 on pairs at "
-        "most 3 steps apart in a training sequence; QARM's own pair mining (user-to-item retrieval, Swing) is not public.",
+        "most 3 steps apart in a training sequence; QARM's own pair mining is not public.",
         "With behaviour-tuned inputs there is no reconstruction, since the codes approximate the tuned embedding.",
         "Balanced: capacities differ by at most one, clusters are visited in random order, the best pass is kept; "
         "items are then encoded by distance plus a price per centre, so sizes are equal up to a few items.",
@@ -74,7 +74,8 @@ class RqKMeansConfig(TokenizerConfig):
     balance: str = setting("none", "cluster sizes: as k-means finds them, or equal", choices=("none", "balanced"),
                            sweep=("none", "balanced"))
     inputs: str = setting("content", "raw content or embeddings tuned on behaviour",
-                          choices=("content", "behaviour_tuned"), paper="behaviour_tuned", sweep=("content", "behaviour_tuned"))
+                          choices=("content", "behaviour_tuned"), paper="behaviour_tuned",
+                          sweep=("content", "behaviour_tuned"))
     iterations: int = setting(100, "most Lloyd iterations, or passes of the balanced algorithm, per level",
                               unit="iterations", low=1, high=10_000, paper=100)
     steps: int = setting(20000, "optimiser steps of behaviour tuning", unit="steps", low=1, high=10_000_000)

@@ -92,7 +92,7 @@ class RqVaeConfig(TokenizerConfig):
     batch_size: int = setting(1024, "items a step", unit="items", low=1, high=1_000_000, paper=1024)
     learning_rate: float = setting(1e-3, "of AdamW", low=1e-8, high=1, sweep=(1e-4, 3e-3))
     weight_decay: float = setting(1e-4, "of AdamW, not on biases and codebooks", low=0, high=1)
-    validation_share: float = setting(0.05, "fitted items held out to choose the state; 0: the last state", low=0, high=0.5)
+    validation_share: float = setting(0.05, "fitted items held out to choose the state; 0: the last", low=0, high=0.5)
 
 
 class RqVaeNet(nn.Module):
@@ -153,8 +153,7 @@ class RqVae(Tokenizer):
         log = runtime.train(self._plan("rqvae", c.steps, objective, rng, runtime))
         codes = self.net_.quantiser.encode(self.net_.latents(train))
         self._diagnostics |= {
-            "loss_native": log.parts["loss"], "loss_reconstruction": log.parts["reconstruction"],
-            "examples_per_second": log.examples_per_second, "restarted_codes": float(objective.restart.restarted),
+            **objective.fitted_loss(), "examples_per_second": log.examples_per_second, "restarted_codes": float(objective.restart.restarted),
             "utilisation_fit": utilisation(codes, c.codebook_size), "best_epoch": float(log.best_epoch),
         }
         return self
@@ -216,6 +215,16 @@ class Objective:
         reconstruction = F.mse_loss(self.net.decoder(quantised.value), e)
         self._last = (z.detach(), quantised.codes)
         return {"loss": reconstruction + quantised.loss, "reconstruction": reconstruction, "quantiser": quantised.loss}
+
+    @torch.no_grad()
+    def fitted_loss(self) -> dict[str, float]:
+        """Loss and its parts over all fitted items, for the state that is kept."""
+        totals = {"loss_native": 0.0, "loss_reconstruction": 0.0, "loss_quantiser": 0.0}
+        for rows in torch.arange(len(self.content), device=self.content.device).split(BLOCK_ROWS):
+            parts = self.loss(rows, 0)
+            for name, part in zip(totals, ("loss", "reconstruction", "quantiser"), strict=True):
+                totals[name] += float(parts[part]) * len(rows) / len(self.content)
+        return totals
 
     def after_step(self, step: int) -> None:
         """Restart of dead codes, where asked for."""

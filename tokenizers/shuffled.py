@@ -25,6 +25,7 @@ INFO = TokenizerInfo(
     paper="",
     year=2025,
     modalities=("text", "vision", "behaviour"),
+    required=("text|vision",),
     ordered=True,
     control=True,
     deviations=(

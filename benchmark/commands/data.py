@@ -8,11 +8,12 @@ from pathlib import Path
 from sidbench.benchmark.cache import StageCache
 from sidbench.benchmark.commands.request import ImportRequest
 from sidbench.benchmark.data import dataset_stage
-from sidbench.benchmark.home import cache_folder
+from sidbench.benchmark.home import cache_folder, home_folder
 from sidbench.benchmark.progress import default_reporter
 from sidbench.benchmark.registry import installed
 from sidbench.datasets.base import Dataset
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.reading.importing import import_custom as read_and_write
 from sidbench.datasets.reading.locate import LocalFiles
 
 
@@ -54,7 +55,11 @@ def check(name: str, data_dir: Path | None) -> None:
 
 
 def import_custom(request: ImportRequest) -> None:
-    """Import a user's tables and print the schema report."""
-    from sidbench.benchmark.commands.importing import run_import
-
-    sys.stdout.write(run_import(request))
+    """Import a user's tables and print the schema report. Exits with 2 when a problem kept anything from being written."""
+    folder = request.out or home_folder() / "datasets" / request.name
+    report = read_and_write(folder, request.interactions, request.items, dict(request.embeddings),
+                            columns=dict(request.columns), time_unit=request.time_unit, overwrite=request.overwrite)
+    sys.stdout.write("\n".join(report.lines()) + "\n")
+    if not report.written:
+        raise SystemExit(2)
+    sys.stdout.write(f"use it with: bench run --dataset custom dataset.path={folder}\n")

@@ -99,13 +99,15 @@ def _one(request: RunRequest, config: RunConfig, runtime: LocalRuntime) -> RunRe
         composed = compose_run(narrowed, [o for o in request.overrides if not o.startswith("ranker.")])
     bench = Bench(cache, runtime)
     builder = RunBuilder(composed, prepare(composed, dataset, bench, locate), bench, _command_line())
-    name = f"{config.dataset} · {config.tokenizer or 'no tokenizer'} · {'+'.join(narrowed.recommenders)} · seed {config.seed}"
+    name = " · ".join([config.dataset, config.tokenizer or "no tokenizer", "+".join(narrowed.recommenders),
+                       f"seed {config.seed}"])
     note = home_folder() / "failures" / f"{builder.id}.json"
     if request.rerun != "always" and (known := builder.existing()) is not None:
         runtime.report(f"{name}: recorded as {builder.id}")
         return known
     if request.rerun == "never" and note.exists():
-        raise SidbenchError(f"{json.loads(note.read_text())['error']} (failed before and not tried again: --rerun never)")
+        earlier = json.loads(note.read_text())["error"]
+        raise SidbenchError(f"{earlier} (failed before and not tried again: --rerun never)")
     runtime.report(f"{name}: {builder.id}")
     try:
         record = builder.execute()

@@ -66,7 +66,8 @@ def _ridge_dense(x: csr_matrix, y: np.ndarray, ridges: Sequence[float]) -> list[
     """``(Z'Z + a I)^-1 Z'Y`` with ``Z`` = centred ``X`` for every ridge ``a``, from one ``Z'Z = Q diag(w) Q'``."""
     mean = _column_means(x)
     # Z'Y = X'Y because the columns of Y sum to zero.
-    w, q = eigh((x.T @ x).toarray() - x.shape[0] * np.outer(mean, mean), driver="evd", overwrite_a=True, check_finite=False)
+    gram = (x.T @ x).toarray() - x.shape[0] * np.outer(mean, mean)
+    w, q = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
     rotated = q.T @ (x.T @ y)
     return [q @ (rotated / (np.maximum(w, 0.0) + a)[:, None]) for a in ridges]
 
@@ -109,8 +110,8 @@ def ridge_solutions(x: csr_matrix, y: np.ndarray, ridges: Sequence[float],
                     tolerance: float = FINAL_TOLERANCE) -> list[np.ndarray]:
     """Coefficients float64 ``[C, D]`` per ridge for centred targets ``y`` ``[M, D]``; the intercept is not penalised.
 
-    The prediction for a row ``x`` is ``mean(y) + (x - mean(X)) @ coefficients``, so that PAD (a zero block) costs nothing.
-    Exact up to ``DENSE_COLUMNS`` columns, to the relative residual ``tolerance`` beyond.
+    The prediction for a row ``x`` is ``mean(y) + (x - mean(X)) @ coefficients``, so that PAD (a zero block) costs
+    nothing. Exact up to ``DENSE_COLUMNS`` columns, to the relative residual ``tolerance`` beyond.
     """
     if x.shape[1] <= DENSE_COLUMNS:
         return _ridge_dense(x, y, ridges)
@@ -153,8 +154,8 @@ def probe_nmse(codes: np.ndarray, sizes: np.ndarray, targets: Mapping[str, np.nd
 
     codes: int ``[N, L]``; sizes: int ``[L]``; targets: name -> float ``[N, D_m]`` over the same items; they share the
     folds. The mean of the training folds is what no codes at all predict, so 1 = the codes say nothing (random codes
-    land near 1) and 0 = the codes determine the embedding linearly. With fewer than two distinct SIDs the codes cannot say
-    anything: 1. A target without variance is left out. Raises ``InputError`` when rows do not match.
+    land near 1) and 0 = the codes determine the embedding linearly. With fewer than two distinct SIDs the codes cannot
+    say anything: 1. A target without variance is left out. Raises ``InputError`` when rows do not match.
     """
     for name, y in targets.items():
         if y.ndim != 2 or len(y) != len(codes):

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from sidbench.datasets.foundation.errors import InputError
-from sidbench.datasets.reading.vectors import write_vectors
 
 ASIN_BYTES = 10
 WIDTH = 4096
@@ -57,13 +56,3 @@ def read_image_features(path: Path, keys: Sequence[str]) -> tuple[np.ndarray, np
             raise InputError(f"{path}: features of {asin}", got="NaN or infinite values", wanted="finite numbers")
         features[position], available[position] = vector, True
     return features, available
-
-
-def write_image_embeddings(path: Path, keys: Sequence[str], folder: Path) -> int:
-    """Write the features of ``keys`` to ``<folder>/embeddings/vision.npz`` (``keys``, ``embeddings``).
-
-    Returns the number of items with features. This is the file the precomputed encoder reads.
-    """
-    features, available = read_image_features(path, keys)
-    write_vectors(folder, "vision", np.asarray(keys, dtype=str)[available], features[available])
-    return int(available.sum())

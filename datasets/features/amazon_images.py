@@ -28,7 +28,8 @@ def feature_file(card: DatasetCard) -> str:
 
 
 def encode_amazon_images(path: Path, keys: Sequence[str], dim: int, rng: Rng) -> Encoding:
-    """Encode the items ``keys`` as float32 ``[N, min(dim, items - 1, 4096)]``; items without a record are not available.
+    """Encode the items ``keys`` as float32 ``[N, min(dim, records - 1, 4096)]``; those without a record
+    are not available.
 
     Raises ``InputError`` for a damaged file, or one with fewer than two items of the catalogue.
     """

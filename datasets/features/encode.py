@@ -12,6 +12,7 @@ import numpy as np
 from sidbench.datasets.base import Dataset, FileLocator
 from sidbench.datasets.features.amazon_images import encode_amazon_images, feature_file
 from sidbench.datasets.features.assemble import FeaturesConfig
+from sidbench.datasets.features.base import MODALITIES
 from sidbench.datasets.features.efficientnet import encode_efficientnet
 from sidbench.datasets.features.encoding import Encoding
 from sidbench.datasets.features.minilm import encode_minilm
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 class RawContent:
     """raw: modality -> float32 ``[N, D_m]``, unscaled. available: modality -> bool ``[N]``. absent: modality -> reason.
 
-    counts: everything dropped, broken or truncated on the way. item_text: ``N`` strings, or ``None`` without any text.
+    counts: everything dropped, broken or truncated on the way. item_text: per item one string, or ``None``.
     """
 
     raw: Mapping[str, np.ndarray]
@@ -46,20 +47,18 @@ def encode_content(dataset: Dataset, config: FeaturesConfig, rng: Rng, runtime: 
     """Text and vision embeddings of all items, and precomputed behaviour where ``config`` asks for it.
 
     A modality that is switched off, or that the dataset lacks, is declared absent with the reason; nothing replaces it.
-    Behaviour trained here (``behaviour="sasrec"``) is the pipeline's affair: it is neither in ``raw`` nor in ``absent``.
+    Behaviour trained here (``behaviour="sasrec"``) is the pipeline's affair: neither in ``raw`` nor in ``absent``.
 
     Raises ``InputError`` when a chosen encoder cannot run: a missing package, file, or unusable content.
     """
     text = item_text(dataset.catalog)
     absent: dict[str, str] = {}
     encodings: dict[str, Encoding] = {}
-    for modality in ("text", "vision", "behaviour"):
-        reason = _absence(modality, dataset, config, text)
-        if reason:
+    for modality in MODALITIES:
+        if reason := _absence(modality, dataset, config, text):
             absent[modality] = reason
         elif getattr(config, modality) == "precomputed":
-            path = _find(locate, dataset, getattr(config, f"{modality}_path"),
-                         *(f"embeddings/{modality}{suffix}" for suffix in SUFFIXES))
+            path = content_files(dataset, config, locate)[modality]
             encodings[modality] = read_precomputed(path, dataset.catalog.keys, modality)
         elif modality == "text":
             encodings[modality] = _encode_text(text, config, rng.child("text"), runtime)
@@ -70,6 +69,29 @@ def encode_content(dataset: Dataset, config: FeaturesConfig, rng: Rng, runtime: 
         counts |= encoding.counts
     return RawContent({m: e.embeddings for m, e in encodings.items()}, {m: e.available for m, e in encodings.items()},
                       absent, counts, text.sentences if text.available.any() else None)
+
+
+def content_files(dataset: Dataset, config: FeaturesConfig, locate: FileLocator) -> dict[str, Path]:
+    """Modality -> the file of embeddings that ``encode_content`` will read for it, for cache keys.
+
+    A path in the config is taken as it is if it exists, else looked for in the dataset's folder. Raises ``InputError``
+    when such a file is asked for and cannot be found.
+    """
+    files = {}
+    for modality in MODALITIES:
+        choice = getattr(config, modality)
+        if choice not in ("precomputed", "amazon_b"):
+            continue
+        given = getattr(config, f"{modality}_path")
+        usual = [feature_file(dataset.card)] if choice == "amazon_b" else [
+            f"embeddings/{modality}{suffix}" for suffix in SUFFIXES]
+        direct = Path(given).expanduser()
+        path = direct if given and direct.is_file() else locate.find(dataset.card.name, *([given] if given else usual))
+        if path is None:
+            raise InputError(f"dataset {dataset.card.name}: {given or usual[0]} not found", wanted="an existing file",
+                             do=f"set features.{modality}_path")
+        files[modality] = path
+    return files
 
 
 def _absence(modality: str, dataset: Dataset, config: FeaturesConfig, text: ItemText) -> str:
@@ -95,19 +117,8 @@ def _encode_vision(dataset: Dataset, config: FeaturesConfig, rng: Rng, runtime: 
                    locate: FileLocator) -> Encoding:
     catalog = dataset.catalog
     if config.vision == "amazon_b":
-        path = _find(locate, dataset, config.vision_path, feature_file(dataset.card))
+        path = content_files(dataset, config, locate)["vision"]
         return encode_amazon_images(path, catalog.keys, config.vision_dim, rng)
     if config.vision == "efficientnet_lite0":
         return encode_efficientnet(catalog, config.vision_dim, rng, runtime)
     return encode_pixels(catalog, config.vision_dim, rng)
-
-
-def _find(locate: FileLocator, dataset: Dataset, given: str, *usual: str) -> Path:
-    """The file the user named, as a path or inside the dataset's folder; else the first usual name that exists."""
-    if given and Path(given).expanduser().is_file():
-        return Path(given).expanduser()
-    path = locate.find(dataset.card.name, *([given] if given else usual))
-    if path is None:
-        raise InputError(f"dataset {dataset.card.name}: {given or usual[0]} not found", wanted="an existing file",
-                         do="set features.text_path, features.vision_path or features.behaviour_path")
-    return path

@@ -53,7 +53,10 @@ def principal_components(rows: np.ndarray, dim: int, rng: Rng, who: str) -> np.n
         raise InputError(f"{who}: principal components", got=f"{len(rows)} items to fit on", wanted="at least two",
                          do="use another encoder for so small a catalogue")
     centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
-    width = max(1, min(dim, len(rows) - 1, rows.shape[1]))
+    if np.square(centred).sum() <= 1e-12 * max(1.0, float(np.square(rows, dtype=np.float64).sum())):
+        raise InputError(f"{who}: principal components", got="the same vector for every item",
+                         wanted="vectors that differ", do="check the source of the embeddings")
+    width = min(dim, len(rows) - 1, rows.shape[1])
     if rows.shape[1] <= _EXACT_WIDTH:
         values, vectors = np.linalg.eigh(centred.T @ centred)
         values, components = values[::-1][:width], vectors.T[::-1][:width]
@@ -62,8 +65,5 @@ def principal_components(rows: np.ndarray, dim: int, rng: Rng, who: str) -> np.n
 
         _, singular, components = randomized_svd(centred, width, n_iter=4, random_state=rng.integer() % 2**32)
         values = singular**2
-    if values[0] <= 1e-12 * max(1.0, float(np.square(rows, dtype=np.float64).sum())):
-        raise InputError(f"{who}: principal components", got="the same vector for every item",
-                         wanted="vectors that differ", do="check the source of the embeddings")
     components = components[values > 1e-10 * values[0]]
     return np.asarray(centred @ (components * fix_signs(components)[:, None]).T, np.float32)

@@ -14,7 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from PIL import Image
@@ -28,11 +28,12 @@ _RESAMPLE = Image.Resampling.BILINEAR
 # What Pillow and zipfile raise for damaged data; everything else is a fault of ours and must be seen.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile,
            Image.DecompressionBombError)
-_COUNTED = ("items_without_picture", "pictures_missing", "pictures_unsafe_name", "pictures_too_large", "pictures_broken")
+_COUNTED = ("items_without_picture", "pictures_missing", "pictures_unsafe_name", "pictures_too_large",
+            "pictures_broken")
 
 
-class _Refused(Exception):
-    """A picture that is not used; the argument is the count it belongs to."""
+class PictureRefused(Exception):
+    """A picture that cannot be used; the argument is the count it belongs to ("pictures_broken")."""
 
 
 def has_pictures(catalog: Catalog) -> bool:
@@ -54,37 +55,39 @@ def iterate_pictures(catalog: Catalog, size: int, counts: Counter[str]) -> Itera
         yield from _rendered(catalog.image_arrays, len(catalog), size)
         return
     if catalog.images is None or catalog.image_root is None:
-        raise InputError("pictures", got="a catalogue without pictures", wanted="image_arrays, or images and image_root",
-                         do="use features.vision=none")
+        raise InputError("pictures", got="a catalogue without pictures",
+                         wanted="image_arrays, or images and image_root", do="use features.vision=none")
     with _open_root(catalog.image_root) as read:
         for item, name in enumerate(catalog.images):
             if not name:
                 counts["items_without_picture"] += 1
                 continue
             try:
-                yield item, decode_picture(read(name), size)
-            except _Refused as refused:
+                picture = decode_picture(read(name), size)
+            except PictureRefused as refused:
                 counts[str(refused)] += 1
+            else:
+                yield item, picture
 
 
 def decode_picture(data: bytes, size: int) -> np.ndarray:
-    """Decode one encoded picture to uint8 ``[size, size, 3]``; raises ``_Refused`` for a damaged or too large one."""
+    """Decode one encoded picture to uint8 ``[size, size, 3]``; raises ``PictureRefused`` if damaged or too large."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about doubtful metadata; the size is checked below
             with Image.open(io.BytesIO(data)) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
-                    raise _Refused("pictures_too_large")
+                    raise PictureRefused("pictures_too_large")
                 picture.draft("RGB", (size, size))  # JPEG: decode at a lower scale where that loses nothing
                 return _to_rgb(picture, size)
     except Image.DecompressionBombError as error:
-        raise _Refused("pictures_too_large") from error
+        raise PictureRefused("pictures_too_large") from error
     except _DAMAGE as error:
-        raise _Refused("pictures_broken") from error
+        raise PictureRefused("pictures_broken") from error
 
 
 def _to_rgb(picture: Image.Image, size: int) -> np.ndarray:
-    if picture.has_transparency_data:
+    if "A" in picture.mode.upper() or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return np.asarray(picture.convert("RGB").resize((size, size), _RESAMPLE))
@@ -112,10 +115,10 @@ def _open_root(root: Path) -> AbstractContextManager[Reader]:
 
 
 def _safe(name: str) -> PurePosixPath:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
-        raise _Refused("pictures_unsafe_name")
-    return path
+    path = PureWindowsPath(name)  # the stricter reading: knows both slashes and drive letters
+    if path.anchor or ".." in path.parts or "\0" in name:
+        raise PictureRefused("pictures_unsafe_name")
+    return PurePosixPath(name)
 
 
 def _folder_reader(root: Path) -> Reader:
@@ -123,14 +126,14 @@ def _folder_reader(root: Path) -> Reader:
         try:
             path = (root / _safe(name)).resolve()
             if not path.is_relative_to(root):  # a link that leads out of the folder
-                raise _Refused("pictures_unsafe_name")
+                raise PictureRefused("pictures_unsafe_name")
             if not path.is_file():
-                raise _Refused("pictures_missing")
+                raise PictureRefused("pictures_missing")
             if path.stat().st_size > MAX_BYTES:
-                raise _Refused("pictures_too_large")
+                raise PictureRefused("pictures_too_large")
             return path.read_bytes()
-        except OSError as error:
-            raise _Refused("pictures_broken") from error
+        except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
+            raise PictureRefused("pictures_broken") from error
 
     return read
 
@@ -148,15 +151,15 @@ def _zip_reader(archive: Path) -> Iterator[Reader]:
         def read(name: str) -> bytes:
             info = members.get(str(_safe(name)))
             if info is None or info.is_dir():
-                raise _Refused("pictures_missing")
+                raise PictureRefused("pictures_missing")
             if info.file_size > MAX_BYTES:
-                raise _Refused("pictures_too_large")
+                raise PictureRefused("pictures_too_large")
             if info.flag_bits & 0x1:  # encrypted
-                raise _Refused("pictures_broken")
+                raise PictureRefused("pictures_broken")
             try:
                 with bundle.open(info) as member:  # never yields more than the declared file_size
                     return member.read()
             except (*_DAMAGE, NotImplementedError) as error:  # NotImplementedError: unknown compression method
-                raise _Refused("pictures_broken") from error
+                raise PictureRefused("pictures_broken") from error
 
         yield read

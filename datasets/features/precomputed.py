@@ -28,8 +28,8 @@ def read_precomputed(path: Path, keys: Sequence[str], modality: str) -> Encoding
     Items that a keyed file lacks are not available and counted as ``<modality>_items_missing``; keys outside the
     catalogue are counted as ``<modality>_keys_unknown``.
 
-    Raises ``InputError`` for an unknown suffix, a damaged or pickled file, a wrong row count, repeated keys, values that
-    are not finite numbers, or a file in which no catalogue item occurs.
+    Raises ``InputError`` for an unknown suffix, a damaged or pickled file, a wrong row count, repeated keys, values
+    that are not finite numbers, or a file in which no catalogue item occurs.
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"{modality} embeddings {path.name}", got=f"a {path.suffix or 'suffixless'} file",
@@ -52,8 +52,8 @@ def read_precomputed(path: Path, keys: Sequence[str], modality: str) -> Encoding
 
 def _align(path: Path, names: list[str], matrix: np.ndarray, keys: Sequence[str], modality: str) -> Encoding:
     if len(names) != len(matrix):
-        raise InputError(f"{path.name}", got=f"{len(names)} keys and {len(matrix)} embeddings", wanted="one key per row",
-                         do="export again")
+        raise InputError(f"{path.name}", got=f"{len(names)} keys and {len(matrix)} embeddings",
+                         wanted="one key per row", do="export again")
     row = {name: i for i, name in enumerate(names)}
     if len(row) != len(names):
         raise InputError(f"keys of {path.name} repeat", got=f"{len(names) - len(row)} repeats", wanted="unique keys",
@@ -76,15 +76,16 @@ def _check_matrix(path: Path, values: np.ndarray) -> np.ndarray:
         matrix = np.asarray(values, np.float32)
     bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if len(bad):
-        raise InputError(f"embeddings of {path.name}", got=f"NaN or infinite values in {len(bad)} of {len(matrix)} rows "
-                         f"(first: row {bad[0]})", wanted="finite numbers in the range of float32",
+        raise InputError(f"embeddings of {path.name}", got=f"NaN or infinite values in {len(bad)} of {len(matrix)} "
+                         f"rows (first: row {bad[0]})", wanted="finite numbers in the range of float32",
                          do="repair these rows, or leave the items out of a keyed file")
     return matrix
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path.name} is damaged or holds pickled objects", got=str(error).splitlines()[0][:200],
-                      wanted="plain numeric arrays", do="export again with numpy.save or numpy.savez of numbers")
+    return InputError(f"{path.name} is damaged or holds pickled objects",
+                      got=f"{type(error).__name__}: {str(error)[:200]}", wanted="plain numeric arrays",
+                      do="export again with numpy.save or numpy.savez of numbers")
 
 
 def _read_npy(path: Path) -> tuple[None, np.ndarray]:
@@ -95,14 +96,15 @@ def _read_npy(path: Path) -> tuple[None, np.ndarray]:
 
 
 def _read_npz(path: Path) -> tuple[list[str], np.ndarray]:
+    if not zipfile.is_zipfile(path):
+        raise _damaged(path, ValueError("no zip archive"))
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile) or not {"keys", "embeddings"} <= set(archive.files):
-                held = getattr(archive, "files", "one array")
-                raise InputError(f"{path.name}", got=f"{held}", wanted="the arrays keys and embeddings",
+            if not {"keys", "embeddings"} <= set(archive.files):
+                raise InputError(f"arrays of {path.name}", got=archive.files, wanted="the arrays keys and embeddings",
                                  do="numpy.savez(path, keys=..., embeddings=...)")
             names, values = archive["keys"], archive["embeddings"]
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise _damaged(path, error) from error
     if names.ndim != 1 or names.dtype.kind not in "USiu":
         raise InputError(f"keys of {path.name}", got=f"{names.dtype} of shape {names.shape}",

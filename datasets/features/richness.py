@@ -1,11 +1,12 @@
 """How much behaviour an item has, as a number in [0, 1]: the proxies ADA-SID's gates stand on.
 
-``norm`` is the literal proxy (MMQ-v2, arXiv 2510.25622, eqs. 12-13): ``(||e_b|| - N_min) / (N_max - N_min)``. Deviation:
-N_min and N_max are the 1st and 99th percentile over items with training interactions, not the extremes over all
-items, because single outliers and never-trained rows would set the scale. That the norm of a behaviour embedding
-carries popularity is a premise, often false: its sign depends on loss, decay and stopping time of the behaviour encoder.
-So ``auto`` takes ``norm`` only where its Spearman correlation with the training count exceeds 0.3, else ``log_count``,
-and both are reported.
+``norm`` is the literal proxy (MMQ-v2, arXiv 2510.25622, eqs. 12-13): ``(||e_b|| - N_min) / (N_max - N_min)``.
+Deviation: N_min and N_max are the 1st and 99th percentile over items with training interactions, not the extremes over
+all items, because single outliers and never-trained rows would set the scale.
+
+That the norm of a behaviour embedding carries popularity is a premise, often false: the sign of the relation depends
+on loss, decay and stopping time of the behaviour encoder. So ``auto`` takes ``norm`` only where its Spearman
+correlation with the training count exceeds 0.3, else ``log_count``, and both are reported.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from sidbench.datasets.foundation.errors import InputError
 
@@ -64,20 +64,24 @@ def item_richness(behaviour: np.ndarray | None, train_counts: np.ndarray, proxy:
         return Richness(log_count.astype(np.float32), "log_count", _quantiles("richness", log_count, trained))
     usable = trained if available is None else trained & available
     signals = _signals(_checked(behaviour, usable), train_counts, usable, direction)
+    limits = {name: _limits(signal[usable]) for name, signal in signals.items()}
     notes: dict[str, float] = {}
     for name, signal in signals.items():
         correlation = spearman(signal[usable], train_counts[usable])
         if correlation is not None:
             notes[f"spearman_{name}_count"] = correlation
-    if usable.any():
-        notes["N_min"], notes["N_max"] = _limits(signals["norm"][usable])
+    if "norm" in limits:
+        notes["N_min"], notes["N_max"] = limits["norm"]
+    scaled = {"log_count": log_count} | {
+        name: _min_max(signal, usable, *limits[name])  # eqs. 12-13
+        for name, signal in signals.items() if limits[name][1] > limits[name][0]}
     chosen = proxy
     if proxy == "auto":
-        chosen = "norm" if notes.get("spearman_norm_count", -1.0) > NORM_TRUSTED_ABOVE else "log_count"
-    scaled: dict[str, np.ndarray] = {"log_count": log_count}
-    for name in {"norm", chosen} - {"log_count"}:
-        if name == chosen or _varies(signals[name][usable]):
-            scaled[name] = _min_max(name, signals[name], usable)
+        trusted = "norm" in scaled and notes.get("spearman_norm_count", -1.0) > NORM_TRUSTED_ABOVE
+        chosen = "norm" if trusted else "log_count"
+    if chosen not in scaled:
+        raise InputError(f"richness proxy {chosen}", got="no difference between the items with training interactions",
+                         wanted="a signal that differs between items", do="set features.richness=log_count")
     notes |= _quantiles("richness", scaled[chosen], trained)
     for name in ("norm", "log_count"):
         if name in scaled:
@@ -86,29 +90,34 @@ def item_richness(behaviour: np.ndarray | None, train_counts: np.ndarray, proxy:
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Rank correlation with average ranks for ties; ``None`` where it is undefined (under 2 values, or no variation)."""
-    if len(first) < 2 or not (_varies(first) and _varies(second)):
+    """Rank correlation with average ranks for ties; ``None`` where undefined (under 2 values, or no variation)."""
+    if len(np.unique(first)) < 2 or len(np.unique(second)) < 2:
         return None
-    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """1-based ranks float64 ``[N]``, ties averaged."""
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(sizes) - (sizes - 1) / 2.0)[group])
 
 
 def _signals(behaviour: np.ndarray, counts: np.ndarray, usable: np.ndarray,
              direction: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Raw signal ``[N]`` of each proxy that reads the embeddings."""
-    signals = {"norm": np.linalg.norm(behaviour, axis=1)}
+    """Raw signal ``[N]`` of each proxy that reads the embeddings; none when no item is usable."""
     if not usable.any():
-        return signals
-    signals["norm_centred"] = np.linalg.norm(behaviour - behaviour[usable].mean(axis=0), axis=1)
+        return {}
+    trained = behaviour[usable]
     if direction is None:
-        direction = counts[usable] @ behaviour[usable]
+        direction = counts[usable] @ trained
     direction = np.asarray(direction, np.float64)
-    if direction.shape != behaviour.shape[1:] or not np.isfinite(direction).all():
-        raise InputError("richness direction", got=f"shape {direction.shape}", do="pass one finite number per dimension",
-                         wanted=f"shape {behaviour.shape[1:]}, finite")
+    if direction.shape != trained.shape[1:] or not np.isfinite(direction).all():
+        raise InputError("richness direction", got=f"shape {direction.shape}",
+                         wanted=f"finite numbers of shape {trained.shape[1:]}", do="pass one number per dimension")
     length = np.linalg.norm(direction)
-    if length > 0:
-        signals["proj"] = behaviour @ direction / length
-    return signals
+    return {"norm": np.linalg.norm(behaviour, axis=1),
+            "norm_centred": np.linalg.norm(behaviour - trained.mean(axis=0), axis=1),
+            "proj": behaviour @ direction / (length if length > 0 else 1.0)}
 
 
 def _checked(behaviour: np.ndarray, usable: np.ndarray) -> np.ndarray:
@@ -124,20 +133,12 @@ def _checked(behaviour: np.ndarray, usable: np.ndarray) -> np.ndarray:
 
 
 def _limits(signal: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(signal, (_LOW, _HIGH))
-    return float(low), float(high)
+    """1st and 99th percentile; equal when they differ by rounding only."""
+    low, high = (float(v) for v in np.percentile(signal, (_LOW, _HIGH)))
+    return low, (high if high - low > 1e-9 * max(abs(low), abs(high)) else low)
 
 
-def _varies(signal: np.ndarray) -> bool:
-    return len(signal) > 0 and bool(np.ptp(signal) > 1e-9 * max(1.0, float(np.abs(signal).max())))
-
-
-def _min_max(name: str, signal: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """Eqs. 12-13 with robust constants, 0 for items that are not usable."""
-    low, high = _limits(signal[usable]) if usable.any() else (0.0, 0.0)
-    if high <= low:
-        raise InputError(f"richness proxy {name}", got="one value for all items with training interactions",
-                         wanted="a signal that differs between items", do="set features.richness=log_count")
+def _min_max(signal: np.ndarray, usable: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.where(usable, np.clip((signal - low) / (high - low), 0.0, 1.0), 0.0)
 
 

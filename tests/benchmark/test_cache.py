@@ -22,8 +22,10 @@ def number_stage(calls: list[str], value: int = 7, **depends: Any) -> Stage[int]
         calls.append("x")
         return value
 
-    return Stage("number", {"value": value, **depends}, compute, lambda v, f: (f / "v.json").write_text(json.dumps(v)) and None,
-                 lambda f: int(json.loads((f / "v.json").read_text())))
+    def save(number: int, folder: Path) -> None:
+        (folder / "v.json").write_text(json.dumps(number))
+
+    return Stage("number", {"value": value, **depends}, compute, save, lambda f: int(json.loads((f / "v.json").read_text())))
 
 
 def test_computed_once_and_read_after(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from sidbench.benchmark.config import BUDGETS, RunConfig, _compose, compose_run,
 from sidbench.benchmark.registry import KINDS, load, plugins
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.settings import check_settings, setting
+from sidbench.recommenders.sasrec import BEHAVIOUR_BUDGETS, BehaviourConfig
 
 SMOKE = RunConfig(dataset="synthetic", tokenizer="adasid", recommenders=("mtp", "ppnet"), budget="smoke")
 
@@ -141,8 +142,7 @@ def test_real_plugins_compose_with_their_budget_and_the_users_settings() -> None
     assert (run.retriever_name, run.ranker_name) == ("mtp", "ppnet")
     assert run.dataset.n_items == 321
     assert run.run == dataclasses.replace(SMOKE, cutoffs=(5, 10))
-    sasrec = load("recommender", "sasrec")
-    assert run.behaviour == sasrec.config_class(**sasrec.budgets["smoke"])
+    assert run.behaviour == BehaviourConfig(**BEHAVIOUR_BUDGETS["smoke"])
 
 
 def test_a_baseline_has_no_tokenizer_group() -> None:

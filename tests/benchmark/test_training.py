@@ -17,7 +17,6 @@ from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.blocks.runtime import TrainingLog, TrainingPlan
 
 
-
 def toy_plan(stop_at: int | None = None, nan_at: int | None = None, patience: int = 0, epochs: int = 5) -> TrainingPlan:
     generator = torch.Generator().manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.Linear(16, 1))

@@ -15,7 +15,6 @@ import pytest
 from sidbench.datasets.amazon.images import (
     iterate_image_features,
     read_image_features,
-    write_image_embeddings,
 )
 from sidbench.datasets.amazon.metadata import read_metadata
 from sidbench.datasets.amazon.reviews import read_ratings, read_reviews
@@ -229,10 +228,6 @@ def test_picture_features_keep_the_catalogue_only(tmp_path: Path) -> None:
     assert available.tolist() == [True, False, True]
     np.testing.assert_array_equal(features[[0, 2]], vectors[[2, 0]])
     assert not features[1].any()
-    assert write_image_embeddings(path, ["B000000001", "B000000002"], tmp_path) == 1
-    with np.load(tmp_path / "embeddings" / "vision.npz", allow_pickle=False) as saved:
-        assert saved["keys"].tolist() == ["B000000001"]
-        np.testing.assert_array_equal(saved["embeddings"], vectors[[2]])
 
 
 def test_damaged_picture_features_name_the_record(tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
-"""ADA-SID: the equations against hand-worked numbers, the router's behaviour on planted data, ablations, missing data."""
+"""ADA-SID: equations against hand-worked numbers, the router on planted data, ablations, missing data."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
 from sidbench.benchmark.runtime import LocalRuntime, local_runtime
 from sidbench.datasets.features.base import ItemFeatures, scale_modality
 from sidbench.datasets.foundation.errors import InputError
@@ -37,20 +37,21 @@ def make_features(dims: dict[str, int] = DIMS, n: int = 300) -> ItemFeatures:
         modalities[name] = scale_modality(name, raw.astype(np.float32), available[name], n)[0]
     richness = (np.log1p(counts) / np.log1p(counts.max())).astype(np.float32)
     none = Sequences(np.zeros(1, np.int64), np.zeros(0, np.int32))
-    return ItemFeatures(modalities, available, counts, richness, "log_count", none,
-                        absent={m: "not in this test" for m in DIMS if m not in dims})
+    absent = {m: "not in this test" for m in DIMS if m not in dims}
+    return ItemFeatures(modalities, available, counts, richness, "log_count", none, absent=absent)
 
 
 def small(**changes: Any) -> AdaSidConfig:
-    base: dict[str, Any] = {"codebook_size": 12, "width": 16, "hidden": 24, "steps": 60, "warm_steps": 20,
-                            "warmup_steps": 5, "batch_size": 128}
+    base: dict[str, Any] = {"codebook_size": 12, "width": 16, "hidden": 24, "steps": 24, "warm_steps": 8,
+                            "warmup_steps": 2, "batch_size": 64}
     return AdaSidConfig(**{**base, **changes})
 
 
 def objective_of(runtime: LocalRuntime, features: ItemFeatures | None = None, **changes: Any) -> Objective:
     features, config = features or make_features(), small(**changes)
     net = _network(config, features.dims(), runtime.generator(Rng(1)))
-    objective = Objective(config, net, _to_batch(features, features.dims(), runtime, features.fit_rows("train")), Rng(2))
+    data = _to_batch(features, features.dims(), runtime, features.fit_rows("train"))
+    objective = Objective(config, net, data, Rng(2))
     objective.quantised = True
     return objective
 
@@ -115,12 +116,13 @@ def test_weight_belongs_to_the_anchor_item() -> None:
     h_c = torch.nn.functional.normalize(h["text"] + h["vision"], dim=1)
     content = symmetric_info_nce(h["text"], h["vision"], everything["text"], 0.07).mean()
     anchor = 3 * info_nce(h["behaviour"], h_c, everything["text"], 0.07)[2] / 7
-    assert float(adaptive_alignment(projected, everything, weight, 0.07)) == pytest.approx(float(content + anchor), rel=1e-5)
+    loss = adaptive_alignment(projected, everything, weight, 0.07)
+    assert float(loss) == pytest.approx(float(content + anchor), rel=1e-5)
 
 
 def test_sparsity_loss_and_lambda_by_hand() -> None:
-    control = SparsityController(torch.tensor([0.1, 0.2, 0.9]), 0.5, 2, n_groups=1, theta="matched", base=1.2)
-    control.strength = torch.tensor([2.0])
+    control = SparsityController(torch.tensor([0.1, 0.2, 0.9]), 0.5, 2, n_groups=1, theta="matched", base=1.2,
+                                 start=2.0)
     router = torch.tensor([[1.0, 0.0], [3.0, 2.0], [9.0, 9.0]])  # the third item has no behaviour
     present = torch.tensor([True, True, False])
     # f = [2, 1] / (0.5 * 2) = [2, 1]; sum_j f_j r_j = 2 and 8; lambda / B = 1
@@ -143,7 +145,7 @@ def test_sparsity_targets_keep_the_quoted_mean_and_rise_towards_the_tail() -> No
 
 
 def test_richness_groups_have_their_own_lambda() -> None:
-    control = SparsityController(torch.linspace(0, 1, 8), 0.4, 5, n_groups=4, theta="matched", base=1.2)
+    control = SparsityController(torch.linspace(0, 1, 8), 0.4, 5, n_groups=4, theta="matched", base=1.2, start=1e-8)
     assert control.group.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert torch.all(control.target.diff() < 0)
     dense, present = torch.ones(4, 5), torch.ones(4, dtype=torch.bool)
@@ -176,13 +178,33 @@ def test_router_gradient_is_the_reconstruction_path_when_lambda_is_zero(runtime:
     assert not torch.allclose(router_gradient(objective.net)[-1], alone[-1], atol=1e-5)
 
 
-@pytest.mark.parametrize("code_length", [5, 6])
-def test_active_fraction_converges_to_its_target(runtime: LocalRuntime, code_length: int) -> None:
-    config = small(code_length=code_length, steps=600, warm_steps=100)
-    tokenizer = AdaSid(config).fit(make_features(), Rng(0), runtime)
-    figures = tokenizer.diagnostics()
-    assert figures["mean_active_behaviour"] / 5 == pytest.approx(config.active_fraction, abs=0.05)
-    assert figures["lambda_final"] > 1e-8
+@pytest.mark.parametrize(("code_length", "active"), [(5, 0.4), (6, 0.6)])
+def test_active_fraction_converges_to_its_target(runtime: LocalRuntime, code_length: int, active: float) -> None:
+    config = small(code_length=code_length, steps=180, warm_steps=40, learning_rate=0.005, width=32,
+                   sparsity_base=1.05, sparsity_start=1e-3)
+    figures = AdaSid(config).fit(make_features(), Rng(0), runtime).diagnostics()
+    assert figures["mean_active_behaviour"] / 5 == pytest.approx(active, abs=0.05)
+    assert figures["loss_native"] < 0.2  # the mean predictor is at about 1
+
+
+@pytest.mark.parametrize("sparsity", [0.4, 2 / 3])
+def test_controller_holds_a_router_at_its_target(sparsity: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(512, 8, generator=draw)
+    wanted = 1 + x @ torch.randn(8, 5, generator=draw)  # left alone, the router is on in two of three cases
+    present, group = torch.ones(512, dtype=torch.bool), torch.zeros(512, dtype=torch.int64)
+    control = SparsityController(
+        torch.linspace(0, 1, 512), sparsity, 5, n_groups=1, theta="matched", base=1.02, start=1e-2)
+    weight, bias = (torch.randn(8, 5, generator=draw) / 2).requires_grad_(), torch.ones(5, requires_grad=True)
+    optimiser, measured = torch.optim.Adam([weight, bias], lr=0.02), []
+    for _ in range(500):
+        router = torch.relu(x @ weight + bias)
+        optimiser.zero_grad()
+        ((router - wanted).square().mean() + control.loss(router, group, present)).backward()
+        optimiser.step()
+        control.update()
+        measured.append(float((router > 0).float().mean()))
+    assert np.mean(measured[-50:]) == pytest.approx(1 - sparsity, abs=0.02)
 
 
 def test_permuting_behaviour_experts_permutes_codes(runtime: LocalRuntime, fitted: AdaSid) -> None:
@@ -229,9 +251,7 @@ def test_controller_off_means_weight_one_for_all(runtime: LocalRuntime) -> None:
     rows = torch.arange(100)
     one, two = on.loss(rows, 0), off.loss(rows, 0)
     assert one.keys() == two.keys()
-    assert float(one["alignment"]) != float(two["alignment"])
-    for part in ("reconstruction", "vq", "sparsity"):
-        assert float(one[part]) == float(two[part])
+    assert {name for name in one if one[name].item() != two[name].item()} == {"alignment", "loss"}
 
 
 @pytest.mark.parametrize(("switch", "dropped"), [("contrastive", "alignment"), ("sparsity", "sparsity")])
@@ -239,7 +259,7 @@ def test_switching_a_loss_off_drops_it_and_nothing_else(runtime: LocalRuntime, s
     full, ablated = objective_of(runtime), objective_of(runtime, **{switch: False})
     one, two = full.loss(torch.arange(100), 0), ablated.loss(torch.arange(100), 0)
     assert one.keys() - two.keys() == {dropped}
-    assert all(float(one[name]) == float(two[name]) for name in two if name != "loss")
+    assert all(one[name].item() == two[name].item() for name in two if name != "loss")
     ablated.after_step(0)
     assert float(ablated.controller.strength[0]) == pytest.approx(1e-8 * (1.0 if switch == "sparsity" else 1.2))
 
@@ -321,11 +341,6 @@ def test_semantic_ids(runtime: LocalRuntime, fitted: AdaSid) -> None:
     assert np.all(sids.codes[:, :3] != PAD)
 
 
-def test_training_explains_most_of_the_embeddings(runtime: LocalRuntime) -> None:
-    figures = AdaSid(small(steps=300, warm_steps=100)).fit(make_features(), Rng(0), runtime).diagnostics()
-    assert figures["loss_native"] < 0.6  # the mean predictor is at about 1
-
-
 def test_same_seed_same_codes_and_another_seed_differs(runtime: LocalRuntime, fitted: AdaSid) -> None:
     features = make_features()
     again = AdaSid(small()).fit(features, Rng(0), runtime).encode(features, runtime)
@@ -352,15 +367,15 @@ def test_an_interrupted_fit_continues_to_the_same_codes(
     features, loss = make_features(), Objective.loss
     calls = 0
 
-    def stop_at_forty(self: Objective, rows: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+    def stop_at_fifteen(self: Objective, rows: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
         nonlocal calls
         calls += 1
-        if calls == 40:
+        if calls == 15:
             raise KeyboardInterrupt
         return loss(self, rows, step)
 
     with runtime.checkpointing(tmp_path):
-        monkeypatch.setattr(Objective, "loss", stop_at_forty)
+        monkeypatch.setattr(Objective, "loss", stop_at_fifteen)
         with pytest.raises(KeyboardInterrupt):
             AdaSid(small()).fit(features, Rng(0), runtime)
         monkeypatch.setattr(Objective, "loss", loss)
@@ -409,12 +424,12 @@ def test_items_that_lack_a_picture_have_pad_there_and_take_no_part_in_alignment(
     features.modalities["vision"][:10] = 0
     objective = objective_of(runtime, features)
     rows = torch.arange(64)
-    alignment = float(objective.loss(rows, 0)["alignment"])
+    alignment = objective.loss(rows, 0)["alignment"].item()
     with torch.no_grad():
         objective.data.embeddings["vision"][:10] = 7.0  # whatever stands in rows that are not available
     changed = objective.net.encode(objective.data.take(rows)).gates
     assert torch.all(changed[:10, 2] == 0)
-    assert float(objective.loss(rows, 0)["alignment"]) == pytest.approx(alignment, rel=1e-5)
+    assert objective.loss(rows, 0)["alignment"].item() == pytest.approx(alignment, rel=1e-5)
 
 
 def test_nan_is_refused(runtime: LocalRuntime) -> None:
@@ -430,7 +445,7 @@ def test_settings_that_contradict_each_other() -> None:
     with pytest.raises(InputError, match=r"code_length.*got 9"):
         small(code_length=9)
     with pytest.raises(InputError, match="warm_steps"):
-        small(steps=20)
+        small(steps=8)
     assert small(code_length=3, target_active_fraction=0.2).active_fraction == 0.2
     assert AdaSidConfig().active_fraction == pytest.approx(0.6)
     industrial = AdaSidConfig(code_length=8, n_shared=2, n_text=2, n_vision=2, n_behaviour=6)
@@ -452,11 +467,6 @@ def test_one_code_and_a_tiny_catalogue(runtime: LocalRuntime) -> None:
     assert set(np.unique(sids.codes)) <= {PAD, 0}
     with pytest.raises(InputError, match="codebook_size"):
         AdaSid(small(codebook_size=8)).fit(features, Rng(0), runtime)
-
-
-def test_config_survives_replace() -> None:
-    config = replace(small(), router="softmax")
-    assert config.router == "softmax"
 
 
 def test_batch_parts_cover_all_items(monkeypatch: pytest.MonkeyPatch) -> None:

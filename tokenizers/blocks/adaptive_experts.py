@@ -134,7 +134,9 @@ class AdaptiveExperts(nn.Module):
 
     def encode(self, batch: Batch) -> Encoded:
         """Eqs. 2-7, 9, 10 and 18. A slot of a modality that an item lacks has gate 0."""
-        e, slots = batch.embeddings, self.layout.slots
+        slots = self.layout.slots
+        # Coordinates of unit variance: with rows of length 1 all items would cross the router's threshold together.
+        e = {m: x * math.sqrt(self.layout.dims[m]) for m, x in batch.embeddings.items()}
         h = {m: self.project[m](x) for m, x in e.items()}                                     # (2)
         inputs = {"shared": torch.cat(list(h.values()), dim=1), **e}                          # (3)
         latents = torch.cat([self.experts[g](inputs[g]) for g in slots if slots[g]])          # (4), (6)  [S, B, d]

@@ -14,7 +14,7 @@ from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.blocks.adaptive_experts import AdaptiveExperts, Batch
 from sidbench.tokenizers.blocks.runtime import to_numpy
 
-STRENGTH_RANGE = (1e-8, 1e2)  # of lambda in eq. 20; ReMoE starts at the lower end
+STRENGTH_RANGE = (1e-8, 1e2)  # of lambda in eq. 20
 NEGLIGIBLE_WEIGHT = 0.01  # items that eq. 14 "filters" in the paper's sensitivity study (A16)
 
 
@@ -27,13 +27,13 @@ class SparsityController:
     sparsity: ``s_bar``, target share of behaviour slots that are off.
     n_behaviour: ``N_b``. n_groups: quantile groups of richness, each with its own lambda and target (A21).
     theta: rule for the factor of eq. 22, see ``sparsity_targets``.
-    base: of the power in eq. 20.
+    base, start: base of the power in eq. 20 and the first lambda.
 
     ``strength`` is lambda, float ``[G]``; ``group`` int64 ``[n]`` the group of each fit item; ``target`` float ``[G]``.
     """
 
     def __init__(self, richness: Tensor, sparsity: float, n_behaviour: int, *, n_groups: int, theta: str,
-                 base: float) -> None:
+                 base: float, start: float) -> None:
         values = richness.double().cpu().numpy()
         edges = np.quantile(values, np.arange(1, n_groups) / n_groups)
         group = np.searchsorted(edges, values, side="right")
@@ -42,7 +42,7 @@ class SparsityController:
         self.sparsity, self.base = sparsity, base
         self.group = torch.as_tensor(group, device=richness.device)
         self.target = torch.as_tensor(target, dtype=torch.float32, device=richness.device)
-        self.strength = torch.full_like(self.target, STRENGTH_RANGE[0])
+        self.strength = torch.full_like(self.target, start)
         self._measured = self.target
 
     def loss(self, router: Tensor, group: Tensor, present: Tensor) -> Tensor:

@@ -27,7 +27,8 @@ def content_like(features: ItemFeatures, widths: Mapping[str, int], who: str) ->
     found = content_widths(features)
     if found != dict(widths):
         raise InputError(f"{who}: content modalities to encode", got=found or "none",
-                         wanted=f"those of the fit, {dict(widths)}", do="encode with the encoders of the fit, or fit again")
+                         wanted=f"those of the fit, {dict(widths)}",
+                         do="encode with the encoders of the fit, or fit again")
     return usable_content(features, who)
 
 

@@ -24,8 +24,8 @@ def linear(inputs: int, outputs: int, generator: torch.Generator, activation: st
 def mlp(widths: Sequence[int], generator: torch.Generator, activation: str = "relu") -> nn.Sequential:
     """Linear layers ``widths[0] -> ... -> widths[-1]`` with ``activation`` between them, none after the last.
 
-    Weights before an activation are He-normal (before tanh: Xavier-normal), those of the last layer Xavier-normal, biases
-    0; drawn from ``generator``, never from torch's global state.
+    Weights before an activation are He-normal (before tanh: Xavier), those of the last layer Xavier-normal, biases 0;
+    drawn from ``generator``, never from torch's global state.
     """
     layers: list[nn.Module] = []
     pairs = list(zip(widths, widths[1:], strict=False))

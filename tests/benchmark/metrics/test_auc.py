@@ -35,7 +35,7 @@ def test_worked_example_of_the_documentation() -> None:
     assert (numbers.metrics["auc"].n, numbers.metrics["gauc"].n) == (6, 2)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=10)
 @given(st.integers(0, 10_000))
 def test_parity_with_scikit_learn_under_ties(seed: int) -> None:
     user, label, score = rows(seed)

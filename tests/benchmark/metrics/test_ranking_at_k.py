@@ -68,7 +68,7 @@ def test_expectation_equals_random_orders(k: int) -> None:
     for sample, exact in ((hit * 1.0, r.recall_at_k(better, tied, k)),
                           (hit / np.log2(rank + 1), r.ndcg_at_k(better, tied, k))):
         error = np.abs(sample.mean(axis=0) - exact)
-        assert (error <= 3.5 * sample.std(axis=0) / np.sqrt(n_draws) + 1e-12).all()
+        assert (error <= 3 * sample.std(axis=0) / np.sqrt(n_draws) + 1e-12).all()
 
 
 @settings(deadline=None, max_examples=40)
@@ -180,7 +180,7 @@ def test_one_user_has_no_interval() -> None:
     assert numbers.metrics["item_recall_at_5"].low is None
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=10)
 @given(st.integers(0, 1000))
 def test_user_order_does_not_matter(seed: int) -> None:
     generator = np.random.default_rng(seed)

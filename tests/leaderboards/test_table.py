@@ -1,0 +1,308 @@
+"""Tables from synthetic records: who meets whom, how seeds aggregate, what is marked, and that nothing gets lost."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from sidbench.benchmark import cli
+from sidbench.benchmark.records import (
+    DatasetRecord,
+    EnvironmentRecord,
+    Metric,
+    PluginRecord,
+    RunRecord,
+    SidsRecord,
+    StageRecord,
+    TaskRecord,
+)
+from sidbench.leaderboards.render import render
+from sidbench.leaderboards.store import read_runs
+from sidbench.leaderboards.table import Leaderboard, Row, Table, build_tables
+
+USERS = [f"u{i:03}" for i in range(200)]
+HITS = np.arange(200) % 4 == 0  # recall .25
+
+
+class Runs:
+    """Writes records as the pipeline does: ``<runs>/<id>/record.json`` beside per-user files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.n = folder, 0
+        folder.mkdir(parents=True)
+
+    def add(self, tokenizer: str | None, *, recall: np.ndarray | None = None, value: float | None = None, seed: int = 0,
+            key: str = "k1", protocol: str = "p1", config: Mapping[str, Any] | None = None, code: str = "v1",
+            control: bool = False, dataset: str = "beauty", budget: str = "quick", task: str = "retrieval",
+            recommender: str = "mtp", recommender_code: str = "r1", sids: Mapping[str, float] | None = None,
+            half_width: float = 0.02, command: tuple[str, ...] = ("bench", "run"), warnings: tuple[str, ...] = (),
+            device: str = "cpu") -> str:
+        self.n += 1
+        run_id = f"run{self.n:02}"
+        folder = self.folder / run_id
+        folder.mkdir()
+        name = "item_recall_at_10" if task == "retrieval" else "auc"
+        users_file = ""
+        if recall is not None:
+            value = float(np.mean(recall))
+            users_file = f"users_{task}.parquet"
+            table = pyarrow.table({"user": USERS, "target": USERS, name: recall.astype(np.float32)})
+            pyarrow.parquet.write_table(table, folder / users_file)
+        assert value is not None
+        metrics = {name: Metric(value=value, n=len(USERS), low=value - half_width, high=value + half_width)}
+        plugin = None if tokenizer is None else PluginRecord(
+            name=tokenizer, config={"code_length": 3, "codebook_size": 8, **(config or {})}, code=code)
+        record = RunRecord(
+            run_id=run_id, created=f"2025-01-01T00:00:{self.n:02}", budget=budget, seed=seed,
+            dataset=DatasetRecord(name=dataset, config={}, content_hash="d", counts={"users": 200, "items": 9}),
+            features=None, tokenizer=plugin, control=control,
+            sids=None if tokenizer is None else SidsRecord(
+                code_length=3, sizes=(8, 8, 8), ordered=True, mean_active=3.0, content_hash="s", file="sids.parquet",
+                metrics={k: Metric(value=v, n=9) for k, v in (sids or {"collision_rate": 0.1}).items()}),
+            tasks=(TaskRecord(
+                task=task, recommender=PluginRecord(name=recommender, config={}, code=recommender_code),
+                protocol={"split": "leave_last_out", "ties": "shuffled"}, metrics=metrics, counts={"users": 200},
+                users_file=users_file, users_hash="", comparability_key=key, protocol_key=protocol),),
+            comparability_key=key, protocol_key=protocol,
+            stages=(StageRecord(name="tokenizer", key="a", cached=False, wall_seconds=2.0 + seed, cpu_seconds=1.0,
+                                peak_memory_bytes=1),),
+            environment=EnvironmentRecord(
+                device=device, precision="fp32", threads=1, allocator="default", python="3.11", versions={},
+                git_commit="0123456789abcdef", git_dirty=False, code="c", command_line=command, platform="linux"),
+            warnings=warnings)
+        (folder / "record.json").write_text(record.model_dump_json())
+        return run_id
+
+    def board(self) -> Leaderboard:
+        return build_tables(read_runs(self.folder))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Runs:
+    return Runs(tmp_path / "runs")
+
+
+def only(board: Leaderboard) -> Table:
+    assert len(board.tables) == 1
+    return board.tables[0]
+
+
+def row(table: Table, name: str, settings: str = "") -> Row:
+    return next(r for r in table.rows if r.name == name and r.settings == settings)
+
+
+def line(text: str, start: str) -> str:
+    return next(x for x in text.splitlines() if x.startswith(f"| {start}"))
+
+
+def test_marks_in_markdown_follow_the_paired_bootstrap(runs: Runs) -> None:
+    """close differs from best in 1 user of 200 (z = 1); far in 40 of 50 hits (z = -7); worst misses every user."""
+    close, far = HITS.copy(), HITS.copy()
+    close[0] = False
+    far[np.flatnonzero(HITS)[:40]] = False
+    for name, recall in (("close", close), ("worst", np.zeros(200)), ("best", HITS), ("far", far)):
+        runs.add(name, recall=recall)
+    text = render(runs.board(), "md")
+    assert "**0.2500** ±0.0200" in line(text, "best")
+    assert "**0.2450** ±0.0200" in line(text, "close")
+    assert "<u>0.0500</u> ±0.0200" in line(text, "far")
+    assert " 0.0000 ±0.0200" in line(text, "worst")
+    order = [text.index(f"\n| {name}") for name in ("best", "close", "far", "worst")]
+    assert order == sorted(order)
+
+
+def test_pairing_separates_rows_whose_intervals_overlap(runs: Runs) -> None:
+    fewer = HITS.copy()
+    fewer[np.flatnonzero(HITS)[:10]] = False  # 10 users lost, none won: z = 3.2; half-widths say z = 1.96
+    runs.add("best", recall=HITS, half_width=0.05)
+    runs.add("fewer", recall=fewer, half_width=0.05)
+    assert "<u>0.2000</u>" in line(render(runs.board(), "md"), "fewer")
+
+
+def test_without_per_user_files_the_intervals_decide_and_a_note_says_so(runs: Runs) -> None:
+    runs.add("best", value=0.25, half_width=0.05)
+    runs.add("fewer", value=0.20, half_width=0.05)
+    table = only(runs.board())
+    assert row(table, "fewer").cells["item_recall_at_10"].mark == "best"
+    assert any("run01" in n and "intervals" in n for n in table.notes)
+
+
+def test_a_damaged_per_user_file_is_noted_not_fatal(runs: Runs) -> None:
+    runs.add("one", recall=HITS)
+    run_id = runs.add("two", recall=HITS)
+    (runs.folder / run_id / "users_retrieval.parquet").write_bytes(b"PAR1 no more")
+    assert any(run_id in n for n in only(runs.board()).notes)
+
+
+def test_keys_never_share_a_table(runs: Runs) -> None:
+    runs.add("a", value=0.1, key="k1")
+    runs.add("a", value=0.2, key="k2")
+    runs.add("b", value=0.3, key="k2")
+    found = {t.key: sorted(r.name for r in t.rows) for t in runs.board().tables}
+    assert found == {"k1": ["a"], "k2": ["a", "b"]}
+    assert all(not c.mark for t in runs.board().tables if t.key == "k1" for r in t.rows for c in r.cells.values())
+
+
+def test_a_baseline_joins_every_table_of_its_protocol_and_no_other(runs: Runs) -> None:
+    runs.add("a", value=0.1, key="k1", protocol="p1")
+    runs.add("b", value=0.1, key="k2", protocol="p1")
+    runs.add("c", value=0.1, key="k3", protocol="p2")
+    runs.add(None, value=0.2, key="k9", protocol="p1", recommender="sasrec", budget="standard")
+    tables = {t.key: t for t in runs.board().tables}
+    assert set(tables) == {"k1", "k2", "k3"}
+    for key in ("k1", "k2"):
+        baseline = row(tables[key], "sasrec")
+        assert baseline.kind == "baseline" and baseline.code_length == ""
+        assert any("budget standard" in n for n in tables[key].notes)
+        assert tables[key].caption["budget"] == "quick" and tables[key].caption["retrieval"].startswith("mtp")
+    assert [r.name for r in tables["k3"].rows] == ["c"]
+    assert "sasrec · *baseline* | – | – |" in render(runs.board(), "md")
+
+
+def test_a_baseline_without_a_table_has_its_own(runs: Runs) -> None:
+    runs.add("c", value=0.1, key="k3", protocol="p2")
+    runs.add(None, value=0.2, key="k9", protocol="p1", recommender="sasrec")
+    assert {t.key: [r.kind for r in t.rows] for t in runs.board().tables} == {"k3": ["tokenizer"], "k9": ["baseline"]}
+
+
+def test_controls_are_marked_and_ranked_with_the_rest(runs: Runs) -> None:
+    runs.add("good", recall=HITS)
+    runs.add("random", recall=np.zeros(200), control=True)
+    text = render(runs.board(), "md")
+    assert "| random · *control* |" in text and "<u>0.0000</u>" in line(text, "random")
+
+
+def test_seeds_become_mean_and_standard_deviation(runs: Runs) -> None:
+    for seed, value, width in ((1, 0.14, 0.02), (0, 0.10, 0.04)):
+        runs.add("a", value=value, seed=seed, half_width=width, sids={"entropy": 4.0 + seed})
+    found = row(only(runs.board()), "a")
+    cell = found.cells["item_recall_at_10"]
+    assert cell.value == pytest.approx(0.12) and cell.half_width == pytest.approx(0.03)
+    assert cell.seed_sd == pytest.approx(0.04 / np.sqrt(2)) and cell.n == 200
+    assert found.seeds == (0, 1) and found.seconds == pytest.approx(2.5)
+    text = line(render(runs.board(), "md"), "a ")
+    assert "0.1200 ±0.0300 (sd 0.0283)" in text and "4.500 (sd 0.707)" in text and text.endswith("| 2.5 | cpu | 2 |")
+
+
+def test_per_user_means_over_seeds_are_what_is_compared(runs: Runs) -> None:
+    swapped = np.roll(HITS, 1)
+    for seed, recall in ((0, HITS), (1, swapped)):
+        runs.add("a", recall=recall, seed=seed)
+        runs.add("b", recall=HITS if seed else swapped, seed=seed)  # the same two results, seeds exchanged
+    assert {r.cells["item_recall_at_10"].mark for r in only(runs.board()).rows} == {"best"}
+
+
+def test_settings_that_differ_or_were_typed_tell_rows_apart(runs: Runs) -> None:
+    runs.add("a", value=0.1, config={"beta": 1, "gamma": 2, "rule": "x"})
+    runs.add("a", value=0.2, config={"beta": 3, "gamma": 2, "rule": "x"})
+    runs.add("b", value=0.2, config={"beta": 3, "gamma": 2}, command=("bench", "run", "tokenizer.gamma=2"))
+    assert sorted((r.name, r.settings) for r in only(runs.board()).rows) == [
+        ("a", "beta=1"), ("a", "beta=3"), ("b", "gamma=2")]
+
+
+def test_a_newer_record_replaces_an_older_one_and_old_code_is_not_averaged_in(runs: Runs) -> None:
+    runs.add("a", value=0.1, seed=0)
+    runs.add("a", value=0.3, seed=0)
+    runs.add("b", value=0.1, seed=0, code="v1")
+    runs.add("b", value=0.1, seed=1, code="v1")
+    runs.add("b", value=0.4, seed=0, code="v2")
+    board = runs.board()
+    assert row(only(board), "a").cells["item_recall_at_10"].value == 0.3
+    assert row(only(board), "b").cells["item_recall_at_10"].value == 0.4
+    assert row(only(board), "b").seeds == (0,)
+    assert board.superseded == ("run01", "run03", "run04")
+    assert "3 records were replaced" in render(board, "md")
+
+
+def test_a_recommender_whose_code_changed_is_noted(runs: Runs) -> None:
+    runs.add("a", value=0.1, recommender_code="r1")
+    runs.add("b", value=0.1, recommender_code="r2")
+    assert any("code of mtp changed" in n and "run01 | run02" in n for n in only(runs.board()).notes)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "null", '{"schema_version": 1}', '{"schema_version": 99}', "\udcff"])
+def test_unreadable_records_are_counted_and_named(runs: Runs, content: str) -> None:
+    runs.add("a", value=0.1)
+    (runs.folder / "torn").mkdir()
+    (runs.folder / "torn" / "record.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    (runs.folder / ".being-written.tmp").mkdir()
+    (runs.folder / ".being-written.tmp" / "record.json").write_text("{")
+    (runs.folder / "unfinished").mkdir()
+    board = runs.board()
+    assert [s.path.parent.name for s in board.skipped] == ["torn"] and board.skipped[0].reason
+    assert "1 records could not be read" in render(board, "md")
+    assert [r.name for r in only(board).rows] == ["a"]
+
+
+def test_csv_and_json_hold_the_same_numbers_as_values(runs: Runs) -> None:
+    runs.add("a", recall=HITS, sids={"collision_rate": 0.125, "probe_text": 0.5})
+    runs.add("b, with | bars", recall=np.zeros(200))
+    read = list(csv.DictReader(io.StringIO(render(runs.board(), "csv"))))
+    first = next(r for r in read if r["tokenizer"] == "a")
+    assert (first["item_recall_at_10"], first["item_recall_at_10_mark"]) == ("0.25", "best")
+    assert first["collision_rate"] == "0.125"
+    assert (first["seeds"], first["runs"], first["code_length"], first["codebook_size"]) == ("0", "run01", "3", "8")
+    tree = json.loads(render(runs.board(), "json"))
+    assert tree["tables"][0]["caption"]["dataset"] == "beauty"
+    cell = next(r for r in tree["tables"][0]["rows"] if r["tokenizer"] == "a")["metrics"]["item_recall_at_10"]
+    assert cell == {"value": 0.25, "n": 200, "half_width": pytest.approx(0.02), "seed_sd": None, "mark": "best"}
+    text = render(runs.board(), "md")
+    assert "b, with \\| bars" in text
+    table = [x.replace("\\|", "") for x in text.splitlines() if x.startswith("|")]
+    assert len({x.count("|") for x in table}) == 1
+
+
+def test_caption_and_provenance_say_where_numbers_come_from(runs: Runs) -> None:
+    runs.add("a", value=0.1, command=("bench", "run", "--tokenizer", "a b"), warnings=("12 items have no text",))
+    text = render(runs.board(), "md")
+    assert "## beauty, budget quick" in text and "200 users, 9 items" in text
+    assert "retrieval: mtp; split leave_last_out, ties shuffled; 200 users" in text
+    assert "`run01` seed 0, commit 0123456789ab: `bench run --tokenizer 'a b'`" in text
+    assert "run01: 12 items have no text" in text
+
+
+def test_rendering_does_not_depend_on_the_order_of_folders(runs: Runs, tmp_path: Path) -> None:
+    other = Runs(tmp_path / "other")
+    names = [("a", HITS), ("b", np.roll(HITS, 1)), ("c", np.zeros(200))]
+    for name, recall in names:
+        runs.add(name, recall=recall)
+    for name, recall in reversed(names):
+        other.add(name, recall=recall)
+    marks = [{r.name: r.cells["item_recall_at_10"].mark for r in only(x.board()).rows} for x in (runs, other)]
+    assert marks[0] == marks[1]
+
+
+def test_the_command_filters_by_dataset_and_writes_files(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = Runs(home / "runs")
+    runs.add("a", value=0.1, dataset="ml-100k")
+    runs.add("b", value=0.1, dataset="beauty", key="k2")
+    (home / "runs" / "torn").mkdir()
+    (home / "runs" / "torn" / "record.json").write_text("{")
+    out = home / "tables" / "board.json"
+    assert cli.invoke(["leaderboard", "--dataset", "ml_100k", "--format", "json", "--out", str(out)]) == 0
+    told = capsys.readouterr()
+    assert told.out == "" and "torn" in told.err
+    assert [t["caption"]["dataset"] for t in json.loads(out.read_text())["tables"]] == ["ml-100k"]
+    assert list(out.parent.iterdir()) == [out]
+    assert cli.invoke(["leaderboard", "--dataset", "beuaty"]) == 2
+    assert "did you mean 'beauty'" in capsys.readouterr().err
+    assert cli.invoke(["leaderboard"]) == 0
+    assert "## beauty" in capsys.readouterr().out
+
+
+def test_leaderboards_import_no_torch() -> None:
+    code = ("import sys, sidbench.benchmark.commands.leaderboard\n"
+            "print({'torch', 'polars', 'pandas', 'hydra'} & set(sys.modules))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
