@@ -151,7 +151,8 @@ class StageCache:
             files = {p.relative_to(temporary).as_posix(): hash_file(p)
                      for p in sorted(temporary.rglob("*")) if p.is_file()}
             manifest = {"cost": cost.model_dump(exclude={"cached"}), "files": files,
-                        "depends": json.loads(canonical_json(stage.depends)), "warnings": [w for w in self.reporter.warnings if w not in known]}
+                        "depends": json.loads(canonical_json(stage.depends)),
+                        "warnings": [w for w in self.reporter.warnings if w not in known]}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
             if folder.exists():  # refresh: the lock is ours, nobody computes; a reader finds the old entry or none
                 shutil.rmtree(folder)

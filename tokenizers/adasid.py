@@ -27,12 +27,11 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import PAD, SemanticIds, Tokenizer, TokenizerConfig, TokenizerInfo, check_capacity
-from sidbench.tokenizers.blocks.adaptive_experts import AdaptiveExperts, Batch, Layout, mix
+from sidbench.tokenizers.blocks.adaptive_experts import AdaptiveExperts, Batch, Layout, codebook_loss, mix
 from sidbench.tokenizers.blocks.adaptive_sparsity import SparsityController, router_figures
 from sidbench.tokenizers.blocks.alignment import adaptive_alignment, alignment_weight, mean_over
 from sidbench.tokenizers.blocks.batches import ShuffledBatches
 from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
-from sidbench.tokenizers.blocks.kmeans import kmeans
 from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan, to_numpy
 from sidbench.tokenizers.blocks.vector_quantiser import DeadCodeRestart, collision_rate
 
@@ -168,13 +167,12 @@ class AdaSid(Tokenizer):
         self.net_ = _network(c, dims, runtime.generator(rng.child("init")))
         objective = Objective(c, self.net_, data, rng.child("restart"))
         warm = runtime.train(self._plan("adasid.warm", c.warm_steps, objective, rng, runtime))
-        _start_codebooks(self.net_, data, rng.child("kmeans"), runtime)
+        self.net_.start_codebooks(data, rng.child("kmeans"), runtime)
         objective.quantised = True
         log = runtime.train(self._plan("adasid", c.steps - c.warm_steps, objective, rng, runtime))
         self._diagnostics = {
             **{f"final_{name}": value for name, value in log.parts.items()},
-            "warm_loss": warm.parts["loss"], "examples_per_second": log.examples_per_second,
-            "lambda_final": float(objective.controller.strength.mean()),
+            "warm_loss": warm.parts["loss"], "lambda_final": float(objective.controller.strength.mean()),
             "restarted_codes": float(objective.restart.restarted),
             "loss_native": objective.native_loss(),
             **router_figures(self.net_, data, objective.weight(data), features.train_counts[rows], rng.child("noise")),
@@ -243,7 +241,7 @@ class Objective:
             data.richness, 1 - config.active_fraction, config.n_behaviour,
             n_groups=config.sparsity_groups, theta=config.theta, base=config.sparsity_base,
             start=config.sparsity_start)
-        self.energy = {m: float(e[data.available[m]].square().sum(1).mean().clamp(min=1e-12))
+        self.energy = {m: mean_over(e.square().sum(1), data.available[m]).clamp(min=1e-12)
                        for m, e in data.embeddings.items()}
         self.restart = DeadCodeRestart(net.codebook, rng)
 
@@ -254,7 +252,10 @@ class Objective:
         mixture = mix(encoded.latents, encoded.gates)                                          # (7)
         parts: dict[str, Tensor] = {}
         if self.quantised:
-            quantised, parts["vq"] = self._quantise(encoded.latents, encoded.gates)
+            codes, quantised = net.quantise(encoded.latents, differentiable=c.vq == "ibq")     # (5)
+            used = (encoded.gates > 0).T
+            parts["vq"] = codebook_loss(encoded.latents, quantised, used, c.commitment)        # (A3)
+            self._last = (encoded.latents.detach(), codes, used)
             mixed = mix(quantised, encoded.gates)                                              # (8)
             mixture = mixed if c.vq == "ibq" else mixture + (mixed - mixture).detach()
         parts["reconstruction"] = self.reconstruction_loss(batch, net.decode(mixture))         # (11)
@@ -281,16 +282,6 @@ class Objective:
         """``L_recon`` of all fit items from their codes."""
         with torch.no_grad():
             return float(self.reconstruction_loss(self.data, self.net.decode(self.net.quantise_all(self.data)[2])))
-
-    def _quantise(self, latents: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
-        """Quantised latents ``[S, B, d]`` and ``L_vq``, the mean over slots in use (A3)."""
-        c, used = self.config, (gates > 0).T
-        codes, quantised = self.net.quantise(latents, differentiable=c.vq == "ibq")
-        self._last = (latents.detach(), codes, used)
-        loss = c.commitment * _squared_distance(latents, quantised.detach())
-        if c.vq != "ema":
-            loss = loss + _squared_distance(latents.detach(), quantised)
-        return quantised, mean_over(loss, used)
 
     def after_step(self, step: int) -> None:
         """Eq. 20, the moving averages of ``vq="ema"`` and the restart of dead codes."""
@@ -326,11 +317,6 @@ class Objective:
         """Restore ``state``."""
         self.controller.strength = state["strength"]
         self.restart.load_state(state)
-
-
-def _squared_distance(one: Tensor, two: Tensor) -> Tensor:
-    """``||a - b||^2`` of rows of length 1, ``[..., d]`` -> ``[...]``."""
-    return 2 - 2 * (one * two).sum(-1)
 
 
 def _usable_dims(features: ItemFeatures) -> dict[str, int]:
@@ -369,12 +355,3 @@ def _to_batch(
     return Batch({m: runtime.tensor(features.modalities[m][index], torch.float32) for m in dims},
                  {m: runtime.tensor(features.available[m][index], torch.bool) for m in dims},
                  runtime.tensor(features.richness[index], torch.float32))
-
-
-@torch.no_grad()
-def _start_codebooks(net: AdaptiveExperts, data: Batch, rng: Rng, runtime: Runtime) -> None:
-    """Spherical k-means of the latents of all fit items, slot by slot."""
-    latents = torch.cat([net.encode(part).latents for part in data.parts()], dim=1)
-    for slot, x in enumerate(latents):
-        result = kmeans(x.float(), net.layout.codebook_size, rng.child(slot), runtime, iterations=25, spherical=True)
-        net.codebook[slot] = result.centres

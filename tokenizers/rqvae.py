@@ -153,7 +153,8 @@ class RqVae(Tokenizer):
         log = runtime.train(self._plan("rqvae", c.steps, objective, rng, runtime))
         codes = self.net_.quantiser.encode(self.net_.latents(train))
         self._diagnostics |= {
-            **objective.fitted_loss(), "examples_per_second": log.examples_per_second, "restarted_codes": float(objective.restart.restarted),
+            **objective.fitted_loss(), "examples_per_second": log.examples_per_second,
+            "restarted_codes": float(objective.restart.restarted),
             "utilisation_fit": utilisation(codes, c.codebook_size), "best_epoch": float(log.best_epoch),
         }
         return self

@@ -180,7 +180,7 @@ def test_router_gradient_is_the_reconstruction_path_when_lambda_is_zero(runtime:
 
 @pytest.mark.parametrize(("code_length", "active"), [(5, 0.4), (6, 0.6)])
 def test_active_fraction_converges_to_its_target(runtime: LocalRuntime, code_length: int, active: float) -> None:
-    config = small(code_length=code_length, steps=180, warm_steps=40, learning_rate=0.005, width=32,
+    config = small(code_length=code_length, steps=150, warm_steps=40, learning_rate=0.005, width=32,
                    sparsity_base=1.05, sparsity_start=1e-3)
     figures = AdaSid(config).fit(make_features(), Rng(0), runtime).diagnostics()
     assert figures["mean_active_behaviour"] / 5 == pytest.approx(active, abs=0.05)

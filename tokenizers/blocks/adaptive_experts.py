@@ -14,10 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sidbench.tokenizers.blocks.alignment import alignment_weight
+from sidbench.datasets.foundation.seeds import Rng
+from sidbench.tokenizers.blocks.alignment import alignment_weight, mean_over
+from sidbench.tokenizers.blocks.kmeans import kmeans
 from sidbench.tokenizers.blocks.mlp import mlp
+from sidbench.tokenizers.blocks.runtime import Runtime
 
 IBQ_TEMPERATURE = 0.1
+KMEANS_ITERATIONS = 25
 BLOCK_ROWS = 4096  # items encoded at once
 
 
@@ -128,7 +132,7 @@ class AdaptiveExperts(nn.Module):
         self.experts = nn.ModuleDict({
             group: Experts(n, widths[group], layout.hidden, d, generator) for group, n in slots.items() if n})
         self.gate = nn.ModuleDict({m: mlp((dims[m], d, slots[m]), generator, "gelu") for m in dims})
-        torch.nn.init.ones_(self.gate["behaviour"][-1].bias)  # every behaviour expert starts active (A26)
+        torch.nn.init.ones_(self.gate["behaviour"].get_parameter("2.bias"))  # every behaviour expert starts active (A26)
         self.codebook = nn.Parameter(_uniform((layout.n_slots, layout.codebook_size, d), d, generator))
         self.decoder = mlp((d, 2 * d, 4 * d, sum(dims.values())), generator, "gelu")
 
@@ -194,6 +198,15 @@ class AdaptiveExperts(nn.Module):
         return torch.cat(codes), torch.cat(gates), torch.cat(mixtures)
 
     @torch.no_grad()
+    def start_codebooks(self, items: Batch, rng: Rng, runtime: Runtime) -> None:
+        """Set every codebook to the spherical k-means centres of its slot's latents of ``items``."""
+        latents = torch.cat([self.encode(part).latents for part in items.parts()], dim=1)
+        for slot, x in enumerate(latents):
+            result = kmeans(x.float(), self.layout.codebook_size, rng.child(slot), runtime,
+                            iterations=KMEANS_ITERATIONS, spherical=True)
+            self.codebook[slot] = result.centres
+
+    @torch.no_grad()
     def move_codebooks(self, latents: Tensor, codes: Tensor, used: Tensor, decay: float) -> None:
         """Move codes towards the mean of their latents on the sphere; latents ``[S, B, d]``, codes, used ``[S, B]``."""
         s, k, d = self.codebook.shape
@@ -208,6 +221,19 @@ class AdaptiveExperts(nn.Module):
         """Mixture ``[B, d]`` -> modality -> reconstruction ``[B, D_m]``."""
         dims = self.layout.dims
         return dict(zip(dims, self.decoder(mixture).split(list(dims.values()), dim=1), strict=True))
+
+
+def codebook_loss(latents: Tensor, quantised: Tensor, used: Tensor, commitment: float) -> Tensor:
+    """``||sg[z] - z_q||^2 + commitment ||z - sg[z_q]||^2``, mean over the slots in use (A3).
+
+    latents, quantised: rows of length 1 ``[S, B, d]``, so that ``||a - b||^2 = 2 - 2 <a, b>``; used bool ``[S, B]``.
+    """
+    def distance(one: Tensor, two: Tensor) -> Tensor:
+        return 2 - 2 * (one * two).sum(-1)
+    loss = commitment * distance(latents, quantised.detach())
+    if quantised.requires_grad:  # not with moving-average codebooks
+        loss = loss + distance(latents.detach(), quantised)
+    return mean_over(loss, used)
 
 
 def mix(latents: Tensor, gates: Tensor) -> Tensor:

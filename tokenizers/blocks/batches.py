@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ class ShuffledBatches:
         self.n, self.size = n, min(batch_size, n)
         self.steps_per_epoch = -(-n // self.size)
         self._rng, self._runtime = rng, runtime
-        self._number, self._rows = -1, torch.empty(0, dtype=torch.int64)
+        self._number, self._rows = -1, runtime.tensor(np.empty(0, np.int64))
 
     def __call__(self, epoch: int, index: int) -> Tensor:
         """Row indices int64 ``[B]`` of one step."""
