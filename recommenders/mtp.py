@@ -3,7 +3,7 @@
 The supervised core of REG4Rec (arXiv 2508.15308) without its RL stages, in the parallel variant, whose additive score
 makes the rank of every item exact:
 
-    item_t = MLP([E_1[c_1]; ...; E_L[c_L]])              L d -> 2d -> d, PAD is the zero vector
+    item_t = norm(MLP([E_1[c_1]; ...; E_L[c_L]]))        L d -> 2d -> d, PAD is the zero vector
     h      = causal transformer(item_1 .. item_t)        pre-norm, RoPE
     P_p(k) = softmax_k(cos(W_p h, E_p[k]) / tau)         PAD is class K_p of its position
     loss   = mean_p CE, at every position of the sequence in one pass
@@ -67,7 +67,7 @@ class MtpConfig:
     temperature: float = setting(0.1, "temperature of the cosine heads", low=0.01, high=1)
     max_length: int = setting(50, "history the model sees", unit="items", low=1, high=1024)
     learning_rate: float = setting(1e-3, "Adam step size", low=1e-6, high=0.1, sweep=(3e-4, 1e-3, 3e-3))
-    batch_positions: int = setting(1536, "positions of a batch, padding included", low=16, high=1 << 20)
+    batch_positions: int = setting(768, "positions of a batch, padding included", low=16, high=1 << 20)
     epochs: int = setting(150, "passes over the training targets at most", low=1, high=1000)
     patience: int = setting(10, "validations without a better NDCG@10 before stopping", low=0, high=1000)
     validation_users: int = setting(4000, "users of the validation subset", low=1, high=1 << 30)
@@ -89,7 +89,8 @@ class _Network(nn.Module):
         self.codes = CodeTable(layout, width)
         self.register_buffer("first_row", torch.as_tensor(layout.offsets[:-1]), persistent=False)
         self.item_in = nn.Linear(layout.length * width, 2 * width)
-        self.item_out = nn.Sequential(nn.SiLU(), nn.Linear(2 * width, width), Dropout(config.dropout))
+        self.item_out = nn.Sequential(nn.SiLU(), nn.Linear(2 * width, width), nn.LayerNorm(width),
+                                      Dropout(config.dropout))
         self.blocks = nn.ModuleList(PreNormBlock(width, config.heads, 5 * width, config.dropout, rotary_base=1e4)
                                     for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(width)
@@ -136,7 +137,7 @@ class Mtp(Retriever):
     config_class = MtpConfig
     budgets = {
         "smoke": {"width": 32, "layers": 1, "heads": 2, "epochs": 2, "batch_positions": 512, "validation_users": 100},
-        "quick": {"epochs": 15, "patience": 3},
+        "quick": {"epochs": 20, "patience": 4},
         "standard": {},
         "paper": {"epochs": 200, "patience": 20, "validation_users": 1 << 30},
     }

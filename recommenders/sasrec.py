@@ -88,7 +88,7 @@ class BehaviourConfig(SasrecConfig):
 
 BEHAVIOUR_BUDGETS: Mapping[str, Mapping[str, Any]] = {
     "smoke": {"width": 16, "epochs": 3, "patience": 0, "batch_positions": 512},
-    "quick": {"epochs": 14, "patience": 3},
+    "quick": {"learning_rate": 3e-3, "epochs": 14, "patience": 3},
     "standard": {},
     "paper": {"epochs": 200, "patience": 20},
 }
@@ -159,7 +159,7 @@ class Sasrec(Retriever):
     config_class = SasrecConfig
     budgets = {
         "smoke": {"width": 16, "epochs": 3, "batch_positions": 512, "validation_users": 100},
-        "quick": {"epochs": 30, "patience": 4},
+        "quick": {"learning_rate": 3e-3, "epochs": 25, "patience": 4},
         "standard": {},
         "paper": {"width": 50, "heads": 1, "validation_users": 1 << 30},
     }

@@ -243,7 +243,7 @@ class Objective:
             start=config.sparsity_start)
         self.energy = {m: mean_over(e.square().sum(1), data.available[m]).clamp(min=1e-12)
                        for m, e in data.embeddings.items()}
-        self.restart = DeadCodeRestart(net.codebook, rng)
+        self.restart = DeadCodeRestart(net.codebook, rng, last_step=int(0.9 * (config.steps - config.warm_steps)))
 
     def loss(self, rows: Tensor, step: int) -> dict[str, Tensor]:
         """``L = L_recon + L_vq + align_weight L_al + L_reg``; rows int64 ``[B]``."""

@@ -143,7 +143,7 @@ class RqVae(Tokenizer):
         order = rng.child("held out").numpy().permutation(rows)
         train, validation = runtime.tensor(content[order[held_out:]]), runtime.tensor(content[order[:held_out]])
         self.net_.scale.fill_(1 / max(float(train.square().mean().sqrt()), 1e-12))
-        objective = Objective(self.net_, train, validation, rng.child("restart"), c.restart_dead_codes)
+        objective = Objective(self.net_, train, validation, rng.child("restart"), c)
         autoencoder_steps = min(c.autoencoder_steps, c.steps // 4)
         if autoencoder_steps:
             log = runtime.train(self._plan("rqvae.warm", autoencoder_steps, objective, rng, runtime))
@@ -200,10 +200,11 @@ class RqVae(Tokenizer):
 class Objective:
     """Loss of one fit on content ``[N, D_c]``; ``quantised`` is False during the unquantised steps."""
 
-    def __init__(self, net: RqVaeNet, content: Tensor, validation: Tensor, rng: Rng, restart: bool) -> None:
+    def __init__(self, net: RqVaeNet, content: Tensor, validation: Tensor, rng: Rng, config: RqVaeConfig) -> None:
         self.net, self.content, self.validation, self.quantised = net, content, validation, False
         self.inputs = content * net.scale
-        self.restart, self.restarts = DeadCodeRestart(net.quantiser.codebooks, rng), restart
+        self.restart = DeadCodeRestart(net.quantiser.codebooks, rng, last_step=int(0.9 * config.steps))
+        self.restarts = config.restart_dead_codes
         self._last: tuple[Tensor, Tensor] | None = None
 
     def loss(self, rows: Tensor, step: int) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from typer.exceptions import Exit
+
 from sidbench.benchmark.cache import StageCache
 from sidbench.benchmark.commands.request import ImportRequest
 from sidbench.benchmark.data import dataset_stage
@@ -61,5 +63,5 @@ def import_custom(request: ImportRequest) -> None:
                             columns=dict(request.columns), time_unit=request.time_unit, overwrite=request.overwrite)
     sys.stdout.write("\n".join(report.lines()) + "\n")
     if not report.written:
-        raise SystemExit(2)
+        raise Exit(2)
     sys.stdout.write(f"use it with: bench run --dataset custom dataset.path={folder}\n")

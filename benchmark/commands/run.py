@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from typer.exceptions import Exit
+
 from sidbench.benchmark.cache import StageCache
 from sidbench.benchmark.commands.request import RunRequest
 from sidbench.benchmark.config import RunConfig, compose_run
@@ -61,7 +63,7 @@ def run_command(request: RunRequest) -> None:
             failures.append(_failure(request, config, error))
     _show(request, records, failures)
     if failures:
-        raise SystemExit(1)
+        raise Exit(1)
 
 
 def _grid(request: RunRequest) -> Iterator[RunConfig]:

@@ -85,7 +85,7 @@ def test_reconstruction_does_not_notice_a_renaming_of_codes(features: ItemFeatur
 def test_loss_is_the_sum_of_its_stated_means(fitted: RqVae) -> None:
     content = torch.randn(20, 40, generator=torch.Generator().manual_seed(0))
     net = fitted.net_
-    objective = Objective(net, content, content[:0], Rng(0), restart=False)
+    objective = Objective(net, content, content[:0], Rng(0), RqVaeConfig())
     objective.quantised = True
     with torch.no_grad():
         parts = objective.loss(torch.arange(20), 0)

@@ -128,12 +128,13 @@ class DeadCodeRestart:
     ``threshold / K`` become random latents of the current batch plus normal noise of ``noise`` times their root mean
     square. Its state belongs into ``TrainingPlan.extra_state``.
 
-    Parameters: codebooks ``[P, K, d]``, changed in place. rng: node of the draws.
+    Parameters: codebooks ``[P, K, d]``, changed in place. rng: node of the draws. last_step: no restart after this many
+    steps, so that every new code still has time to move from a raw latent to the mean of its items.
     """
 
     def __init__(self, codebooks: Tensor, rng: Rng, *, every: int = 200, decay: float = 0.99, threshold: float = 0.1,
-                 noise: float = 1e-3) -> None:
-        self.codebooks, self.rng = codebooks, rng
+                 noise: float = 1e-3, last_step: int | None = None) -> None:
+        self.codebooks, self.rng, self.last_step = codebooks, rng, last_step
         self.every, self.decay, self.threshold, self.noise = every, decay, threshold, noise
         positions, size, _ = codebooks.shape
         self.usage = torch.full((positions, size), 1 / size, device=codebooks.device)
@@ -153,7 +154,7 @@ class DeadCodeRestart:
         share = counts / counts.sum(1, keepdim=True).clamp(min=1)
         self.usage.mul_(self.decay).add_(share, alpha=1 - self.decay)
         self.steps += 1
-        if self.steps % self.every:
+        if self.steps % self.every or (self.last_step is not None and self.steps > self.last_step):
             return 0
         replaced = 0
         for position in range(positions):
