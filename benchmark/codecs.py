@@ -103,7 +103,7 @@ def load_sids(path: Path) -> SemanticIds:
 
 def save_state(state: Mapping[str, np.ndarray], facts: Mapping[str, Any], folder: Path) -> None:
     """A plugin's learned state as safetensors, and numbers about its fit as JSON."""
-    save_file({name: np.ascontiguousarray(a) for name, a in state.items()}, folder / "state.safetensors")
+    save_file({name: np.asarray(a, order="C") for name, a in state.items()}, folder / "state.safetensors")
     save_json(folder / "facts.json", facts)
 
 

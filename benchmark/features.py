@@ -44,7 +44,7 @@ def build_features(bench: Bench, dataset: Dataset, training: Interactions, confi
 def _content(bench: Bench, dataset: Dataset, config: FeaturesConfig, locate: FileLocator) -> RawContent:
     depends = {"dataset": dataset.content_hash(), "config": config,
                "code": room_code("datasets/features", "datasets/foundation"),
-               "files": {p.name: hash_file(p) for p in content_files(dataset, config, locate)}}
+               "files": {m: hash_file(p) for m, p in content_files(dataset, config, locate).items()}}
 
     def compute(_: Path) -> RawContent:
         return encode_content(dataset, config, Rng(FEATURES_SEED).child("content"), bench.runtime, locate)

@@ -90,7 +90,7 @@ class LocalRuntime:
         return f"cpu x{os.cpu_count()}"
 
     def tensor(self, array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
-        return torch.as_tensor(np.ascontiguousarray(array), dtype=dtype).to(self.device, copy=True)
+        return torch.as_tensor(np.asarray(array, order="C"), dtype=dtype).to(self.device, copy=True)
 
     def generator(self, rng: Rng) -> torch.Generator:
         generator = torch.Generator(device=self.device)

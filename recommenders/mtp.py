@@ -137,7 +137,7 @@ class Mtp(Retriever):
     config_class = MtpConfig
     budgets = {
         "smoke": {"width": 32, "layers": 1, "heads": 2, "epochs": 2, "batch_positions": 512, "validation_users": 100},
-        "quick": {"epochs": 20, "patience": 4},
+        "quick": {"epochs": 16, "patience": 4},
         "standard": {},
         "paper": {"epochs": 200, "patience": 20, "validation_users": 1 << 30},
     }
