@@ -38,7 +38,7 @@ unit: setup
 test: lint imports types unit
 
 speed: setup
-	$(BIN)/python -m pytest tests/speed --benchmark-enable -p no:xdist
+	$(BIN)/python -m pytest tests/speed -p no:xdist --benchmark-columns=min,median,max,rounds
 
 lock:
 	$(PYTHON) -m venv build/lock

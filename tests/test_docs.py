@@ -1,0 +1,74 @@
+"""Every `bench` command of the README and the guides runs, and the example tokenizer of the guide conforms.
+
+Budgets are replaced by `smoke` so that this takes seconds; nothing else of a command is changed. Commands on real data
+run where `$SIDBENCH_DATA` is set.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sidbench.benchmark.cli import invoke
+from sidbench.benchmark.testing import check_tokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+README_COMMANDS = [line.strip().split("  #")[0].strip() for line in (ROOT / "README.md").read_text().splitlines()
+                   if line.startswith("    bench ")]
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(README_COMMANDS) >= 8
+
+
+@pytest.mark.slow
+def test_readme_commands_run_in_order(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in README_COMMANDS:
+        if "beauty" in command and not os.environ.get("SIDBENCH_DATA"):
+            continue
+        words = shlex.split(command.replace("--budget quick", "--budget smoke"))[1:]
+        assert invoke(words) == 0, f"{command}: {capsys.readouterr().err}"
+
+
+@pytest.mark.slow
+def test_import_guide(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The two commands of docs/data.md, on a small table of one's own."""
+    draw = np.random.default_rng(0)
+    lines = ["user,item,timestamp,rating"]
+    lines += [f"u{u},i{i:03d},{1000 * u + 10 * t},{r}" for u in range(60)
+              for t, (i, r) in enumerate(zip(draw.choice(40, 6, replace=False), draw.integers(1, 6, 6), strict=True))]
+    (tmp_path / "events.csv").write_text("\n".join(lines))
+    (tmp_path / "items.jsonl").write_text("\n".join(f'{{"item": "i{i:03d}", "title": "thing {i % 4}"}}' for i in range(40)))
+    np.save(tmp_path / "text.npy", draw.standard_normal((40, 8)).astype(np.float32))
+    guide = (ROOT / "docs" / "data.md").read_text()
+    commands = re.findall(r"^    (bench (?:data import|run --dataset custom).*)$", guide, re.MULTILINE)
+    assert len(commands) == 2
+    imported = commands[0].replace("events.csv", f"{tmp_path}/events.csv").replace("items.jsonl", f"{tmp_path}/items.jsonl")
+    assert invoke(shlex.split(imported.replace("text=text.npy", f"text={tmp_path}/text.npy"))[1:]) == 0
+    folder = re.findall(r"dataset\.path=(\S+)", capsys.readouterr().out)[-1]
+    run = [*shlex.split(commands[1].replace("FOLDER", folder))[1:], "--budget", "smoke", "--tokenizer", "rqkmeans",
+           "tokenizer.codebook_size=8"]
+    assert invoke(run) == 0, capsys.readouterr().err
+
+
+def test_the_example_tokenizer_conforms(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "add-a-tokenizer.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "class NearestAnchor" in block)
+    path = tmp_path / "nearest_anchor.py"
+    path.write_text(code)
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("nearest_anchor", path)
+    assert spec is not None and spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["nearest_anchor"] = module
+    spec.loader.exec_module(module)
+    check_tokenizer(module.NearestAnchor)
