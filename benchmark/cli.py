@@ -46,6 +46,7 @@ def common(
 
 @app.command("run")
 def run(
+    context: typer.Context,
     tokenizer: Annotated[str, typer.Option(help="Names with commas, `all`, or `none` for baselines.")] = "adasid",
     dataset: Annotated[str, typer.Option(help="Dataset name.")] = "synthetic",
     recommender: Annotated[str, typer.Option(help="Recommender names with commas, or `all`.")] = "mtp,ppnet",
@@ -65,7 +66,8 @@ def run(
 
     request = RunRequest.from_options(
         tokenizer, dataset, recommender, seed, budget=budget, ties=ties, data_dir=data_dir, device=device,
-        precision=precision, threads=threads, json=as_json, rerun=rerun, overrides=overrides or ())
+        precision=precision, threads=threads, json=as_json, rerun=rerun, overrides=overrides or (),
+        debug=bool(context.find_root().params.get("debug")))
     from sidbench.benchmark.commands.run import run_command
 
     run_command(request)

@@ -43,21 +43,21 @@ INFO = TokenizerInfo(
     required=("behaviour", "text|vision"),
     ordered=False,
     deviations=(
-        "code_length is the expected number of codes in use, 3 content and 3 of 5 behaviour codes (A6); 8 are stored.",
-        "The quoted target 2/5 is read as a sparsity, 1 - (code_length - content slots) / n_behaviour (A7).",
-        "Eq. 5 maximises the cosine similarity (A1); every expert has its own codebook (A2).",
-        "A codebook and commitment loss (weight 1, beta 0.25) is added, since eq. 11 gives the codes no gradient (A3).",
-        "Loss weights, widths and optimiser are not published: 0.1 for the alignment loss, AdamW 1e-3 (A4).",
-        "g_b of eq. 7 is the router R(e_b), as in eq. 8 (A5).",
-        "With one expert a modality the softmax gates of eqs. 9 and 10 equal 1 and are inert (A9).",
-        "h_c sums normalised projections (A12); eq. 16 stays one-directional (A13); w weighs the anchor (A14, A15).",
-        "The base of eq. 20 is 1.2 as in ReMoE, not the alpha of eq. 14 (A19); 1.05 in the short budgets.",
+        "code_length is the expected number of codes in use, 3 content and 3 of 5 behaviour codes; 8 are stored.",
+        "The quoted target 2/5 is read as a sparsity, 1 - (code_length - content slots) / n_behaviour.",
+        "Eq. 5 maximises the cosine similarity; every expert has its own codebook.",
+        "A codebook and commitment loss (weight 1, beta 0.25) is added, since eq. 11 gives the codes no gradient.",
+        "Loss weights, widths and optimiser are not published: 0.1 for the alignment loss, AdamW 1e-3.",
+        "g_b of eq. 7 is the router R(e_b), as in eq. 8.",
+        "With one expert a modality the softmax gates of eqs. 9 and 10 equal 1 and are inert.",
+        "h_c sums normalised projections; eq. 16 stays one-directional; w weighs the anchor.",
+        "The base of eq. 20 is 1.2 as in ReMoE, not the alpha of eq. 14; 1.05 in the short budgets.",
         "The networks see each modality times the root of its width, lest all items cross the router's threshold at once.",
-        "Sparsity targets and measures are batch means unless sparsity_groups > 1 (A21); theta is fitted so that the "
-        "mean target is the quoted constant, without the second division of eq. 22 (A22, A23).",
-        "The load factor of eq. 23 is taken per expert (A24) with the quoted constant as target (A25).",
-        "Richness (eqs. 12, 13) comes with the features, which clip it and may replace the norm by a count (A27, A28).",
-        "A missing content modality gives its positions to the other one and its contrastive terms are dropped (A37).",
+        "Sparsity targets and measures are batch means unless sparsity_groups > 1; theta is fitted so that the "
+        "mean target is the quoted constant, without the second division of eq. 22.",
+        "The load factor of eq. 23 is taken per expert with the quoted constant as target.",
+        "Richness (eqs. 12, 13) comes with the features, which clip it and may replace the norm by a count.",
+        "A missing content modality gives its positions to the other one and its contrastive terms are dropped.",
         "A position of a modality that an item lacks is PAD and has gate 0; the paper has no such items.",
         "Dead codes restart from latents of the batch; the paper does not say how full utilisation is reached.",
     ),
@@ -71,7 +71,7 @@ MONITOR_ROWS = 4096
 class AdaSidConfig(TokenizerConfig):
     """Settings of ADA-SID; ``code_length`` counts expected codes in use, not stored positions."""
 
-    code_length: int = setting(6, "expected codes in use per SID (A6)", unit="codes", low=1, high=64, paper=6,
+    code_length: int = setting(6, "expected codes in use per SID", unit="codes", low=1, high=64, paper=6,
                                sweep=(4, 5, 6, 7, 8))
     n_shared: int = setting(1, "shared experts", unit="codes", low=0, high=16, paper=1)
     n_text: int = setting(1, "text experts", unit="codes", low=1, high=16, paper=1)
@@ -84,21 +84,21 @@ class AdaSidConfig(TokenizerConfig):
                           choices=("behaviour", "softmax"), paper="behaviour")
     alpha: float = setting(10.0, "slope of eq. 14", low=0, high=100, paper=10, sweep=(5.0, 20.0))
     beta: float = setting(9.0, "offset of eq. 14", low=-100, high=100, paper=9, sweep=(3.0, 14.0))
-    richness_gate: str = setting("sigmoid", "popularity factor of eq. 18: sigma(N) as printed, eq. 14, or N (A17)",
+    richness_gate: str = setting("sigmoid", "popularity factor of eq. 18: sigma(N) as printed, eq. 14, or N",
                                  choices=("sigmoid", "curve", "linear"), paper="sigmoid")
     target_active_fraction: float | None = setting(
-        None, "behaviour codes in use over n_behaviour; none: (code_length - content slots) / n_behaviour (A7)",
+        None, "behaviour codes in use over n_behaviour; none: (code_length - content slots) / n_behaviour",
         low=0.01, high=1, paper=0.6, sweep=(0.2, 0.4, 0.6, 0.8))
-    sparsity_groups: int = setting(1, "richness quantile groups with a lambda and target of their own (A21)",
+    sparsity_groups: int = setting(1, "richness quantile groups with a lambda and target of their own",
                                    unit="groups", low=1, high=16, sweep=(1, 4))
-    theta: str = setting("matched", "factor of eq. 22: the mean target is the quoted constant, or theta is it (A23)",
+    theta: str = setting("matched", "factor of eq. 22: the mean target is the quoted constant, or theta is it",
                          choices=("matched", "quoted"))
-    sparsity_base: float = setting(1.2, "base of eq. 20 (A19); a large one overshoots the target before it settles",
+    sparsity_base: float = setting(1.2, "base of eq. 20; a large one overshoots the target before it settles",
                                    low=1.0001, high=10, paper=10, sweep=(1.02, 1.2))
     sparsity_start: float = setting(1e-8, "first lambda of eq. 20", low=1e-8, high=100, sweep=(1e-8, 1e-2))
     align_weight: float = setting(0.1, "weight of the alignment loss", low=0, high=100, sweep=(0.01, 0.1, 1.0))
     temperature: float = setting(0.07, "of eqs. 15 and 16", low=1e-3, high=10, paper=0.07)
-    vq: str = setting("gradient", "how codes move: codebook loss, moving average, index back-propagation (A3)",
+    vq: str = setting("gradient", "how codes move: codebook loss, moving average, index back-propagation",
                       choices=("gradient", "ema", "ibq"))
     commitment: float = setting(0.25, "beta of the commitment loss", low=0, high=10, sweep=(0.1, 0.25, 1.0))
     restart_dead_codes: bool = setting(True, "replace unused codes by latents of the batch")
@@ -144,7 +144,8 @@ class AdaSid(Tokenizer):
         # From 1e-8 by factors of 1.2 lambda overshoots and the router needs more steps to settle than these two have.
         "smoke": {"steps": 60, "warmup_steps": 10, "warm_steps": 20, "width": 64, "hidden": 128, "sparsity_base": 1.05,
                   "sparsity_start": 1e-4},
-        "quick": {"steps": 1000, "warmup_steps": 100, "warm_steps": 200, "sparsity_base": 1.05, "sparsity_start": 1e-4},
+        "quick": {"steps": 2000, "batch_size": 256, "warmup_steps": 100, "warm_steps": 300, "sparsity_base": 1.05,
+                  "sparsity_start": 1e-4},
         "standard": NEURAL_BUDGETS["standard"],
         "paper": NEURAL_BUDGETS["paper"],
     }

@@ -61,7 +61,8 @@ class RunRequest:
 
     tokenizers, recommenders, dataset: canonical plugin names, known to exist. overrides: Hydra overrides
     (``tokenizer.codebook_size=256``). threads: 0 for all cores. skipped: plugins that ``all`` left out because they are
-    broken, with the reason; to be shown, never dropped in silence. json: print one JSON object instead of tables.
+    broken, with the reason; to be shown, never dropped in silence. debug: show the traceback of every failed run.
+    json: print one JSON object instead of tables.
     """
 
     tokenizers: tuple[str, ...]
@@ -77,12 +78,13 @@ class RunRequest:
     json: bool = False
     rerun: str = "failed"
     overrides: tuple[str, ...] = ()
+    debug: bool = False
     skipped: tuple[str, ...] = ()
 
     @staticmethod
     def from_options(tokenizer: str, dataset: str, recommender: str, seed: str, *, budget: str, ties: str,
                      data_dir: Path | None, device: str, precision: str, threads: int, json: bool, rerun: str,
-                     overrides: Sequence[str], registry: Registry | None = None) -> RunRequest:
+                     overrides: Sequence[str], debug: bool = False, registry: Registry | None = None) -> RunRequest:
         """Check the options against the installed plugins; raises ``InputError`` before any work is done."""
         registry = registry or installed()
         if rerun not in RERUN:
@@ -93,7 +95,7 @@ class RunRequest:
         return RunRequest(
             plugin_names("tokenizer", tokenizer, registry), registry.find("dataset", dataset).name,
             plugin_names("recommender", recommender, registry), seed_list(seed), budget, ties, data_dir, device,
-            precision, threads, json, rerun, tuple(overrides), tuple(skipped))
+            precision, threads, json, rerun, tuple(overrides), debug, tuple(skipped))
 
 
 @dataclass(frozen=True)

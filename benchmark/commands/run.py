@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +62,8 @@ def run_command(request: RunRequest) -> None:
             failures.append(_failure(request, config, sys.exception()))
         except SidbenchError as error:
             failures.append(_failure(request, config, error))
+            if request.debug:
+                sys.stderr.write("".join(traceback.format_exception(error)))
     _show(request, records, failures)
     if failures:
         raise Exit(1)
