@@ -33,7 +33,7 @@ types: setup
 	cd $(TYPES) && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" -p sidbench.benchmark -p sidbench.datasets -p sidbench.tokenizers -p sidbench.recommenders -p sidbench.leaderboards
 
 unit: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test: lint imports types unit
 
