@@ -95,7 +95,9 @@ def _one(request: RunRequest, config: RunConfig, runtime: LocalRuntime) -> RunRe
     runtime.reporter.warnings.clear()
     cache = StageCache(cache_folder(), runtime.reporter, refresh=request.rerun == "always")
     composed = compose_run(config, request.overrides)
-    locate = LocalFiles(request.data_dir)
+    # Files that belong to an imported data set (its embeddings) lie in its own folder.
+    own = getattr(composed.dataset, "path", "")
+    locate = LocalFiles(request.data_dir or (Path(own) if own else None))
     plugin = installed().load("dataset", config.dataset)(composed.dataset)
     places = [str(place) for place in locate.roots().values()]
     dataset = dataset_stage(cache, config.dataset, plugin, locate, places)
