@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from sidbench.benchmark.cache import Stage, StageCache
 from sidbench.benchmark.codecs import (
@@ -66,11 +67,21 @@ class Bench:
         try:
             with self.runtime.checkpointing(partial):
                 return work()
-        except (SidbenchError, OSError, MemoryError):
+        except (SidbenchError, OSError):
             raise
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise _out_of_memory(who, error) from error
         except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything; it is named and re-raised
+            if "allocate memory" in str(error):  # torch's CPU allocator has no exception of its own
+                raise _out_of_memory(who, error) from error
             raise StageError(f"{who} failed: {type(error).__name__}: {error}. To do: `bench --debug run …` shows the "
                              "traceback; the fault lies in this plugin, other rows are not affected.") from error
+
+
+def _out_of_memory(who: str, error: BaseException) -> StageError:
+    return StageError(f"{who} ran out of memory ({str(error)[:200]}). To do: lower tokenizer.codebook_size or "
+                      "tokenizer.code_length, whose product sets the size of tables and heads, or the batch size of this "
+                      "stage; finished stages are kept.")
 
 
 def plugin_code(kind: str, name: str) -> str:
