@@ -8,15 +8,13 @@ from sidbench.datasets.base import Dataset, Interactions
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.splits.base import Sequences, Split
 from sidbench.datasets.splits.rows import item_fields, ranking_rows
-from sidbench.recommenders.base import RankingData, RankingRows, RetrievalData
+from sidbench.recommenders.base import RankingData, RetrievalData
 
 
 def ranking_data(split: Split, dataset: Dataset) -> RankingData:
     """Rows of every part with the catalogue's side fields."""
     fields, sizes = item_fields(dataset.catalog)
-    parts = ranking_rows(split, dataset.n_users)
-    rows = {part: RankingRows(**vars(r)) for part, r in parts.items()}
-    return RankingData(dataset.n_users, dataset.n_items, rows, fields, sizes)
+    return RankingData(dataset.n_users, dataset.n_items, ranking_rows(split, dataset.n_users), fields, sizes)
 
 
 def retrieval_data(split: Split, n_users: int, n_items: int) -> RetrievalData:

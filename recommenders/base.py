@@ -16,6 +16,7 @@ import numpy as np
 
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
+from sidbench.datasets.splits.rows import EventRows as RankingRows
 from sidbench.tokenizers.base import SemanticIds
 from sidbench.tokenizers.blocks.runtime import Runtime
 
@@ -89,22 +90,6 @@ class RankingData:
     rows: Mapping[str, RankingRows]
     item_fields: Mapping[str, np.ndarray]
     item_field_sizes: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class RankingRows:
-    """Columns of ranking rows; see ``RankingData``. ``row`` int64 ``[R]`` is the event's identity in the dataset."""
-
-    user: np.ndarray
-    item: np.ndarray
-    label: np.ndarray
-    day_of_week: np.ndarray
-    month: np.ndarray
-    history: np.ndarray
-    row: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.user)
 
 
 class Recommender(ABC):
