@@ -32,8 +32,9 @@ from sidbench.tokenizers.blocks.adaptive_sparsity import SparsityController, rou
 from sidbench.tokenizers.blocks.alignment import adaptive_alignment, alignment_weight, mean_over
 from sidbench.tokenizers.blocks.batches import ShuffledBatches
 from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
+from sidbench.tokenizers.blocks.dead_codes import DeadCodeRestart
 from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan, to_numpy
-from sidbench.tokenizers.blocks.vector_quantiser import DeadCodeRestart, collision_rate
+from sidbench.tokenizers.blocks.vector_quantiser import collision_rate
 
 INFO = TokenizerInfo(
     title="ADA-SID: adaptive alignment and dynamic behaviour routing",
@@ -42,6 +43,7 @@ INFO = TokenizerInfo(
     modalities=("text", "vision", "behaviour"),
     required=("behaviour", "text|vision"),
     ordered=False,
+    variable_length=True,
     deviations=(
         "code_length is the expected number of codes in use, 3 content and 3 of 5 behaviour codes; 8 are stored.",
         "The quoted target 2/5 is read as a sparsity, 1 - (code_length - content slots) / n_behaviour.",

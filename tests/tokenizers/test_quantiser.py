@@ -8,15 +8,15 @@ import torch
 from sidbench.benchmark.runtime import local_runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.blocks.batches import ShuffledBatches
+from sidbench.tokenizers.blocks.codebook_updates import vq_loss
+from sidbench.tokenizers.blocks.dead_codes import DeadCodeRestart
 from sidbench.tokenizers.blocks.mlp import mlp
 from sidbench.tokenizers.blocks.vector_quantiser import (
-    DeadCodeRestart,
     ResidualQuantiser,
     collision_rate,
     nearest_cosine,
     nearest_l2,
     utilisation,
-    vq_loss,
 )
 
 RUNTIME = local_runtime()

@@ -15,7 +15,8 @@ from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.rqvae import Objective, RqVae, RqVaeConfig
+from sidbench.tokenizers.blocks.residual_autoencoder import FitData, Objective
+from sidbench.tokenizers.rqvae import RqVae, RqVaeConfig
 
 RUNTIME = local_runtime()
 SMALL = {"code_length": 3, "codebook_size": 16, "hidden": (32,), "latent_dim": 8, "steps": 150, "warmup_steps": 10,
@@ -85,7 +86,8 @@ def test_reconstruction_does_not_notice_a_renaming_of_codes(features: ItemFeatur
 def test_loss_is_the_sum_of_its_stated_means(fitted: RqVae) -> None:
     content = torch.randn(20, 40, generator=torch.Generator().manual_seed(0))
     net = fitted.net_
-    objective = Objective(net, content, content[:0], Rng(0), RqVaeConfig())
+    data = FitData(torch.arange(len(content)), content, content[:0], {}, len(content))
+    objective = Objective(net, data, Rng(0), RqVaeConfig())
     objective.quantised = True
     with torch.no_grad():
         parts = objective.loss(torch.arange(20), 0)

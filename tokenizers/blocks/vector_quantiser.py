@@ -1,53 +1,96 @@
-"""Trained codebooks: nearest codes, the gradient VQ loss, straight-through residual quantisation, dead-code restart.
+"""Residual quantisation with trained codebooks, put together from strategies.
 
 VQ-VAE (van den Oord et al. 2017), residual quantisation as in RQ-VAE (Lee et al. 2022) and TIGER (arXiv 2305.05065).
+What may vary stands in modules of its own: the distance (here), gradient estimators (``estimators``), codebook updates
+(``codebook_updates``), starts (``codebook_starts``), balanced assignment (``sinkhorn``), dead codes (``dead_codes``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.tokenizers.blocks.kmeans import kmeans, row_argmin
+from sidbench.datasets.foundation.settings import setting
+from sidbench.tokenizers.base import TokenizerConfig
+from sidbench.tokenizers.blocks.codebook_starts import STARTS
+from sidbench.tokenizers.blocks.codebook_updates import vq_loss
+from sidbench.tokenizers.blocks.estimators import ESTIMATORS, soft_index, straight_through
+from sidbench.tokenizers.blocks.kmeans import row_argmin
 from sidbench.tokenizers.blocks.runtime import Runtime
+from sidbench.tokenizers.blocks.sinkhorn import sinkhorn_assign
 
 BLOCK_ROWS = 8192
+SINKHORN_EPSILON, SINKHORN_ITERATIONS = 0.003, 50  # LC-Rec and LETTER
+
+
+@dataclass(frozen=True)
+class QuantiserConfig(TokenizerConfig):
+    """Settings of a trained residual quantiser; every one names a strategy or its strength."""
+
+    beta: float = setting(0.25, "weight of the commitment loss", low=0, high=10, paper=0.25, sweep=(0.1, 0.25, 1.0))
+    distance: str = setting("l2", "how the nearest code is found", choices=("l2", "cosine"), paper="l2")
+    residual_mode: str = setting("sg", "gradient of residuals: stop-gradient or straight-through",
+                                 choices=("sg", "ste"), sweep=("sg", "ste"))
+    estimator: str = setting("ste", "gradient through the choice of codes", choices=("ste", "rotation", "gumbel"))
+    codebook_update: str = setting("gradient", "how codebooks move; ibq is index back-propagation",
+                                   choices=("gradient", "ema", "ibq"))
+    temperature: float = setting(0.1, "softmax of gumbel and ibq, in units of the mean squared distance (of 1 with "
+                                 "cosine)", low=1e-4, high=100)
+    codebook_start: str = setting("kmeans", "where codebooks start", choices=tuple(STARTS))
+    sinkhorn: str = setting("none", "levels whose codes are assigned evenly within a batch of the training",
+                            choices=("none", "last", "all"))
+    restart_dead_codes: bool = setting(False, "replace unused codes by latents of the batch", paper=False,
+                                       sweep=(False, True))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.codebook_update == "ibq" and self.estimator != "ste":
+            raise InputError("tokenizer.codebook_update=ibq", got=f"estimator={self.estimator}",
+                             wanted="estimator=ste: index back-propagation is a gradient estimator itself",
+                             do="set one of the two")
+        if self.codebook_update == "ema" and self.estimator == "gumbel":
+            raise InputError("tokenizer.estimator=gumbel", got="codebook_update=ema",
+                             wanted="codebook_update=gradient, since its soft indices move codes by gradient",
+                             do="set one of the two")
+
+
+def squared_distances(x: Tensor, codebook: Tensor) -> Tensor:
+    """``||x - c||^2 - ||x||^2`` float ``[B, K]`` of x ``[B, d]`` and codebook ``[K, d]``."""
+    return torch.addmm((codebook * codebook).sum(1), x, codebook.t(), alpha=-2)
+
+
+def negative_cosines(x: Tensor, codebook: Tensor) -> Tensor:
+    """``-cos(x, c)`` times the length of x, float ``[B, K]``: orders the codes of each row as the cosine does."""
+    return -(x @ F.normalize(codebook, dim=1).t())
+
+
+COSTS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"l2": squared_distances, "cosine": negative_cosines}
 
 
 def nearest_l2(x: Tensor, codebook: Tensor) -> Tensor:
     """Code of least squared L2 distance, int64 ``[B]`` of x ``[B, d]`` and codebook ``[K, d]``; no gradient."""
     with torch.no_grad():
-        return row_argmin(torch.addmm((codebook * codebook).sum(1), x, codebook.t(), alpha=-2))
+        return row_argmin(squared_distances(x, codebook))
 
 
 def nearest_cosine(x: Tensor, codebook: Tensor) -> Tensor:
     """Code of largest cosine similarity, int64 ``[B]`` of x ``[B, d]`` and codebook ``[K, d]``; no gradient."""
     with torch.no_grad():
-        return row_argmin(-(x @ F.normalize(codebook, dim=1).t()))
+        return row_argmin(negative_cosines(x, codebook))
 
 
 NEAREST: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"l2": nearest_l2, "cosine": nearest_cosine}
 
 
-def vq_loss(x: Tensor, code: Tensor, beta: float) -> Tensor:
-    """``||sg[x] - c||^2 + beta ||x - sg[c]||^2``, mean over batch and dimensions; both ``[B, d]``."""
-    return F.mse_loss(code, x.detach()) + beta * F.mse_loss(x, code.detach())
-
-
-def straight_through(x: Tensor, quantised: Tensor) -> Tensor:
-    """Value of ``quantised``, gradient of the identity on ``x``."""
-    return x + (quantised - x).detach()
-
-
 @dataclass(frozen=True)
 class Quantised:
-    """One pass: ``value`` float ``[B, d]`` (straight-through), ``loss`` scalar, ``codes`` int64 ``[B, L]``."""
+    """One pass: ``value`` float ``[B, d]`` (with the estimator's gradient), ``loss`` scalar, ``codes`` int64 ``[B, L]``."""
 
     value: Tensor
     loss: Tensor
@@ -61,32 +104,75 @@ class ResidualQuantiser(nn.Module):
     ----------
     levels, size, width: ``L``, ``K``, ``d``. nearest: how a code is chosen, "l2" or "cosine"; residuals are plain
         differences in both. beta: commitment weight.
-    residual_mode: "sg": ``r_{p+1} = r_p - sg(c_p)`` and one straight-through of the sum, so that the commitment term of
+    residual_mode: "sg": ``r_{p+1} = r_p - sg(c_p)`` and one estimate of the sum, so that the commitment term of
         every level reaches the encoder. "ste": ``r_{p+1} = r_p - STE(r_p, c_p)`` as in public repositories: its
         derivative is 0, so only the first level's commitment does. Equal values, different gradients.
+    estimator, update, temperature, sinkhorn: see ``QuantiserConfig``. Noise and Sinkhorn act in training mode only.
     """
 
     def __init__(self, levels: int, size: int, width: int, device: torch.device, *, nearest: str = "l2",
-                 beta: float = 0.25, residual_mode: str = "sg") -> None:
+                 beta: float = 0.25, residual_mode: str = "sg", estimator: str = "ste", update: str = "gradient",
+                 temperature: float = 0.1, sinkhorn: str = "none") -> None:
         super().__init__()
-        self.codebooks = nn.Parameter(torch.zeros(levels, size, width, device=device))
-        self.nearest, self.beta, self.residual_mode = NEAREST[nearest], beta, residual_mode
+        self.codebooks = nn.Parameter(torch.zeros(levels, size, width, device=device), requires_grad=update != "ema")
+        self.distance, self.nearest, self.beta, self.residual_mode = nearest, NEAREST[nearest], beta, residual_mode
+        self.noisy, self.soft = estimator == "gumbel", estimator == "gumbel" or update == "ibq"
+        self.moves = update != "ema"
+        self.estimate = ESTIMATORS.get(estimator, straight_through)
+        self.temperature = temperature
+        self.even_levels = {"none": range(0), "last": range(levels - 1, levels), "all": range(levels)}[sinkhorn]
 
-    def forward(self, z: Tensor) -> Quantised:
-        """Quantise latents ``[B, d]``; the loss is the mean of ``vq_loss`` over levels."""
+    @staticmethod
+    def from_config(config: QuantiserConfig, width: int, device: torch.device, levels: int | None = None,
+                    ) -> ResidualQuantiser:
+        """The quantiser of a config: ``config.code_length`` (or ``levels``) levels of ``config.codebook_size`` codes."""
+        return ResidualQuantiser(
+            config.code_length if levels is None else levels, config.codebook_size, width, device,
+            nearest=config.distance, beta=config.beta, residual_mode=config.residual_mode, estimator=config.estimator,
+            update=config.codebook_update, temperature=config.temperature, sinkhorn=config.sinkhorn)
+
+    def forward(self, z: Tensor, penalty: Callable[[int, Tensor, Tensor], Tensor] | None = None) -> Quantised:
+        """Quantise latents ``[B, d]``; the loss is the mean of ``vq_loss`` over levels.
+
+        penalty: ``(level, codes int64 [B], codebook [K, d]) -> scalar`` added to each level's loss.
+        """
         residual, total, loss, codes = z, torch.zeros_like(z), z.new_zeros(()), []
-        for codebook in self.codebooks:
-            code = self.nearest(residual, codebook)
+        for level, codebook in enumerate(self.codebooks):
+            code, value = self._select(level, residual, codebook)
             chosen = F.embedding(code, codebook)
-            loss = loss + vq_loss(residual, chosen, self.beta)
+            loss = loss + vq_loss(residual, chosen, self.beta, move=self.moves)
+            if penalty is not None:
+                loss = loss + penalty(level, code, codebook)
             codes.append(code)
             if self.residual_mode == "ste":
-                value = straight_through(residual, chosen)
+                value = self.estimate(residual, chosen) if value is None else value
                 total, residual = total + value, residual - value
             else:
+                total = total if value is None else total + value
                 residual = residual - chosen.detach()
-        value = total if self.residual_mode == "ste" else straight_through(z, z - residual)
-        return Quantised(value, loss / len(self.codebooks), torch.stack(codes, 1))
+        if self.residual_mode == "sg" and not self.soft:
+            total = self.estimate(z, (z - residual).detach())
+        return Quantised(total, loss / len(self.codebooks), torch.stack(codes, 1))
+
+    def _select(self, level: int, residual: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes ``[B]`` of one level and, with soft indices, the chosen vectors ``[B, d]`` with their gradient."""
+        if self.soft:
+            code, index = soft_index(self._scores(residual, codebook), self.temperature, self.noisy and self.training)
+            return code, index @ codebook
+        if self.training and level in self.even_levels:
+            with torch.no_grad():
+                costs = COSTS[self.distance](residual, codebook)
+                if self.distance == "l2":  # Sinkhorn scales the whole matrix, so rows need their true distances
+                    costs = costs + residual.square().sum(1, keepdim=True)
+                return sinkhorn_assign(costs, SINKHORN_EPSILON, SINKHORN_ITERATIONS), None
+        return self.nearest(residual, codebook), None
+
+    def _scores(self, residual: Tensor, codebook: Tensor) -> Tensor:
+        """Larger is nearer ``[B, K]``: cosine, or negative squared distance in units of its mean."""
+        if self.distance == "cosine":
+            return F.normalize(residual, dim=1) @ F.normalize(codebook, dim=1).t()
+        distances = squared_distances(residual, codebook) + residual.square().sum(1, keepdim=True)
+        return -distances / distances.detach().mean().clamp(min=1e-12)
 
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
@@ -112,77 +198,20 @@ class ResidualQuantiser(nn.Module):
         return z - torch.cat([torch.zeros_like(chosen[:1]), chosen[:-1].cumsum(0)])
 
     @torch.no_grad()
-    def initialise(self, z: Tensor, rng: Rng, runtime: Runtime, iterations: int = 100) -> None:
-        """Set the codebooks level by level to k-means centres of the residuals of latents ``z`` ``[N, d]``."""
-        residual, size = z, self.codebooks.shape[1]
-        for level in range(len(self.codebooks)):
-            result = kmeans(residual, size, rng.child("level", level), runtime, iterations=iterations)
-            self.codebooks[level] = result.centres
-            residual = residual - result.centres[result.codes]
-
-
-class DeadCodeRestart:
-    """Replaces codes that fell out of use by latents of the batch.
-
-    Keeps a moving average of each code's share of its position (decay 0.99 a step); every ``every`` steps codes below
-    ``threshold / K`` become random latents of the current batch plus normal noise of ``noise`` times their root mean
-    square. Its state belongs into ``TrainingPlan.extra_state``.
-
-    Parameters: codebooks ``[P, K, d]``, changed in place. rng: node of the draws. last_step: no restart after this many
-    steps, so that every new code still has time to move from a raw latent to the mean of its items.
-    """
-
-    def __init__(self, codebooks: Tensor, rng: Rng, *, every: int = 200, decay: float = 0.99, threshold: float = 0.1,
-                 noise: float = 1e-3, last_step: int | None = None) -> None:
-        self.codebooks, self.rng, self.last_step = codebooks, rng, last_step
-        self.every, self.decay, self.threshold, self.noise = every, decay, threshold, noise
-        positions, size, _ = codebooks.shape
-        self.usage = torch.full((positions, size), 1 / size, device=codebooks.device)
-        self.steps, self.restarted = 0, 0
+    def last_costs(self, z: Tensor) -> Tensor:
+        """What the last level minimises, float ``[N, K]``, of latents ``[N, d]``: squared distance or 1 - cosine."""
+        residual = self.residuals(z, self.encode(z))[-1]
+        if self.distance == "cosine":
+            return 1 - F.normalize(residual, dim=1) @ F.normalize(self.codebooks[-1], dim=1).t()
+        return torch.cdist(residual, self.codebooks[-1]).square()
 
     @torch.no_grad()
-    def after_step(self, latents: Tensor, codes: Tensor, used: Tensor | None = None) -> int:
-        """Count one step and restart when due; returns how many codes were replaced.
-
-        latents ``[P, B, d]``: what each position quantised. codes int64 ``[B, P]``. used bool ``[B, P]``: False where a
-        row does not use the position (its code does not count and its latent is not taken).
-        """
-        positions, size = self.usage.shape
-        offset = torch.arange(positions, device=codes.device) * size
-        weights = None if used is None else used.reshape(-1).to(self.usage.dtype)
-        counts = torch.bincount((codes + offset).reshape(-1), weights, positions * size).view(positions, size)
-        share = counts / counts.sum(1, keepdim=True).clamp(min=1)
-        self.usage.mul_(self.decay).add_(share, alpha=1 - self.decay)
-        self.steps += 1
-        if self.steps % self.every or (self.last_step is not None and self.steps > self.last_step):
-            return 0
-        replaced = 0
-        for position in range(positions):
-            dead = (self.usage[position] < self.threshold / size).nonzero()[:, 0]
-            pool = latents[position] if used is None else latents[position][used[:, position]]
-            if len(dead) and len(pool):
-                replaced += self._replace(position, dead, pool)
-        self.restarted += replaced
-        return replaced
-
-    def _replace(self, position: int, dead: Tensor, pool: Tensor) -> int:
-        draw = self.rng.child("restart", self.steps, position).numpy()
-        rows = draw.choice(len(pool), size=len(dead), replace=len(dead) > len(pool))
-        chosen = pool[torch.as_tensor(rows, device=pool.device)]
-        scale = self.noise * float(pool.square().mean().sqrt())
-        jitter = torch.as_tensor(draw.standard_normal(tuple(chosen.shape)), dtype=chosen.dtype, device=chosen.device)
-        self.codebooks.data[position, dead] = chosen + scale * jitter
-        self.usage[position, dead] = 1 / self.usage.shape[1]
-        return len(dead)
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold."""
-        return {"restart_usage": self.usage, "restart_steps": self.steps, "restarted": self.restarted}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore ``state``."""
-        self.usage = state["restart_usage"].to(self.codebooks.device).clone()
-        self.steps, self.restarted = int(state["restart_steps"]), int(state["restarted"])
+    def initialise(self, z: Tensor, rng: Rng, runtime: Runtime, start: str = "kmeans") -> None:
+        """Set the codebooks level by level to start vectors of the residuals of latents ``z`` ``[N, d]``."""
+        residual, size = z, self.codebooks.shape[1]
+        for level in range(len(self.codebooks)):
+            self.codebooks[level] = STARTS[start](residual, size, rng.child("level", level), runtime)
+            residual = residual - self.codebooks[level][self.nearest(residual, self.codebooks[level])]
 
 
 def utilisation(codes: Tensor, size: int) -> float:
