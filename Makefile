@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TYPES := build/types
 
-.PHONY: setup run test lint types imports unit speed lock clean
+.PHONY: setup run test lint types imports unit docs speed lock clean
 
 setup: $(VENV)/.ready $(TYPES)/sidbench
 
@@ -37,6 +37,10 @@ unit: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test: lint imports types unit
+
+# One page per tokenizer, from its source; a test fails when they are out of date.
+docs: setup
+	$(BIN)/bench plugin docs --out docs/tokenizers
 
 speed: setup
 	$(BIN)/python -m pytest tests/speed -p no:xdist --benchmark-columns=min,median,max,rounds

@@ -23,6 +23,10 @@ app = typer.Typer(
     help="The benchmark suite for semantic-ID tokenizers. Start with `bench run --dataset synthetic --budget quick`.")
 data_app = typer.Typer(no_args_is_help=True, help="Prepare, check and import data sets.")
 app.add_typer(data_app, name="data")
+sids_app = typer.Typer(no_args_is_help=True, help="Inspect, export, import and compare tables of semantic IDs.")
+app.add_typer(sids_app, name="sids")
+plugin_app = typer.Typer(no_args_is_help=True, help="Start, check and document tokenizers.")
+app.add_typer(plugin_app, name="plugin")
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder with raw files; default $SIDBENCH_DATA.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -49,7 +53,8 @@ def run(
     context: typer.Context,
     tokenizer: Annotated[str, typer.Option(help="Names with commas, `all`, or `none` for baselines.")] = "adasid",
     dataset: Annotated[str, typer.Option(help="Dataset name.")] = "synthetic",
-    recommender: Annotated[str, typer.Option(help="Recommender names with commas, or `all`.")] = "mtp,ppnet",
+    collisions: Annotated[str, typer.Option(help="What to do with items that share a SID.")] = "none",
+    recommender: Annotated[str, typer.Option(help="Names with commas, `all`, or `none` to measure SIDs only.")] = "mtp,ppnet",
     seed: Annotated[str, typer.Option(help="Seeds with commas.")] = "0",
     budget: Annotated[str, typer.Option(help="smoke, quick, standard or paper.")] = "quick",
     ties: Annotated[str, typer.Option(help="Order of equal timestamps: shuffled or file.")] = "shuffled",
@@ -58,6 +63,7 @@ def run(
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0 for all cores.")] = 0,
     as_json: AsJson = False,
+    preset: Annotated[str, typer.Option(help="Named settings of each tokenizer, as `paper`; default none.")] = "",
     rerun: Annotated[str, typer.Option(help="What to repeat: never, failed (default) or always.")] = "failed",
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings: tokenizer.codebook_size=256 …")] = None,
 ) -> None:
@@ -67,7 +73,8 @@ def run(
     request = RunRequest.from_options(
         tokenizer, dataset, recommender, seed, budget=budget, ties=ties, data_dir=data_dir, device=device,
         precision=precision, threads=threads, json=as_json, rerun=rerun, overrides=overrides or (),
-        debug=bool(context.find_root().params.get("debug")))
+        debug=bool(context.find_root().params.get("debug")), collisions=collisions,
+        preset=preset)
     from sidbench.benchmark.commands.run import run_command
 
     run_command(request)
@@ -75,7 +82,7 @@ def run(
 
 @app.command("list")
 def list_plugins(as_json: AsJson = False) -> None:
-    """List tokenizers, recommenders and datasets."""
+    """List tokenizers, recommenders, datasets and collision policies."""
     from sidbench.benchmark.commands.list import list_command
 
     list_command(as_json)
@@ -83,7 +90,7 @@ def list_plugins(as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show(
-    kind: Annotated[str, typer.Argument(help="tokenizer, recommender or dataset.")],
+    kind: Annotated[str, typer.Argument(help="tokenizer, recommender, dataset or collisions.")],
     name: Annotated[str, typer.Argument(help="Plugin name.")],
     as_json: AsJson = False,
 ) -> None:
@@ -145,6 +152,99 @@ def data_import(
     files = tuple((m, Path(p).expanduser()) for m, p in named_values(embeddings or (), "--embeddings"))
     import_custom(ImportRequest(name, interactions, items, files, out, named_values(chosen, "--column"), time_unit,
                                 overwrite))
+
+
+@plugin_app.command("new")
+def plugin_new(
+    name: Annotated[str, typer.Argument(help="Name of the tokenizer, for example my_tokenizer.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the package folder into.")] = Path("."),
+) -> None:
+    """Write a small installable package with a first working tokenizer."""
+    from sidbench.benchmark.commands.plugin import new_command
+
+    new_command(name, out)
+
+
+@plugin_app.command("check")
+def plugin_check(
+    target: Annotated[str, typer.Argument(help="Installed name, pkg.module:Class or path/to/file.py:Class.")],
+    as_json: AsJson = False,
+) -> None:
+    """Run every conformance check on one tokenizer."""
+    from sidbench.benchmark.commands.plugin import check_command
+
+    check_command(target, as_json)
+
+
+@plugin_app.command("docs")
+def plugin_docs(
+    out: Annotated[Path, typer.Option(help="Folder of the pages.")] = Path("docs/tokenizers"),
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when a page is not up to date.")] = False,
+) -> None:
+    """Write one page per tokenizer of the suite from its metadata, docstring and settings."""
+    from sidbench.benchmark.commands.plugin import docs_command
+
+    docs_command(out, check)
+
+
+@sids_app.command("inspect")
+def sids_inspect(
+    source: Annotated[str, typer.Argument(help="Run id (or the beginning of one), or a file with SIDs.")],
+    item: Annotated[str | None, typer.Option(help="Raw key of one item.")] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a SID table holds, or one item of it."""
+    from sidbench.benchmark.commands.sids import inspect_command
+
+    inspect_command(source, item, data_dir, as_json)
+
+
+@sids_app.command("export")
+def sids_export(
+    source: Annotated[str, typer.Argument(help="Run id (or the beginning of one), or a file with SIDs.")],
+    form: Annotated[str, typer.Option("--format", help="json, jsonl, csv, parquet, npz or letter.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+) -> None:
+    """Write the SIDs of a run in another format."""
+    from sidbench.benchmark.commands.sids import export_command
+
+    export_command(source, form, out)
+
+
+@sids_app.command("import")
+def sids_import(
+    file: Annotated[Path, typer.Argument(help="SID table made elsewhere.")],
+    dataset: Annotated[str, typer.Option(help="Dataset whose items it encodes.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    form: Annotated[str, typer.Option("--format", help="json, jsonl, csv, tsv, parquet, npz, letter, torch.")] = "auto",
+    layout: Annotated[str, typer.Option(help="Axes of a saved tensor: auto, items_first or positions_first.")] = "auto",
+    keys: Annotated[str, typer.Option(help="What the keys are: auto, item or row.")] = "auto",
+    missing: Annotated[str, typer.Option(help="Items without a row: refuse, or share one SID.")] = "refuse",
+    extra: Annotated[str, typer.Option(help="Rows of other items: refuse or keep.")] = "refuse",
+    ordered: Annotated[bool, typer.Option("--ordered/--unordered", help="Whether positions are residual.")] = True,
+    sizes: Annotated[str, typer.Option(help="Codebook sizes with commas; default as the file says.")] = "",
+    budget: Annotated[str, typer.Option(help="Budget of the runs: some datasets are smaller at smoke.")] = "quick",
+    data_dir: DataDir = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings: dataset.path=FOLDER …")] = None,
+) -> None:
+    """Check a SID table against a dataset and turn it into one that `bench run --tokenizer imported` reads."""
+    from sidbench.benchmark.commands.sids import import_command
+
+    import_command(file, dataset, out, form=form, layout=layout, keys=keys, missing=missing, extra=extra, ordered=ordered,
+                   sizes=sizes, budget=budget, data_dir=data_dir, overrides=overrides or ())
+
+
+@sids_app.command("diff")
+def sids_diff(
+    left: Annotated[str, typer.Argument(help="Run id (or the beginning of one), or a file with SIDs.")],
+    right: Annotated[str, typer.Argument(help="The same, for the table to compare with.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare two SID tables: items moved, churn, agreement of clusters, collisions."""
+    from sidbench.benchmark.commands.sids import diff_command
+
+    diff_command(left, right, as_json)
 
 
 def _quiet_pipe() -> None:

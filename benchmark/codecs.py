@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from sidbench.datasets.base import Catalog, Dataset, DatasetCard, Interactions
 from sidbench.recommenders.base import TargetRanks
 from sidbench.tokenizers.base import SemanticIds
+from sidbench.tokenizers.collisions.base import CollisionReport, Resolved
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -99,6 +100,18 @@ def load_sids(path: Path) -> SemanticIds:
     return SemanticIds(a["codes"], a["sizes"], bool(a["ordered"]), a.get("weights"),
                        {n.split(":", 1)[1]: v for n, v in a.items() if n.startswith("reconstruction:")},
                        tuple(str(n) for n in a["position_names"]))
+
+
+def save_resolved(resolved: Resolved, folder: Path) -> None:
+    """sids.npz and report.json."""
+    save_sids(resolved.sids, folder / "sids.npz")
+    save_json(folder / "report.json", vars(resolved.report))
+
+
+def load_resolved(folder: Path) -> Resolved:
+    """Inverse of ``save_resolved``."""
+    report = load_json(folder / "report.json")
+    return Resolved(load_sids(folder / "sids.npz"), CollisionReport(**{**report, "notes": tuple(report["notes"])}))
 
 
 def save_state(state: Mapping[str, np.ndarray], facts: Mapping[str, Any], folder: Path) -> None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 BUDGETS = ("smoke", "quick", "standard", "paper")
-_BY_OPTION = ("dataset", "tokenizer", "recommenders", "seed", "budget", "ties", "device", "precision", "threads")
+_BY_OPTION = ("dataset", "tokenizer", "recommenders", "seed", "budget", "ties", "device", "precision", "threads",
+              "collisions")
 _STORED_AS = "sidbench_run"
 
 
@@ -43,11 +44,15 @@ class RunConfig:
     device: str = setting("auto", "where tensors live", choices=("auto", "cpu", "cuda"))
     precision: str = setting("fp32", "arithmetic of neural stages", choices=("fp32", "bf16"))
     threads: int = setting(0, "CPU threads, 0 for all cores", low=0, high=4096)
+    collisions: str = setting("none", "what happens to items that share a SID")
 
     def __post_init__(self) -> None:
         if self.budget not in BUDGETS:
             raise unknown_name("budget", self.budget, BUDGETS, do="use --budget with one of these")
         check_settings(self)
+        if self.tokenizer is None and self.collisions != "none":
+            raise InputError("collision policy", got=f"{self.collisions} without tokenizer", wanted="a tokenizer's SIDs",
+                             do="add --tokenizer NAME, or leave --collisions out")
         if not self.cutoffs or min(self.cutoffs) < 1 or list(self.cutoffs) != sorted(set(self.cutoffs)):
             raise InputError("run.cutoffs", got=list(self.cutoffs), wanted="increasing positive numbers",
                              do="for example run.cutoffs=[5,10,50,100]")
@@ -58,7 +63,7 @@ class ComposedRun:
     """A run with the config instance of every stage; groups the run does not use are ``None``.
 
     behaviour: config of the model behind behaviour embeddings. retriever_name, ranker_name: which of
-    ``run.recommenders`` fills the group.
+    ``run.recommenders`` fills the group. collisions: config of the collision policy.
     """
 
     run: RunConfig
@@ -70,6 +75,7 @@ class ComposedRun:
     ranker: Any | None
     retriever_name: str | None
     ranker_name: str | None
+    collisions: Any | None = None
 
 
 def field_type(config_class: type[Any], name: str) -> str:
@@ -85,7 +91,7 @@ def compose_run(run: RunConfig, overrides: Sequence[str] = (), *, preset: Mappin
     Parameters
     ----------
     overrides: Hydra overrides ``group.field=value``; groups run, dataset, features, behaviour,
-        tokenizer, retriever, ranker.
+        tokenizer, collisions, retriever, ranker.
     preset: group -> field -> value, between budget and overrides (how a recorded run is reproduced).
     registry: where plugins come from, the installed ones by default.
 
@@ -106,6 +112,7 @@ def compose_run(run: RunConfig, overrides: Sequence[str] = (), *, preset: Mappin
     for group, (cls, fields) in _features(run.budget).items():
         classes[group], budgets[group] = cls, fields
     add("tokenizer", "tokenizer", run.tokenizer)
+    add("collisions", "collisions", None if run.tokenizer is None else run.collisions)
     add("retriever", "recommender", names.get("retrieval"))
     add("ranker", "recommender", names.get("ranking"))
     groups = _compose(classes, (("budget", budgets), ("preset", preset or {})), overrides)
@@ -114,7 +121,8 @@ def compose_run(run: RunConfig, overrides: Sequence[str] = (), *, preset: Mappin
             _check_reads_sids(run, names[task], registry.load("recommender", names[task])(groups[group]).reads_sids)
     return ComposedRun(
         groups["run"], groups["dataset"], groups["features"], groups["behaviour"], groups.get("tokenizer"),
-        groups.get("retriever"), groups.get("ranker"), names.get("retrieval"), names.get("ranking"))
+        groups.get("retriever"), groups.get("ranker"), names.get("retrieval"), names.get("ranking"),
+        groups.get("collisions"))
 
 
 def _check_reads_sids(run: RunConfig, name: str, reads_sids: bool) -> None:
@@ -170,7 +178,8 @@ def _compose(classes: Mapping[str, type[Any]], layers: Sequence[tuple[str, Mappi
             try:
                 groups[group] = OmegaConf.merge(groups[group], dict(fields))
             except OmegaConfBaseException as error:
-                raise InputError(f"{layer} of {group}: {_first_line(error)}", do=f"fix the {layer}") from error
+                name = getattr(error, "full_key", None) or "settings"
+                raise InputError(f"{layer} of {group}: {name}: {_first_line(error)}", do=f"fix the {layer}") from error
     store = ConfigStore.instance()
     store.store(name=_STORED_AS, node=OmegaConf.create(groups))
     try:

@@ -11,9 +11,8 @@ import numpy as np
 
 from sidbench.benchmark.cache import Stage
 from sidbench.benchmark.codecs import load_arrays, load_json, save_arrays, save_json
-from sidbench.benchmark.fingerprint import code_fingerprint, room_code
-from sidbench.benchmark.pipeline import RECOMMENDER_CODE, Bench
-from sidbench.benchmark.registry import plugin_path
+from sidbench.benchmark.fingerprint import room_code
+from sidbench.benchmark.pipeline import Bench, plugin_code
 from sidbench.datasets.base import Dataset, FileLocator, Interactions
 from sidbench.datasets.features.assemble import FeaturesConfig, assemble_features
 from sidbench.datasets.features.base import ItemFeatures
@@ -38,6 +37,7 @@ def build_features(bench: Bench, dataset: Dataset, training: Interactions, confi
     return assemble_features(
         raw=raw, available=content.available, absent=content.absent, train_counts=counts, sequences=sequences,
         richness=config.richness, categories=dataset.catalog.categories, item_text=content.item_text,
+        item_keys=dataset.catalog.keys,
         notes={name: float(n) for name, n in content.counts.items()})
 
 
@@ -67,9 +67,9 @@ def _content(bench: Bench, dataset: Dataset, config: FeaturesConfig, locate: Fil
 
 
 def _behaviour(bench: Bench, sequences: Sequences, n_items: int, config: BehaviourConfig) -> np.ndarray:
-    code = code_fingerprint([plugin_path("recommender", "sasrec")]) + "-" + room_code(*RECOMMENDER_CODE)
     events = hash_arrays({"indptr": sequences.indptr, "items": sequences.items})
-    depends = {"events": events, "n_items": n_items, "config": config, "code": code}
+    depends = {"events": events, "n_items": n_items, "config": config,
+               "code": plugin_code("recommender", "sasrec")}
 
     def compute(partial: Path) -> np.ndarray:
         def work() -> np.ndarray:

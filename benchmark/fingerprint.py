@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "sidbench"
 
 
 class _DropDocstrings(ast.NodeTransformer):
@@ -44,6 +45,46 @@ def code_fingerprint(paths: Iterable[Path]) -> str:
         name = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
         digest.update(f"{name}:{_file_digest(path, stat.st_size, stat.st_mtime_ns)}\n".encode())
     return digest.hexdigest()
+
+
+@cache
+def _imports(path: Path, size: int, modified: int) -> frozenset[Path]:
+    """Files of this project that a file imports, anywhere in its text."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError:
+        return frozenset()
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    found: set[Path] = set()
+    for name in names:
+        package, *parts = name.split(".")
+        if package == PACKAGE and parts:
+            module = ROOT.joinpath(*parts)
+            found.update(p for p in (module.with_suffix(".py"), module / "__init__.py") if p.is_file())
+    return frozenset(found)
+
+
+def import_closure(path: Path) -> frozenset[Path]:
+    """A file and every file of this project that it imports, directly or not.
+
+    A file outside this project that belongs to a package brings the Python files of that package's folder along.
+    """
+    waiting = {path}
+    if not path.is_relative_to(ROOT) and (path.parent / "__init__.py").is_file():
+        waiting.update(path.parent.rglob("*.py"))
+    seen: set[Path] = set()
+    while waiting:
+        file = waiting.pop()
+        seen.add(file)
+        stat = file.stat()
+        waiting |= _imports(file, stat.st_size, stat.st_mtime_ns) - seen
+    return frozenset(seen)
 
 
 def room_code(*names: str) -> str:

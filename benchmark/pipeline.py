@@ -1,4 +1,4 @@
-"""The stages of one run after the features: tokenizer, SIDs, quantisation, retrieval, ranking.
+"""The stages of one run after the features: tokenizer, SIDs, collisions, quantisation, retrieval, ranking.
 
 Each function is one arrow of the data flow: a pure function of (inputs, config, seed) behind the stage cache. A stage
 that only evaluates never touches training state, and the test set is read by the evaluation stages alone.
@@ -19,28 +19,30 @@ from sidbench.benchmark.codecs import (
     load_arrays,
     load_json,
     load_ranks,
+    load_resolved,
     load_sids,
     load_state,
     save_arrays,
     save_json,
     save_ranks,
+    save_resolved,
     save_sids,
     save_state,
 )
-from sidbench.benchmark.fingerprint import code_fingerprint, room_code
+from sidbench.benchmark.fingerprint import ROOT, code_fingerprint, import_closure, room_code
 from sidbench.benchmark.metrics.quantisation import quantisation_metrics
 from sidbench.benchmark.records import Metric
-from sidbench.benchmark.registry import plugin_path
+from sidbench.benchmark.registry import installed, plugin_path
 from sidbench.benchmark.runtime import LocalRuntime
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import SidbenchError, StageError
+from sidbench.datasets.foundation.hashing import hash_file
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import Ranker, RankingData, Recommender, RetrievalData, Retriever, TargetRanks
 from sidbench.tokenizers.base import SemanticIds, Tokenizer
+from sidbench.tokenizers.collisions.base import CollisionPolicy, Costs, Resolved
 
-TRAINING_CODE = ("benchmark/training.py", "tokenizers/blocks/runtime.py", "datasets/foundation")
-TOKENIZER_CODE = (*TRAINING_CODE, "tokenizers/base.py", "tokenizers/blocks", "datasets/features/base.py")
-RECOMMENDER_CODE = (*TRAINING_CODE, "recommenders/base.py", "recommenders/blocks", "tokenizers/base.py")
+TRAINING_CODE = ROOT / "benchmark" / "training.py"
 METRIC_CODE = ("benchmark/metrics",)
 T = TypeVar("T")
 
@@ -85,9 +87,21 @@ def _out_of_memory(who: str, error: BaseException) -> StageError:
 
 
 def plugin_code(kind: str, name: str) -> str:
-    """Fingerprint of a plugin's file and the shared code it stands on."""
-    shared = TOKENIZER_CODE if kind == "tokenizer" else RECOMMENDER_CODE
-    return code_fingerprint([plugin_path(kind, name)]) + "-" + room_code(*shared)
+    """Fingerprint of a plugin's file, of everything of this project it imports, and of the training loop.
+
+    A composite plugin runs others, chosen by its settings, so all of its kind count.
+    """
+    plugin = installed().find(kind, name)
+    files = {TRAINING_CODE, *import_closure(plugin_path(kind, name))}
+    if plugin.info.get("composite", False):
+        files |= {f for p in installed().plugins(kind).values() if p.path is not None for f in import_closure(p.path)}
+    return code_fingerprint(files)
+
+
+def content_hashes(config: Any) -> dict[str, list[str]]:
+    """SHA-256 of the files a tokenizer's ``fit`` reads, as an entry of keys; empty for those that read none."""
+    files = config.content_files()
+    return {"files": [hash_file(Path(f)) for f in files]} if files else {}
 
 
 def _load_fitted(stage_key: str, code: str, folder: Path) -> Fitted:
@@ -105,13 +119,18 @@ def _facts(plugin: Tokenizer | Recommender, bench: Bench) -> dict[str, Any]:
 def fit_tokenizer(bench: Bench, name: str, tokenizer: Tokenizer, features: ItemFeatures, seed: int) -> Fitted:
     """Fit a tokenizer on the features; cached by (features, config, seed, code)."""
     code = plugin_code("tokenizer", name)
-    depends = {"features": features.provenance, "tokenizer": name, "config": tokenizer.config, "seed": seed, "code": code}
+    depends = {"features": features.provenance, "tokenizer": name, "config": tokenizer.config, "seed": seed, "code": code,
+               **content_hashes(tokenizer.config)}
 
     def compute(partial: Path) -> Fitted:
         bench.runtime.training_logs.clear()
         rng = Rng(seed).child("tokenizer", name)
-        bench.guarded(f"tokenizer {name}", partial, lambda: tokenizer.fit(features, rng, bench.runtime))
-        return Fitted(tokenizer.state_dict(), _facts(tokenizer, bench), stage.key, code)
+
+        def work() -> Fitted:
+            tokenizer.fit(features, rng, bench.runtime)
+            return Fitted(tokenizer.state_dict(), _facts(tokenizer, bench), stage.key, code)
+
+        return bench.guarded(f"tokenizer {name}", partial, work)
 
     stage: Stage[Fitted] = Stage("tokenizer", depends, compute, lambda v, f: save_state(v.state, v.facts, f),
                                  lambda f: _load_fitted(stage.key, code, f))
@@ -124,13 +143,42 @@ def encode_items(bench: Bench, name: str, tokenizer: Tokenizer, fitted: Fitted, 
     def compute(partial: Path) -> SemanticIds:
         def work() -> SemanticIds:
             tokenizer.load_state_dict(fitted.state)
-            return tokenizer.encode(features, bench.runtime)
+            return tokenizer.encode(features, bench.runtime).check(features.n_items, f"tokenizer {name}")
 
-        return bench.guarded(f"tokenizer {name}", partial, work).check(features.n_items, f"tokenizer {name}")
+        return bench.guarded(f"tokenizer {name}", partial, work)
 
     stage = Stage("sids", {"tokenizer": fitted.key}, compute, lambda v, f: save_sids(v, f / "sids.npz"),
                   lambda f: load_sids(f / "sids.npz"))
     return bench.cache.run(stage)
+
+
+@dataclass(frozen=True)
+class ResolvedStage:
+    """What a collision policy made of the SIDs, the key of its stage, and the code it ran with."""
+
+    resolved: Resolved
+    key: str
+    code: str
+
+
+def resolve_collisions(bench: Bench, name: str, policy: CollisionPolicy, tokenizer: Tokenizer, fitted: Fitted,
+                       sids: SemanticIds, features: ItemFeatures, seed: int) -> ResolvedStage:
+    """SIDs after a collision policy, checked against the contract; cached by (SIDs, policy, config, seed, code)."""
+    code = plugin_code("collisions", name)
+    depends = {"sids": fitted.key, "policy": name, "config": policy.config, "seed": seed, "code": code}
+
+    def compute(partial: Path) -> Resolved:
+        def work() -> Resolved:
+            tokenizer.load_state_dict(fitted.state)
+            costs = Costs(sids, features, tokenizer, bench.runtime)
+            return policy.resolve(sids, costs, Rng(seed).child("collisions", name))
+
+        made = bench.guarded(f"collision policy {name}", partial, work)
+        made.sids.check(features.n_items, f"collision policy {name}")
+        return made
+
+    stage = Stage("collisions", depends, compute, save_resolved, load_resolved)
+    return ResolvedStage(bench.cache.run(stage), stage.key, code)
 
 
 Quantisation = tuple[dict[str, Metric], dict[str, tuple[float, ...]]]

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
+DEFAULT_SETTINGS = "defaults"
 
 
 class _Frozen(BaseModel):
@@ -39,7 +40,11 @@ class StageRecord(_Frozen):
 
 
 class PluginRecord(_Frozen):
-    """A plugin and the full config it ran with; ``code`` is the hash of its source and the blocks it imports."""
+    """A plugin and the full config it ran with; ``code`` is the hash of its source and the blocks it imports.
+
+    settings_source: where the config comes from: "defaults" of the budget or a preset and its source, and which
+    settings the command line changed.
+    """
 
     name: str
     config: dict[str, Any]
@@ -47,6 +52,7 @@ class PluginRecord(_Frozen):
     n_parameters: int = 0
     diagnostics: dict[str, float] = Field(default_factory=dict)
     deviations: tuple[str, ...] = ()
+    settings_source: str = DEFAULT_SETTINGS
 
 
 class DatasetRecord(_Frozen):
@@ -72,7 +78,14 @@ class FeaturesRecord(_Frozen):
 
 
 class SidsRecord(_Frozen):
-    """The SID table. ``code_length`` counts stored positions; ``mean_active`` the mean non-PAD codes an item has."""
+    """The SID table that the recommenders saw. ``code_length`` counts stored positions; ``mean_active`` the mean
+    non-PAD codes an item has.
+
+    collision_policy, collision_config, collision_code: the policy behind it, "none" where items may share SIDs, with
+    the hash of its source. collision_report: its numbers (``CollisionReport``). collision_costs: "tokenizer" or
+    "estimated", where the costs of moving items came from, "" when none were needed. collision_notes: sentences for the
+    reader. The tokenizer's own collision metrics stand in ``metrics`` as ``<name>_before``.
+    """
 
     code_length: int
     sizes: tuple[int, ...]
@@ -82,6 +95,12 @@ class SidsRecord(_Frozen):
     file: str
     metrics: dict[str, Metric]
     vectors: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    collision_policy: str = "none"
+    collision_config: dict[str, Any] = Field(default_factory=dict)
+    collision_code: str = ""
+    collision_report: dict[str, float] = Field(default_factory=dict)
+    collision_costs: str = ""
+    collision_notes: tuple[str, ...] = ()
 
 
 class TaskRecord(_Frozen):

@@ -1,4 +1,4 @@
-"""Finds tokenizers, recommenders and datasets without importing them.
+"""Finds tokenizers, recommenders, datasets and collision policies without importing them.
 
 A Python file directly in a room is a plugin (``base.py`` and ``_private.py`` are not); other packages add theirs by
 entry point. Listing reads docstrings and the literal arguments of ``INFO = ...Info(...)`` from source with ``ast``, so
@@ -32,11 +32,22 @@ class Kind:
     base_class: str
     info_class: str
 
+    @property
+    def package(self) -> str:
+        """Import name of the room."""
+        return "sidbench." + self.room.replace("/", ".")
+
+    @property
+    def group(self) -> str:
+        """Last part of the room: the heading of the listing, and the entry points are ``sidbench.<group>``."""
+        return self.room.rpartition("/")[2]
+
 
 KINDS = {k.name: k for k in (
     Kind("tokenizer", "tokenizers", "Tokenizer", "TokenizerInfo"),
     Kind("recommender", "recommenders", "Recommender", "RecommenderInfo"),
     Kind("dataset", "datasets", "DatasetPlugin", "DatasetInfo"),
+    Kind("collisions", "tokenizers/collisions", "CollisionPolicy", "CollisionInfo"),
 )}
 
 
@@ -177,8 +188,8 @@ class Registry:
             for path in sorted((self.root / chosen.room).glob("*.py")):
                 if path.stem != "base" and not path.stem.startswith("_"):
                     name = _canonical(kind, path.stem)
-                    found[name] = _read(kind, name, f"sidbench.{chosen.room}.{path.stem}", path)
-            for point in sorted(importlib.metadata.entry_points(group=f"sidbench.{chosen.room}"), key=lambda p: p.name):
+                    found[name] = _read(kind, name, f"{chosen.package}.{path.stem}", path)
+            for point in sorted(importlib.metadata.entry_points(group=f"sidbench.{chosen.group}"), key=lambda p: p.name):
                 plugin = self._from_entry_point(chosen, point)
                 taken = found.get(plugin.name)
                 if taken is not None:
@@ -220,7 +231,7 @@ class Registry:
         exactly one public class of its kind.
         """
         plugin, chosen = self.find(kind, name), _kind(kind)
-        base = getattr(importlib.import_module(f"sidbench.{chosen.room}.base"), chosen.base_class)
+        base = getattr(importlib.import_module(f"{chosen.package}.base"), chosen.base_class)
 
         def broken(cause: str) -> InputError:
             return InputError(f"{kind} {plugin.name!r} cannot be loaded: {plugin.path}: {cause}",

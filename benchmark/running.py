@@ -20,11 +20,14 @@ from sidbench.benchmark.environment import environment
 from sidbench.benchmark.fingerprint import room_code
 from sidbench.benchmark.home import RECORD_NAME, runs_folder
 from sidbench.benchmark.metrics.auc import ranking_metrics
+from sidbench.benchmark.metrics.quantisation import collision_numbers
 from sidbench.benchmark.metrics.ranking_at_k import bound_violations, retrieval_metrics
 from sidbench.benchmark.metrics.strata import item_strata
 from sidbench.benchmark.pipeline import (
     Bench,
     Fitted,
+    ResolvedStage,
+    content_hashes,
     encode_items,
     evaluate_ranker,
     evaluate_retriever,
@@ -32,11 +35,14 @@ from sidbench.benchmark.pipeline import (
     fit_tokenizer,
     measure_quantisation,
     plugin_code,
+    resolve_collisions,
 )
 from sidbench.benchmark.prepared import Prepared
 from sidbench.benchmark.records import (
+    DEFAULT_SETTINGS,
     DatasetRecord,
     FeaturesRecord,
+    Metric,
     PluginRecord,
     RunRecord,
     SidsRecord,
@@ -47,9 +53,10 @@ from sidbench.benchmark.tables import ranking_frame, retrieval_frame, sids_frame
 from sidbench.datasets.foundation.errors import InputError, StageError
 from sidbench.datasets.foundation.hashing import canonical_json, hash_arrays, hash_file, hash_json
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.tokenizers.base import PAD, SemanticIds
+from sidbench.tokenizers.base import PAD, SemanticIds, Tokenizer
 
 NO_SIDS = "none"
+NO_POLICY = "none"
 
 
 def _plain(config: Any) -> dict[str, Any]:
@@ -59,23 +66,32 @@ def _plain(config: Any) -> dict[str, Any]:
 def run_id(composed: ComposedRun, prepared: Prepared) -> str:
     """Readable name plus a hash of everything that decides the run's numbers; equal runs have equal ids."""
     run = composed.run
+    policy = run.collisions != NO_POLICY  # without one, identities are those of releases that had none
     identity = {
-        "run": run, "dataset": prepared.dataset_hash, "features": composed.features if run.tokenizer else None,
+        "run": {n: v for n, v in vars(run).items() if policy or n != "collisions"},
+        "dataset": prepared.dataset_hash, "features": composed.features if run.tokenizer else None,
         "behaviour": composed.behaviour if run.tokenizer else None, "tokenizer": composed.tokenizer,
         "retriever": composed.retriever, "ranker": composed.ranker,
         "code": [plugin_code("tokenizer", run.tokenizer) if run.tokenizer else "",
                  *[plugin_code("recommender", name) for name in run.recommenders],
-                 room_code("datasets/features", "datasets/splits", "benchmark/metrics", "recommenders/sasrec.py")],
+                 plugin_code("recommender", "sasrec"),  # behind the behaviour embeddings
+                 room_code("datasets/features", "datasets/splits", "benchmark/metrics")],
     }
-    return f"{run.dataset}-{run.tokenizer or NO_SIDS}-s{run.seed}-{hash_json(identity)[:12]}"
+    if composed.tokenizer is not None:
+        identity |= content_hashes(composed.tokenizer)
+    if policy:
+        identity["collisions"] = [composed.collisions, plugin_code("collisions", run.collisions)]
+    words = [run.dataset, run.tokenizer or NO_SIDS, *([run.collisions] if policy else []), f"s{run.seed}"]
+    return "-".join([*words, hash_json(identity)[:12]])
 
 
 class RunBuilder:
     """Collects the parts of a record while the stages of one run execute."""
 
-    def __init__(self, composed: ComposedRun, prepared: Prepared, bench: Bench, command_line: tuple[str, ...]) -> None:
+    def __init__(self, composed: ComposedRun, prepared: Prepared, bench: Bench, command_line: tuple[str, ...],
+                 settings_source: str = DEFAULT_SETTINGS) -> None:
         self.composed, self.prepared, self.bench, self.command_line = composed, prepared, bench, command_line
-        self.run = composed.run
+        self.run, self.settings_source = composed.run, settings_source
         self.id = run_id(composed, prepared)
         self.folder = runs_folder() / self.id
         self.temporary = self.folder.with_name(f".{self.id}.{os.getpid()}.tmp")
@@ -83,6 +99,7 @@ class RunBuilder:
         self.sids_record: SidsRecord | None = None
         self.tokenizer_record: PluginRecord | None = None
         self.fitted: Fitted | None = None
+        self.resolved: ResolvedStage | None = None
 
     def existing(self) -> RunRecord | None:
         """The record of an earlier equal run, if its folder is there and readable."""
@@ -121,22 +138,42 @@ class RunBuilder:
         cls = installed().load("tokenizer", name)
         self.fitted = fit_tokenizer(self.bench, name, cls(self.composed.tokenizer), features, self.run.seed)
         self.sids = sids = encode_items(self.bench, name, cls(self.composed.tokenizer), self.fitted, features)
-        metrics, vectors = measure_quantisation(self.bench, self.fitted.key, sids, features)
+        before: dict[str, Metric] = {}
+        if self.run.collisions != NO_POLICY:
+            before = _collisions_before(sids, features.train_counts)
+            self.resolved = self._resolve(self.run.collisions, cls(self.composed.tokenizer), self.fitted, sids)
+            self.sids = sids = self.resolved.resolved.sids
+        metrics, vectors = measure_quantisation(self.bench, self._sids_key, sids, features)
         path = self.temporary / "sids.parquet"
         sids_frame(sids, self.prepared.dataset.catalog.keys).write_parquet(path)
         self.sids_record = SidsRecord(
             code_length=sids.code_length, sizes=tuple(int(k) for k in sids.sizes), ordered=sids.ordered,
             mean_active=float((sids.codes != PAD).sum(axis=1).mean()),
-            content_hash=hash_arrays({"codes": sids.codes, "sizes": sids.sizes}), file=path.name, metrics=metrics,
-            vectors=vectors)
+            content_hash=hash_arrays({"codes": sids.codes, "sizes": sids.sizes}), file=path.name,
+            metrics=metrics | before, vectors=vectors, **self._collision_fields())
         self.tokenizer_record = PluginRecord(
             name=name, config=_plain(self.composed.tokenizer), code=self.fitted.code,
             n_parameters=self.fitted.facts["n_parameters"], diagnostics=self.fitted.facts["diagnostics"],
-            deviations=tuple(cls.info.deviations))
+            deviations=tuple(cls.info.deviations), settings_source=self.settings_source)
+
+    def _resolve(self, name: str, tokenizer: Tokenizer, fitted: Fitted, sids: SemanticIds) -> ResolvedStage:
+        policy = installed().load("collisions", name)(self.composed.collisions)
+        return resolve_collisions(self.bench, name, policy, tokenizer, fitted, sids, self.prepared.features, self.run.seed)
+
+    def _collision_fields(self) -> dict[str, Any]:
+        """What stands on the record of the SIDs about the policy; nothing without one."""
+        if self.resolved is None:
+            return {}
+        report = self.resolved.resolved.report
+        return {"collision_policy": self.run.collisions, "collision_config": _plain(self.composed.collisions),
+                "collision_code": self.resolved.code, "collision_report": report.numbers(),
+                "collision_costs": report.cost_source, "collision_notes": report.notes}
 
     @property
     def _sids_key(self) -> str:
-        return NO_SIDS if self.fitted is None else self.fitted.key
+        if self.fitted is None:
+            return NO_SIDS
+        return self.fitted.key if self.resolved is None else self.resolved.key
 
     # -- tasks ---------------------------------------------------------------------------------------------------
     def _retrieve(self, name: str) -> TaskRecord:
@@ -208,9 +245,16 @@ class RunBuilder:
                                   absent=dict(prepared.dataset.card.absent)),
             features=self._features_record() if run.tokenizer is not None else None,
             tokenizer=self.tokenizer_record, control=bool(info.get("control", False)), sids=self.sids_record, tasks=tasks,
-            comparability_key=hash_json({t.task: t.comparability_key for t in tasks}), protocol_key=hash_json(protocol),
+            comparability_key=self._key(tasks), protocol_key=hash_json(protocol),
             stages=tuple(stages.values()), environment=environment(self.bench.runtime, self.command_line),
             warnings=tuple(self.bench.runtime.reporter.warnings))
+
+    def _key(self, tasks: tuple[TaskRecord, ...]) -> str:
+        """Equal keys may stand in one table: the tasks' keys or, where only SIDs are measured, data and features."""
+        if tasks:
+            return hash_json({t.task: t.comparability_key for t in tasks})
+        return hash_json({"dataset": self.prepared.dataset_hash, "features": self._features_identity(),
+                          "budget": self.run.budget})
 
     def _features_record(self) -> FeaturesRecord:
         features = self.prepared.features
@@ -219,6 +263,12 @@ class RunBuilder:
             provenance=features.provenance, dims=features.dims(),
             coverage={m: float(a.mean()) for m, a in features.available.items()}, absent=dict(features.absent),
             richness_proxy=features.richness_proxy, notes={n: float(v) for n, v in features.notes.items()})
+
+
+def _collisions_before(sids: SemanticIds, traffic: np.ndarray) -> dict[str, Metric]:
+    """The collision metrics of a tokenizer's own codes, as ``<name>_before``."""
+    numbers = collision_numbers(sids.codes, traffic)
+    return {f"{name}_before": Metric(value=float(v), n=sids.n_items) for name, v in numbers.items() if v is not None}
 
 
 def run_folder(record: RunRecord) -> Path:

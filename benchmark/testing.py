@@ -72,7 +72,8 @@ def planted_features(n_items: int = 240, seed: int = 0, modalities: tuple[str, .
         Sequences(indptr, items), scales,
         absent={m: "not planted" for m in WIDTHS if m not in modalities},
         categories=tuple((f"top {t}", f"child {t}.{c}") for t, c in zip(top, child, strict=True)),
-        item_text=tuple(f"item {i} of child {t}.{c}" for i, (t, c) in enumerate(zip(top, child, strict=True))))
+        item_text=tuple(f"item {i} of child {t}.{c}" for i, (t, c) in enumerate(zip(top, child, strict=True))),
+        item_keys=tuple(f"item-{i}" for i in range(n_items)))
 
 
 def check_tokenizer(cls: type[Tokenizer], config: Mapping[str, Any] | None = None) -> list[CheckResult]:
@@ -83,6 +84,16 @@ def check_tokenizer(cls: type[Tokenizer], config: Mapping[str, Any] | None = Non
     A class may declare ``inapplicable_checks``, a mapping from check name to the reason; these are skipped and listed.
     Raises ``ConformanceError`` naming every failed check with its reason.
     """
+    results = run_checks(cls, config)
+    failed = [r for r in results if r.status == "failed"]
+    if failed:
+        lines = "\n".join(f"  {r.name}: {r.detail}" for r in failed)
+        raise ConformanceError(f"{cls.__name__} fails {len(failed)} of {len(results)} conformance checks:\n{lines}")
+    return results
+
+
+def run_checks(cls: type[Tokenizer], config: Mapping[str, Any] | None = None) -> list[CheckResult]:
+    """The results of every check of ``check_tokenizer``, failed ones included; raises for none of them."""
     case = _Case(cls, dict(config or {}))
     declared: Mapping[str, str] = getattr(cls, "inapplicable_checks", {})
     results = [CheckResult(name, "failed", "inapplicable_checks names an unknown check")
@@ -101,10 +112,6 @@ def check_tokenizer(cls: type[Tokenizer], config: Mapping[str, Any] | None = Non
             results.append(CheckResult(name, "failed", f"raised {type(error).__name__}: {error}"))
         else:
             results.append(CheckResult(name, "passed"))
-    failed = [r for r in results if r.status == "failed"]
-    if failed:
-        lines = "\n".join(f"  {r.name}: {r.detail}" for r in failed)
-        raise ConformanceError(f"{cls.__name__} fails {len(failed)} of {len(results)} conformance checks:\n{lines}")
     return results
 
 
@@ -164,7 +171,8 @@ def _metadata(case: _Case) -> None:
     needed = {name for group in info.required for name in group.split("|")}
     _require(needed <= set(info.modalities), f"info.required names {sorted(needed - set(info.modalities))}, "
              "which info.modalities lacks")
-    _require(info.control or bool(info.modalities), "info.modalities is empty, though info.control is not set")
+    _require(info.control or bool(info.modalities) or bool(info.needs_settings),
+             "info.modalities is empty, though neither info.control nor info.needs_settings is set")
     config = cls.config_class
     _require(is_dataclass(config) and issubclass(config, TokenizerConfig),
              "config_class must be a dataclass that extends TokenizerConfig")
@@ -196,6 +204,9 @@ def _shapes(case: _Case) -> None:
              f"ordered is {sids.ordered}, info.ordered {case.cls.info.ordered}")
     _require(len(sids.position_names) in (0, sids.code_length), "position_names must be empty or one per position")
     _require(bool((sids.codes != PAD).any(axis=1).all()), "an item has PAD at every position")
+    info = case.cls.info
+    _require(not sids.has_pad.any() or info.variable_length or info.composite, "a code is PAD, though "
+             "info.variable_length is not set")
     if sids.weights is not None:
         _require(sids.weights.shape == sids.codes.shape, f"weights have shape {sids.weights.shape}")
         _require(bool((sids.weights[sids.codes == PAD] == 0).all()), "weights must be 0 where the code is PAD")

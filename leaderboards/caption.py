@@ -53,6 +53,8 @@ def warnings_of(members: Sequence[StoredRun]) -> tuple[str, ...]:
     for run in members:
         record = run.record
         notes += [f"{record.run_id}: {w}" for w in record.warnings]
+        if record.sids is not None:
+            notes += [f"{record.run_id}: {record.sids.collision_policy}: {n}" for n in record.sids.collision_notes]
         notes += [f"{record.run_id}: {t.task} breaks bounds of single-target metrics: {', '.join(t.bound_violations)}"
                   for t in record.tasks if t.bound_violations]
         if record.budget != budget:

@@ -74,9 +74,11 @@ def one_line(error: BaseException) -> str:
 
 
 def identity(record: RunRecord) -> str:
-    """What makes two records the same row: the tokenizer or, for baselines, the recommenders, with all settings."""
+    """What makes two records the same row: tokenizer and collision policy or, for baselines, the recommenders, with all
+    settings."""
     if record.tokenizer is not None:
-        return canonical_json([record.comparability_key, record.tokenizer.name, record.tokenizer.config])
+        policy = None if record.sids is None else [record.sids.collision_policy, record.sids.collision_config]
+        return canonical_json([record.comparability_key, record.tokenizer.name, record.tokenizer.config, policy])
     recommenders = [[t.recommender.name, t.recommender.config] for t in record.tasks]
     return canonical_json([record.comparability_key, recommenders])
 
@@ -95,7 +97,8 @@ def newest(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], tuple[str, ...]]
 
 def _code(record: RunRecord) -> str:
     own = "" if record.tokenizer is None else record.tokenizer.code
-    return "|".join([own, *(t.recommender.code for t in record.tasks)])
+    policy = "" if record.sids is None else record.sids.collision_code
+    return "|".join([own, policy, *(t.recommender.code for t in record.tasks)])
 
 
 def read_users(run: StoredRun, task: str, wanted: set[str]) -> dict[str, np.ndarray] | str:

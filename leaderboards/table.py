@@ -43,7 +43,8 @@ COLUMNS = (
     Column("inflation", "retrieval", "inflation_recall_at_10", 3),
     Column("AUC", "ranking", "auc"), Column("GAUC", "ranking", "gauc"),
     Column("entropy", None, "entropy", 3), Column("utilisation", None, "utilisation", 3),
-    Column("collision rate", None, "collision_rate"),
+    Column("collision rate", None, "collision_rate"), Column("before policy", None, "collision_rate_before"),
+    Column("category AMI", None, "cat_ami", 3), Column("co-occurrence lift", None, "cooc_lift", 2),
     Column("probe text", None, "probe_text", 3), Column("probe behaviour", None, "probe_behaviour", 3),
 )
 
@@ -222,8 +223,10 @@ def _row(group: Sequence[StoredRun], groups: Sequence[Sequence[StoredRun]], evid
 
 
 def _name(record: RunRecord) -> str:
-    return record.tokenizer.name if record.tokenizer is not None else \
-        " + ".join(t.recommender.name for t in record.tasks)
+    """Tokenizer and, if there is one, its collision policy ("rqkmeans +append"); the recommenders of a baseline."""
+    if record.tokenizer is None:
+        return " + ".join(t.recommender.name for t in record.tasks)
+    return " +".join(p.name for p in _plugins(record))
 
 
 def _settings(record: RunRecord, twins: Sequence[RunRecord]) -> str:
@@ -232,7 +235,7 @@ def _settings(record: RunRecord, twins: Sequence[RunRecord]) -> str:
     for index, plugin in enumerate(_plugins(record)):
         others = [_plugins(t)[index].config for t in twins]
         typed = {m[1] for word in record.environment.command_line
-                 if (m := re.match(r"(?:tokenizer|retriever|ranker)\.(\w+)=", word))}
+                 if (m := re.match(r"(?:tokenizer|collisions|retriever|ranker)\.(\w+)=", word))}
         shown = [k for k, v in plugin.config.items() if k not in _HAVE_COLUMNS
                  and (k in typed or any(k not in o or o[k] != v for o in others))]
         parts += [f"{k}={plugin.config[k]}" for k in shown]
@@ -240,5 +243,10 @@ def _settings(record: RunRecord, twins: Sequence[RunRecord]) -> str:
 
 
 def _plugins(record: RunRecord) -> list[PluginRecord]:
-    """What a row is made of: its tokenizer or, for baselines, the recommenders."""
-    return [record.tokenizer] if record.tokenizer is not None else [t.recommender for t in record.tasks]
+    """What a row is made of: its tokenizer and collision policy or, for baselines, the recommenders."""
+    if record.tokenizer is None:
+        return [t.recommender for t in record.tasks]
+    sids = record.sids
+    policy = [] if sids is None or sids.collision_policy == "none" else \
+        [PluginRecord(name=sids.collision_policy, config=sids.collision_config)]
+    return [record.tokenizer, *policy]

@@ -27,7 +27,13 @@ from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
 from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever, TargetRanks
-from sidbench.recommenders.blocks.exact import Candidates, DistinctSids, RankCollector, expected_ndcg, softmax_loss
+from sidbench.recommenders.blocks.exact import (
+    Candidates,
+    DistinctSids,
+    RankCollector,
+    cosine_softmax_loss,
+    expected_ndcg,
+)
 from sidbench.recommenders.blocks.sid_tables import CodeLayout, CodeTable, fused_rows
 from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
 from sidbench.recommenders.blocks.transformer import Dropout, PreNormBlock, initialise
@@ -102,9 +108,10 @@ class _Network(nn.Module):
         if rows.numel() < len(table):
             return self.item_out(self.item_in(F.embedding(rows, table).flatten(1)))
         # W [e_1; ...; e_L] = sum_p W_p e_p: project each code once, then sum rows; a batch repeats codes.
-        weights = self.item_in.weight.chunk(self.layout.length, dim=1)
-        parts = zip(table.split(self.layout.classes.tolist()), weights, strict=True)
-        projected = torch.cat([part @ weight.T for part, weight in parts])
+        width = table.shape[1]
+        weights = self.item_in.weight.view(-1, self.layout.length, width).permute(1, 2, 0)
+        projected = torch.cat([torch.bmm(table[rows].view(-1, classes, width), weights[at]).flatten(0, 1)
+                               for at, rows, classes in self.layout.runs])
         return self.item_out(F.embedding_bag(rows, projected, mode="sum") + self.item_in.bias)
 
     def hidden(self, vectors: Tensor) -> Tensor:
@@ -114,19 +121,20 @@ class _Network(nn.Module):
         return self.final_norm(vectors)
 
     def queries(self, hidden: Tensor) -> Tensor:
-        """Unit queries over temperature, ``[L, M, width]``, from ``hidden`` ``[M, width]``."""
-        split = self.heads(hidden).view(len(hidden), self.layout.length, -1).transpose(0, 1)
-        return F.normalize(split, dim=-1) / self.temperature
+        """Queries ``[L, M, width]`` of any length from ``hidden`` ``[M, width]``; only their directions count."""
+        length, width = self.layout.length, hidden.shape[1]
+        weights = self.heads.weight.view(length, width, width).transpose(1, 2)
+        return torch.baddbmm(self.heads.bias.view(length, 1, width), hidden.expand(length, -1, -1), weights)
 
     def loss(self, hidden: Tensor, rows: Tensor) -> Tensor:
         """Mean cross-entropy over positions; ``rows`` int64 ``[M, L]`` are the targets' fused rows."""
-        local = rows - self.first_row
-        parts = zip(self.queries(hidden).unbind(), self.codes.outputs(), local.unbind(1), strict=True)
-        return torch.stack([softmax_loss(q, classes, code) for q, classes, code in parts]).mean()
+        return cosine_softmax_loss(self.queries(hidden), self.codes.directions(), rows - self.first_row,
+                                   self.layout.runs, self.temperature)
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """Code-major log-probabilities of every class of every position, ``[rows, M]``."""
-        parts = zip(self.queries(hidden), self.codes.outputs(), strict=True)
+        units = F.normalize(self.queries(hidden), dim=-1) / self.temperature
+        parts = zip(units, self.codes.outputs(), strict=True)
         return torch.cat([torch.log_softmax(classes @ q.T, dim=0) for q, classes in parts])
 
 
@@ -169,7 +177,7 @@ class Mtp(Retriever):
         def loss(made: Mapping[str, Tensor], step: int) -> Tensor:
             rows, width = made["items"].shape
             vectors = network.items(item_rows[made["items"].view(-1)]).view(rows, width, -1)
-            hidden = network.hidden(vectors).view(rows * width, -1)[made["labelled"]]
+            hidden = network.hidden(vectors).view(rows * width, -1).index_select(0, made["labelled"])
             return network.loss(hidden, item_rows[made["targets"]])
 
         chosen = rng.child("validation").numpy().permutation(len(data.validation_user))[:config.validation_users]

@@ -33,6 +33,7 @@ from sidbench.tokenizers.blocks.alignment import adaptive_alignment, alignment_w
 from sidbench.tokenizers.blocks.batches import ShuffledBatches
 from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
 from sidbench.tokenizers.blocks.dead_codes import DeadCodeRestart
+from sidbench.tokenizers.blocks.router_activity import expert_figures, weight_curve
 from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan, to_numpy
 from sidbench.tokenizers.blocks.vector_quantiser import collision_rate
 
@@ -179,6 +180,8 @@ class AdaSid(Tokenizer):
             "restarted_codes": float(objective.restart.restarted),
             "loss_native": objective.native_loss(),
             **router_figures(self.net_, data, objective.weight(data), features.train_counts[rows], rng.child("noise")),
+            **expert_figures(self.net_, data, objective.weight(data), features.train_counts[rows]),
+            **(weight_curve(c.alpha, c.beta) if c.controller else {}),
         }
         return self
 

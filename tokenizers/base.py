@@ -21,6 +21,7 @@ from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError, StageError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
+from sidbench.datasets.splits.base import Sequences
 from sidbench.tokenizers.blocks.runtime import Runtime
 
 PAD = -1
@@ -96,6 +97,9 @@ class TokenizerInfo:
     modalities: what it reads, of "text", "vision", "behaviour", "sequences", "categories"; empty for controls.
     required: those without which ``fit`` raises ``InputError``; "text|vision" means at least one of them.
     deviations: where this implementation departs from the paper, one sentence each.
+    composite: it runs another tokenizer of the suite, so its code is that of all of them.
+    needs_settings: settings without a usable default ("path"); ``--tokenizer all`` leaves the plugin out unless set.
+    variable_length: items may have PAD at some positions.
     """
 
     title: str
@@ -106,6 +110,9 @@ class TokenizerInfo:
     control: bool = False
     required: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
+    composite: bool = False
+    needs_settings: tuple[str, ...] = ()
+    variable_length: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,13 +126,22 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         check_settings(self)
 
+    def content_files(self) -> tuple[str, ...]:
+        """Files whose bytes decide what ``fit`` learns, for the cache key and the run id; only ``imported`` has one."""
+        return ()
+
 
 class Tokenizer(ABC):
-    """Base of every tokenizer. Learned attributes end in ``_``."""
+    """Base of every tokenizer. Learned attributes end in ``_``.
+
+    itemwise: ``encode`` gives an item the same codes whatever other items stand beside it, and reads no sequences, so a
+    catalogue may be encoded block by block. Set it to False where codes depend on row numbers or on the catalogue.
+    """
 
     info: ClassVar[TokenizerInfo]
     config_class: ClassVar[type[Any]] = TokenizerConfig
     budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    itemwise: ClassVar[bool] = True
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -145,6 +161,14 @@ class Tokenizer(ABC):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Restore ``state_dict``. Raises ``InputError`` naming the entry that does not fit the config."""
+
+    def code_costs(self, features: ItemFeatures, runtime: Runtime) -> np.ndarray | None:
+        """Cost float32 ``[N, sizes[-1]]`` of giving each item each code of the last position, its other codes kept.
+
+        Squared distance (or 1 - similarity) in the space the method quantises; what ``encode`` minimises. Collision
+        policies that move items use it. ``None`` where the method has no such distance: they then estimate one.
+        """
+        return None
 
     def diagnostics(self) -> dict[str, float]:
         """Numbers for the record that only the method can know (``loss_native``, router activity); may be empty."""
@@ -172,3 +196,69 @@ def usable_content(features: ItemFeatures, who: str) -> np.ndarray:
         raise InputError(f"{who}: content embeddings", got=f"NaN or infinite values in {len(rows)} rows "
                          f"(first: item {rows[0]})", wanted="finite numbers", do="check the feature encoder")
     return content
+
+
+@dataclass(frozen=True)
+class TokenSequences:
+    """Token sequences of ``U`` users (or targets) whose tokens may hold features of several events.
+
+    tokens: int32 ``[T]``, values ``0..vocabulary_size-1``; indptr: int64 ``[U + 1]``; sequence ``u`` is
+    ``tokens[indptr[u]:indptr[u + 1]]``.
+    first_event, last_event: int32 ``[T]``, the first and last event (index in the user's own sequence, 0 = oldest) of
+    which the token holds a feature; equal for a token of one event. The last event never falls along a sequence.
+    """
+
+    tokens: np.ndarray
+    indptr: np.ndarray
+    first_event: np.ndarray
+    last_event: np.ndarray
+
+    @property
+    def n_sequences(self) -> int:
+        return len(self.indptr) - 1
+
+    def of(self, sequence: int) -> np.ndarray:
+        """int32 tokens of one sequence."""
+        return self.tokens[self.indptr[sequence]:self.indptr[sequence + 1]]
+
+
+class SequenceTokenizer(Tokenizer):
+    """A tokenizer whose tokens depend on the sequence an item stands in (ActionPiece).
+
+    Life cycle: that of ``Tokenizer``. ``encode`` still gives context-free features of every item as ``SemanticIds``,
+    injective on the fitted catalogue, which every recommender can use as it uses any other SIDs. A recommender that
+    knows sequence tokens also calls, after ``fit`` or ``load_state_dict``, on training histories as often as it likes
+    (once an epoch with a fresh ``rng`` for augmentation, several times at inference for an ensemble):
+    ``encode_sequences`` for inputs and labels and ``decode_items`` for generated tokens. Neither changes state. Token
+    numbers hold no special tokens: PAD, BOS and EOS are the recommender's.
+    """
+
+    modes: ClassVar[tuple[str, ...]]  # the words ``encode_sequences`` takes; the first is for training inputs
+
+    @property
+    @abstractmethod
+    def vocabulary_size(self) -> int:
+        """Number of tokens; the context-free features come first, in the order position, code."""
+
+    @abstractmethod
+    def encode_sequences(self, sequences: Sequences, sids: SemanticIds, rng: Rng | None, mode: str) -> TokenSequences:
+        """Tokens of item sequences; ``sids`` are the codes of the catalogue that ``sequences.items`` points into.
+
+        rng: source of the random choices of a mode; ``None`` is accepted by modes without any. Raises ``InputError``
+        for an unknown mode, a random mode without ``rng``, items outside the catalogue or codes of another tokenizer.
+        """
+
+    @abstractmethod
+    def expand_tokens(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Features that tokens stand for: ``(indptr int64 [T + 1], position int32 [F], code int32 [F])``.
+
+        Raises ``InputError`` for a token outside the vocabulary.
+        """
+
+    @abstractmethod
+    def decode_items(self, sequences: TokenSequences, sids: SemanticIds) -> np.ndarray:
+        """Item int64 ``[U]`` that each sequence of tokens spells, -1 where it spells none.
+
+        A sequence spells an item when its features hold every position of the SID exactly once, in any order, and
+        the item has this SID.
+        """

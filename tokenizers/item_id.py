@@ -34,6 +34,7 @@ class ItemId(Tokenizer):
     """Item ID; ``n_items_`` is the size of the fitted catalogue."""
 
     info = INFO
+    itemwise = False
     config_class = TokenizerConfig
     inapplicable_checks = {
         "unseen items": "a new item has no ID of its own",

@@ -37,8 +37,9 @@ from sidbench.tokenizers.blocks.content import (
     widths_from_state,
     widths_state,
 )
-from sidbench.tokenizers.blocks.kmeans import assign, kmeans
+from sidbench.tokenizers.blocks.kmeans import BLOCK_ELEMENTS, assign, kmeans, row_argmin, update_centres
 from sidbench.tokenizers.blocks.runtime import Runtime, to_numpy
+from sidbench.tokenizers.blocks.sinkhorn import squared_distances
 
 INFO = TokenizerInfo(
     title="OPQ: optimised product quantisation",
@@ -48,7 +49,7 @@ INFO = TokenizerInfo(
     required=("text|vision",),
     ordered=False,
     deviations=(
-        "Native, not FAISS, so that any codebook size works; starts from k-means++ instead of random rows.",
+        "Native, not FAISS, so that any codebook size works.",
         "No whitening by default (whiten=true is RPG's pipeline); distortion is always reported in the input space.",
         "RPG's single coarse centroid (IVF1) is the mean that is subtracted.",
         "A last Lloyd run follows the last rotation, so that the centroids are means in the space they are used in.",
@@ -118,20 +119,15 @@ class Opq(Tokenizer):
     def _alternate(self, x: Tensor, rotation: Tensor, rng: Rng, runtime: Runtime) -> tuple[Tensor, Tensor]:
         """Rotation ``[D, D]`` and centres ``[L, K, s]`` for centred rows ``[N, D]``."""
         c: OpqConfig = self.config
-        centres: Tensor | None = None
+        blocks = (x @ rotation).unflatten(1, (c.code_length, -1)).unbind(1)
+        centres = torch.stack([kmeans(block.contiguous(), c.codebook_size, rng.child(p), runtime, iterations=0,
+                                      init="random").centres for p, block in enumerate(blocks)])
         for alternation in range(c.alternations + 1):
-            blocks = (x @ rotation).chunk(c.code_length, dim=1)
-            iterations = c.first_iterations if alternation == 0 else c.later_iterations
-            results = [kmeans(block.contiguous(), c.codebook_size, rng.child(p), runtime, iterations=iterations,
-                              tolerance=0.0, init="kmeans++" if centres is None else centres[p])
-                       for p, block in enumerate(blocks)]
-            centres = torch.stack([r.centres for r in results])
+            rounds = c.first_iterations if alternation == 0 else c.later_iterations
+            codes, centres = _lloyd_in_blocks(x, rotation, centres, rounds)
             if alternation < c.alternations:
-                decoded = torch.cat([r.centres[r.codes] for r in results], dim=1)
-                left, _, right = torch.linalg.svd(x.t() @ decoded)
+                left, _, right = torch.linalg.svd(x.t() @ _decode(codes, centres))
                 rotation = left @ right
-        if centres is None:
-            raise InputError("opq: alternations", got=c.alternations, wanted="0 or more")
         return rotation, centres
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
@@ -144,6 +140,13 @@ class Opq(Tokenizer):
         return SemanticIds(
             codes=to_numpy(codes).astype(np.int32), sizes=sizes, ordered=False,
             reconstruction=split_content(to_numpy(decoded), self.widths_))
+
+    def code_costs(self, features: ItemFeatures, runtime: Runtime) -> np.ndarray:
+        content = runtime.tensor(content_like(features, self.widths_, "opq"))
+        mean, basis, scale, rotation, centres = (
+            runtime.tensor(a) for a in (self.mean_, self.basis_, self.scale_, self.rotation_, self.centres_))
+        last = ((content - mean) @ basis / scale @ rotation).chunk(len(centres), dim=1)[-1]
+        return to_numpy(squared_distances(last, centres[-1]))
 
     def state_dict(self) -> dict[str, np.ndarray]:
         return {"mean": self.mean_, "basis": self.basis_, "scale": self.scale_, "rotation": self.rotation_,
@@ -190,6 +193,31 @@ def _first_rotation(x: Tensor, config: OpqConfig, rng: Rng, runtime: Runtime) ->
         blocks[block].append(int(axis))
         loads[block] += logs[axis] - logs.min()  # shifted to be positive: an axis more is a load more
     return torch.eye(width, device=x.device)[:, [axis for block in blocks for axis in block]]
+
+
+def _lloyd_in_blocks(x: Tensor, rotation: Tensor, centres: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Lloyd in every block of ``x @ rotation``: codes int64 ``[N, L]`` and the means ``[L, K, s]`` of these clusters.
+
+    Each block carries a column of ones that multiplies the squared length of a centre, so that one thin product gives
+    ``|c|^2 - 2 y c`` and nothing but its minimum is read.
+    """
+    length, size, width = centres.shape
+    lifted = torch.nn.functional.pad(rotation.unflatten(1, (length, width)), (0, 1)).flatten(1)
+    y = (x @ lifted).unflatten(1, (length, width + 1)).transpose(0, 1).contiguous()
+    y[:, :, width] = 1
+    rows = max(1, BLOCK_ELEMENTS // (16 * size))
+    codes = torch.empty(length, len(x), dtype=torch.int64, device=x.device)
+    scores = torch.empty(min(rows, len(x)), size, device=x.device)
+    for _ in range(iterations):
+        moved = []
+        for block, centre, code in zip(y, centres, codes, strict=True):
+            form = torch.cat([-2 * centre, centre.square().sum(1, keepdim=True)], dim=1).t().contiguous()
+            for start in range(0, len(x), rows):
+                part = block[start:start + rows]
+                code[start:start + rows] = row_argmin(torch.mm(part, form, out=scores[:len(part)]))
+            moved.append(update_centres(block[:, :width].contiguous(), code, centre))
+        centres = torch.stack(moved)
+    return codes.t(), centres
 
 
 def _encode(rotated: Tensor, centres: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ class RandomCodes(Tokenizer):
     """Random codes; ``key_`` is the seed of the sequence."""
 
     info = INFO
+    itemwise = False
     config_class = TokenizerConfig
     inapplicable_checks = {"more codes than items": "random codes need no items to learn from"}
     key_: int

@@ -6,10 +6,9 @@ meaning: what a recommender loses against the base is what semantics gave it.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import SemanticIds, Tokenizer, TokenizerConfig, TokenizerInfo
+from sidbench.tokenizers.blocks.bases import BUDGETS, bases, make_base
 from sidbench.tokenizers.blocks.content import state_entry
 from sidbench.tokenizers.blocks.runtime import Runtime
 
@@ -28,13 +28,14 @@ INFO = TokenizerInfo(
     required=("text|vision",),
     ordered=True,
     control=True,
+    composite=True,
     deviations=(
         "The base runs with its default settings at the chosen budget, with the same seed as a run of its own.",
         "The permutation depends on the seed and the number of items: a subset encoded alone is dealt anew.",
     ),
 )
 
-BASES = {"rqkmeans": "RqKMeans", "opq": "Opq", "rqvae": "RqVae", "adasid": "AdaSid"}
+BASES = bases()
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,21 @@ class ShuffledConfig(TokenizerConfig):
     """Settings of the shuffled control."""
 
     base: str = setting("rqkmeans", "tokenizer whose codes are shuffled", choices=tuple(BASES))
-    base_budget: str = setting("standard", "budget of the base", choices=("smoke", "quick", "standard", "paper"))
+    base_budget: str = setting("standard", "budget of the base", choices=BUDGETS)
 
 
 class Shuffled(Tokenizer):
     """Shuffled codes; ``base_`` is the fitted base, ``key_`` the seed of the permutation."""
 
     info = INFO
+    itemwise = False
     config_class = ShuffledConfig
-    budgets = {name: {"base_budget": name} for name in ("smoke", "quick", "standard", "paper")}
+    budgets = {name: {"base_budget": name} for name in BUDGETS}
     key_: int
 
     def __init__(self, config: ShuffledConfig) -> None:
         super().__init__(config)
-        self.base_ = _make_base(config)
+        self.base_: Tokenizer = make_base(config.base, config.base_budget, config)
 
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         self.base_.fit(features, rng, runtime)
@@ -77,11 +79,3 @@ class Shuffled(Tokenizer):
 
     def diagnostics(self) -> dict[str, float]:
         return self.base_.diagnostics()
-
-
-def _make_base(config: ShuffledConfig) -> Tokenizer:
-    """The base with its budget and the shared settings; bases are imported here so that the others need not work."""
-    made: type[Any] = getattr(importlib.import_module(f"sidbench.tokenizers.{config.base}"), BASES[config.base])
-    shared = {f.name: getattr(config, f.name) for f in fields(TokenizerConfig)}
-    tokenizer: Tokenizer = made(made.config_class(**{**made.budgets.get(config.base_budget, {}), **shared}))
-    return tokenizer

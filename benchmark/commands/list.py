@@ -12,6 +12,7 @@ COLUMNS = {
     "tokenizer": ("paper", "year", "modalities", "ordered", "control"),
     "recommender": ("paper", "year", "task", "needs_sids"),
     "dataset": ("source", "licence", "modalities", "tasks"),
+    "collisions": ("source", "unique", "adds", "moves"),
 }
 
 
@@ -27,14 +28,16 @@ def entry(plugin: Plugin) -> dict[str, Any]:
 
 
 def listing() -> dict[str, list[dict[str, Any]]]:
-    """Room -> its plugins."""
-    return {kind.room: [entry(p) for p in installed().plugins(kind.name).values()] for kind in KINDS.values()}
+    """Room -> its plugins; collision policies stand under "collisions"."""
+    return {kind.group: [entry(p) for p in installed().plugins(kind.name).values()] for kind in KINDS.values()}
 
 
 def _facts(row: dict[str, Any]) -> str:
     modalities = "+".join(row.get("modalities", ()))
     facts = [row.get("task"), str(row["year"]) if "year" in row else None, modalities or None,
              "control" if row.get("control") else None, "item IDs" if row.get("needs_sids") is False else None,
+             "adds a token" if row.get("adds") else None, "moves items" if row.get("moves") else None,
+             "unique SIDs" if row.get("unique") else None,
              row.get("source_package")]
     return ", ".join(f for f in facts if f)
 

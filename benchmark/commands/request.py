@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from sidbench.benchmark.registry import Registry, installed
+from sidbench.benchmark.presets import Preset, choose_presets
+from sidbench.benchmark.registry import Plugin, Registry, installed
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 
 RERUN = ("never", "failed", "always")
 NO_TOKENIZER = "none"
+NO_RECOMMENDER = "none"
+NO_POLICY = "none"
 
 
 def split_list(text: str) -> tuple[str, ...]:
@@ -18,16 +21,28 @@ def split_list(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
-def plugin_names(kind: str, text: str, registry: Registry) -> tuple[str, ...]:
-    """Canonical names of a comma list of plugins; ``all`` is every usable one, and the
-    tokenizer ``none`` stands for none. Raises ``InputError`` for unknown and broken ones.
+def missing_settings(plugin: Plugin, overrides: Sequence[str] = ()) -> tuple[str, ...]:
+    """Settings that a plugin cannot run without and that no override ``<kind>.<setting>=...`` gives."""
+    given = {text.partition("=")[0].strip() for text in overrides}
+    return tuple(n for n in plugin.info.get("needs_settings", ()) if f"{plugin.kind}.{n}" not in given)
+
+
+def plugin_names(kind: str, text: str, registry: Registry, overrides: Sequence[str] = ()) -> tuple[str, ...]:
+    """Canonical names of a comma list of plugins; ``all`` is every usable one whose needed settings are given, the
+    tokenizer ``none`` stands for none, and the recommender ``none`` for an empty list (SIDs are measured, not used).
+    Raises ``InputError`` for unknown and broken ones.
     """
     wanted = split_list(text)
+    if kind == "recommender" and wanted == (NO_RECOMMENDER,):
+        return ()
     if kind == "tokenizer" and wanted == (NO_TOKENIZER,):
         return wanted
     if not wanted:
         raise InputError(f"--{kind}", got=repr(text), wanted="at least one name", do="run `bench list`")
-    names = registry.names(kind) if wanted == ("all",) else tuple(registry.find(kind, n).name for n in wanted)
+    if wanted == ("all",):
+        names = tuple(n for n in registry.names(kind) if not missing_settings(registry.find(kind, n), overrides))
+    else:
+        names = tuple(registry.find(kind, n).name for n in wanted)
     if not names:
         raise InputError(f"no usable {kind}", got="none installed", wanted="at least one", do="run `bench list`")
     return tuple(dict.fromkeys(names))
@@ -60,9 +75,10 @@ class RunRequest:
     """`bench run`: every (tokenizer, seed) on one dataset, with these recommenders.
 
     tokenizers, recommenders, dataset: canonical plugin names, known to exist. overrides: Hydra overrides
-    (``tokenizer.codebook_size=256``). threads: 0 for all cores. skipped: plugins that ``all`` left out because they are
-    broken, with the reason; to be shown, never dropped in silence. debug: show the traceback of every failed run.
-    json: print one JSON object instead of tables.
+    (``tokenizer.codebook_size=256``). threads: 0 for all cores. skipped: plugins that ``all`` left out, because they are
+    broken or need a setting, with the reason; to be shown, never dropped in silence. debug: show the traceback of every
+    failed run. json: print one JSON object instead of tables. collisions: canonical name of a collision policy.
+    presets: tokenizer -> the preset it runs with.
     """
 
     tokenizers: tuple[str, ...]
@@ -80,22 +96,47 @@ class RunRequest:
     overrides: tuple[str, ...] = ()
     debug: bool = False
     skipped: tuple[str, ...] = ()
+    collisions: str = NO_POLICY
+    presets: Mapping[str, Preset] = field(default_factory=dict)
 
     @staticmethod
     def from_options(tokenizer: str, dataset: str, recommender: str, seed: str, *, budget: str, ties: str,
                      data_dir: Path | None, device: str, precision: str, threads: int, json: bool, rerun: str,
-                     overrides: Sequence[str], debug: bool = False, registry: Registry | None = None) -> RunRequest:
+                     overrides: Sequence[str], debug: bool = False, registry: Registry | None = None,
+                     collisions: str = NO_POLICY, preset: str = "") -> RunRequest:
         """Check the options against the installed plugins; raises ``InputError`` before any work is done."""
         registry = registry or installed()
         if rerun not in RERUN:
             raise unknown_name("--rerun rule", rerun, RERUN, do="use one of these")
-        skipped = [f"{kind} {p.name} is broken: {p.path}: {p.broken}"
-                   for kind, text in (("tokenizer", tokenizer), ("recommender", recommender))
-                   if split_list(text) == ("all",) for p in registry.plugins(kind).values() if p.broken]
+        skipped = [reason for kind, text in (("tokenizer", tokenizer), ("recommender", recommender))
+                   if split_list(text) == ("all",) for p in registry.plugins(kind).values()
+                   if (reason := _left_out(p, overrides))]
+        policy = collisions if collisions == NO_POLICY else registry.find("collisions", collisions).name
+        names = plugin_names("tokenizer", tokenizer, registry, overrides)
+        if policy != NO_POLICY and names == (NO_TOKENIZER,):
+            raise InputError("--collisions", got=f"{policy} without tokenizer", wanted="a tokenizer's semantic IDs",
+                             do="add --tokenizer NAME, or leave --collisions out")
+        models = plugin_names("recommender", recommender, registry)
+        if not models and names == (NO_TOKENIZER,):
+            raise InputError("bench run", got="neither tokenizer nor recommender", wanted="one of them",
+                             do="add --tokenizer NAME or --recommender NAME")
+        data = registry.find("dataset", dataset).name
+        presets: Mapping[str, Preset] = {}
+        if preset:
+            presets, without = choose_presets({n: registry.find("tokenizer", n) for n in names if n != NO_TOKENIZER}, data,
+                                              preset)
+            skipped += without
         return RunRequest(
-            plugin_names("tokenizer", tokenizer, registry), registry.find("dataset", dataset).name,
-            plugin_names("recommender", recommender, registry), seed_list(seed), budget, ties, data_dir, device,
-            precision, threads, json, rerun, tuple(overrides), debug, tuple(skipped))
+            names, data, models, seed_list(seed), budget, ties, data_dir, device, precision, threads, json, rerun, tuple(overrides), debug, tuple(skipped), policy, presets)
+
+
+def _left_out(plugin: Plugin, overrides: Sequence[str]) -> str:
+    """Why ``all`` leaves a plugin out; empty when it does not."""
+    if plugin.broken:
+        return f"{plugin.kind} {plugin.name} is broken: {plugin.path}: {plugin.broken}"
+    missing = missing_settings(plugin, overrides)
+    settings = ", ".join(f"{plugin.kind}.{n}=..." for n in missing)
+    return f"{plugin.kind} {plugin.name} is left out: it needs {settings}" if missing else ""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ from typing import Any
 from typer.exceptions import Exit
 
 from sidbench.benchmark.cache import StageCache
-from sidbench.benchmark.commands.request import RunRequest
+from sidbench.benchmark.commands.request import NO_POLICY, NO_RECOMMENDER, NO_TOKENIZER, RunRequest
 from sidbench.benchmark.config import RunConfig, compose_run
 from sidbench.benchmark.data import dataset_stage
 from sidbench.benchmark.home import cache_folder, home_folder, runs_folder
 from sidbench.benchmark.pipeline import Bench
 from sidbench.benchmark.prepared import prepare
+from sidbench.benchmark.presets import settings_source
 from sidbench.benchmark.progress import Reporter, default_reporter
 from sidbench.benchmark.records import RunRecord
 from sidbench.benchmark.registry import installed
@@ -32,8 +33,6 @@ from sidbench.datasets.reading.locate import LocalFiles
 from sidbench.leaderboards.render import render
 from sidbench.leaderboards.store import read_runs
 from sidbench.leaderboards.table import build_tables
-
-NO_TOKENIZER = "none"
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def run_command(request: RunRequest) -> None:
             if len(request.tokenizers) * len(request.seeds) == 1:
                 raise
             failures.append(_failure(request, config, sys.exception()))
-        except SidbenchError as error:
+        except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything, also outside its stages
             failures.append(_failure(request, config, error))
             if request.debug:
                 sys.stderr.write("".join(traceback.format_exception(error)))
@@ -88,13 +87,16 @@ def _grid(request: RunRequest) -> Iterator[RunConfig]:
                 yield RunConfig(
                     dataset=request.dataset, tokenizer=None if tokenizer == NO_TOKENIZER else tokenizer,
                     recommenders=recommenders, seed=seed, budget=request.budget, ties=request.ties,
-                    device=request.device, precision=request.precision, threads=request.threads)
+                    device=request.device, precision=request.precision, threads=request.threads,
+                    collisions=NO_POLICY if tokenizer == NO_TOKENIZER else request.collisions)
 
 
 def _one(request: RunRequest, config: RunConfig, runtime: LocalRuntime) -> RunRecord:
     runtime.reporter.warnings.clear()
     cache = StageCache(cache_folder(), runtime.reporter, refresh=request.rerun == "always")
-    composed = compose_run(config, request.overrides)
+    preset = request.presets.get(config.tokenizer or NO_TOKENIZER)
+    groups = None if preset is None else preset.groups
+    composed = compose_run(config, request.overrides, preset=groups)
     # Files that belong to an imported data set (its embeddings) lie in its own folder.
     own = getattr(composed.dataset, "path", "")
     locate = LocalFiles(request.data_dir or (Path(own) if own else None))
@@ -103,10 +105,11 @@ def _one(request: RunRequest, config: RunConfig, runtime: LocalRuntime) -> RunRe
     dataset = dataset_stage(cache, config.dataset, plugin, locate, places)
     narrowed = _possible(config, dataset, runtime)
     if narrowed != config:
-        composed = compose_run(narrowed, [o for o in request.overrides if not o.startswith("ranker.")])
+        composed = compose_run(narrowed, [o for o in request.overrides if not o.startswith("ranker.")], preset=groups)
     bench = Bench(cache, runtime)
-    builder = RunBuilder(composed, prepare(composed, dataset, bench, locate), bench, _command_line())
-    name = " · ".join([config.dataset, config.tokenizer or "no tokenizer", "+".join(narrowed.recommenders),
+    builder = RunBuilder(composed, prepare(composed, dataset, bench, locate), bench, _command_line(),
+                         settings_source(preset, request.overrides))
+    name = " · ".join([config.dataset, _tokens(config), "+".join(narrowed.recommenders) or "SIDs only",
                        f"seed {config.seed}"])
     note = home_folder() / "failures" / f"{builder.id}.json"
     if request.rerun != "always" and (known := builder.existing()) is not None:
@@ -143,11 +146,22 @@ def _command_line() -> tuple[str, ...]:
     return ("bench", *sys.argv[1:])
 
 
+def _tokens(config: RunConfig) -> str:
+    """What makes the SIDs of a run, as in the tables: "rqkmeans +append"."""
+    policy = "" if config.collisions == NO_POLICY else f" +{config.collisions}"
+    return (config.tokenizer or "no tokenizer") + policy
+
+
 def _failure(request: RunRequest, config: RunConfig, error: BaseException | None) -> Failure:
     words = ["bench", "run", "--tokenizer", config.tokenizer or NO_TOKENIZER, "--dataset", config.dataset,
-             "--recommender", ",".join(config.recommenders), "--seed", str(config.seed), "--budget", config.budget,
+             "--recommender", ",".join(config.recommenders) or NO_RECOMMENDER, "--seed", str(config.seed), "--budget", config.budget,
              "--ties", config.ties, *request.overrides]
-    return Failure(f"{config.tokenizer or NO_TOKENIZER} seed {config.seed}", str(error), shlex.join(words))
+    if config.collisions != NO_POLICY:
+        words[4:4] = ["--collisions", config.collisions]
+    if (preset := request.presets.get(config.tokenizer or NO_TOKENIZER)) is not None:
+        words[4:4] = ["--preset", preset.name]
+    cause = str(error) if isinstance(error, SidbenchError) else f"{type(error).__name__}: {error}"
+    return Failure(f"{_tokens(config)} seed {config.seed}", cause, shlex.join(words))
 
 
 def _write_note(path: Path, failure: Failure) -> None:

@@ -6,9 +6,11 @@ import dataclasses
 import json
 import sys
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from sidbench.benchmark.config import BUDGETS, field_type
+from sidbench.benchmark.presets import presets_of
 from sidbench.benchmark.registry import find, load
 
 
@@ -30,10 +32,13 @@ def description(kind: str, name: str) -> dict[str, Any]:
         **dict(plugin.info),
         "settings": settings_of(loaded.config_class),
         "budgets": {b: dict(loaded.budgets.get(b, {})) for b in BUDGETS},
+        "presets": [{"name": p.name, "dataset": p.dataset, "source": p.source, "note": p.note, "settings": dict(p.settings)}
+                    for p in presets_of(plugin)] if kind == "tokenizer" else [],
     }
 
 
-def _range(row: dict[str, Any]) -> str:
+def setting_range(row: Mapping[str, Any]) -> str:
+    """Accepted values of a setting in words: its choices, or ``low..high``; empty when it takes any."""
     if row["choices"] is not None:
         return " | ".join(str(c) for c in row["choices"])
     if row["low"] is None and row["high"] is None:
@@ -45,7 +50,7 @@ def _range(row: dict[str, Any]) -> str:
 def _settings_table(rows: list[dict[str, Any]]) -> list[str]:
     from tabulate import tabulate
 
-    cells = [[r["name"], str(r["default"]), r["unit"] or "", _range(r), "" if r["paper"] is None else str(r["paper"]),
+    cells = [[r["name"], str(r["default"]), r["unit"] or "", setting_range(r), "" if r["paper"] is None else str(r["paper"]),
               "" if r["sweep"] is None else " ".join(str(v) for v in r["sweep"]), r["doc"] or ""] for r in rows]
     heads = ["setting", "default", "unit", "range", "paper", "sweep", "what it is"]
     table = tabulate(cells, headers=heads, tablefmt="simple", disable_numparse=True, maxcolwidths=[None] * 6 + [60])
@@ -58,7 +63,7 @@ def show_command(kind: str, name: str, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
         return
-    settings, budgets = facts.pop("settings"), facts.pop("budgets")
+    settings, budgets, presets = facts.pop("settings"), facts.pop("budgets"), facts.pop("presets")
     deviations, notes = facts.pop("deviations", ()), facts.pop("notes", ())
     lines = [f"{facts.pop('kind')} {facts.pop('name')}: {facts.pop('title', '')}", ""]
     for key, value in facts.items():
@@ -72,4 +77,8 @@ def show_command(kind: str, name: str, as_json: bool) -> None:
             lines += [textwrap.fill(s, 110, initial_indent="  - ", subsequent_indent="    ") for s in sentences]
     lines += ["", *_settings_table(settings), "", "budgets (settings each one changes)"]
     lines += [f"  {b:<9} {', '.join(f'{k}={v}' for k, v in values.items()) or '-'}" for b, values in budgets.items()]
+    if presets:
+        lines += ["", "presets (--preset NAME; data set, settings, source)"]
+        lines += [f"  {p['name']} for {p['dataset']}: {', '.join(f'{k}={v}' for k, v in p['settings'].items())}; "
+                  f"{p['source']}" for p in presets]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -54,6 +54,7 @@ def assemble_features(
     direction: np.ndarray | None = None,
     categories: tuple[tuple[str, ...], ...] | None = None,
     item_text: tuple[str, ...] | None = None,
+    item_keys: tuple[str, ...] | None = None,
     notes: Mapping[str, float] | None = None,
 ) -> ItemFeatures:
     """Scale every modality by one scalar and put all that is known about the items together.
@@ -66,7 +67,7 @@ def assemble_features(
     absent: modality -> reason, for every modality that is not in ``raw``.
     train_counts: int ``[N]`` interactions that are training data in every protocol. sequences: the same, in time order.
     richness: proxy name. direction: mean context direction of the proxy ``proj``.
-    notes: numbers for the record (what the encoders counted).
+    notes: numbers for the record (what the encoders counted). categories, item_text, item_keys: one entry an item.
 
     Raises ``InputError`` for wrong row counts, values that are not finite, constant embeddings, a
     modality both present and absent, or a proxy that cannot be computed.
@@ -84,7 +85,7 @@ def assemble_features(
             raise InputError(f"availability of {name}", got=f"{mask.dtype} of shape {mask.shape}",
                              wanted=f"bool of shape ({n_items},)", do="mark every catalogue item")
         masks[name] = mask
-    for name, column in {"categories": categories, "item_text": item_text}.items():
+    for name, column in {"categories": categories, "item_text": item_text, "item_keys": item_keys}.items():
         if column is not None and len(column) != n_items:
             raise InputError(name, got=f"{len(column)} entries", wanted=f"{n_items}, one per item")
     modalities, scales = {}, {}
@@ -96,7 +97,8 @@ def assemble_features(
     features = ItemFeatures(
         modalities=modalities, available=masks, train_counts=np.asarray(train_counts, np.int64), richness=found.values,
         richness_proxy=found.proxy, sequences=sequences, scales=scales, absent=dict(absent),
-        notes={**counted, **coverage, **found.notes}, categories=categories, item_text=item_text)
+        notes={**counted, **coverage, **found.notes}, categories=categories, item_text=item_text,
+        item_keys=item_keys)
     return _with_provenance(features)
 
 
@@ -106,9 +108,11 @@ def _with_provenance(features: ItemFeatures) -> ItemFeatures:
               "indptr": features.sequences.indptr, "sequences": features.sequences.items}
     arrays |= {f"embeddings/{name}": array for name, array in features.modalities.items()}
     arrays |= {f"available/{name}": array for name, array in features.available.items()}
-    provenance = hash_json({
+    facts = {
         "arrays": hash_arrays(arrays), "scales": features.scales, "absent": features.absent, "notes": features.notes,
         "richness_proxy": features.richness_proxy,
         "categories": None if features.categories is None else hash_json(features.categories),
-        "item_text": None if features.item_text is None else hash_strings(features.item_text)})
-    return replace(features, provenance=provenance)
+        "item_text": None if features.item_text is None else hash_strings(features.item_text)}
+    if features.item_keys is not None:
+        facts["item_keys"] = hash_strings(features.item_keys)
+    return replace(features, provenance=hash_json(facts))

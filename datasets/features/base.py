@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,7 +27,8 @@ class ItemFeatures:
     scales: name -> the scalar divided out. notes: numbers to put on the record ("spearman_norm_count": 0.31).
     sequences: training sequences of users, for behaviour-tuned tokenizers.
     categories: per item the path from root to leaf, or ``None``.
-    item_text: per item one string, or ``None``. provenance: content hash of everything above.
+    item_text: per item one string, or ``None``. item_keys: raw keys of the catalogue, or ``None``; they name items in
+        tables from elsewhere and are no input of a method. provenance: content hash of everything above.
     """
 
     modalities: Mapping[str, np.ndarray]
@@ -42,6 +43,7 @@ class ItemFeatures:
     categories: tuple[tuple[str, ...], ...] | None = None
     item_text: tuple[str, ...] | None = None
     provenance: str = ""
+    item_keys: tuple[str, ...] | None = None
 
     @property
     def n_items(self) -> int:
@@ -102,7 +104,23 @@ class ItemFeatures:
             None if self.categories is None else tuple(self.categories[i] for i in rows),
             None if self.item_text is None else tuple(self.item_text[i] for i in rows),
             f"{self.provenance}[{len(rows)} rows]",
+            None if self.item_keys is None else tuple(self.item_keys[i] for i in rows),
         )
+
+    def block(self, start: int, stop: int) -> ItemFeatures:
+        """Items ``start`` to ``stop`` as views without copying (a memory-mapped array stays on disk), without sequences.
+
+        For encoding a large catalogue piece by piece; raises nothing for a ``stop`` beyond the last item.
+        """
+        part = slice(start, stop)
+        return replace(
+            self, modalities={m: e[part] for m, e in self.modalities.items()},
+            available={m: a[part] for m, a in self.available.items()}, train_counts=self.train_counts[part],
+            richness=self.richness[part], sequences=Sequences(np.zeros(1, np.int64), np.zeros(0, np.int32)),
+            categories=None if self.categories is None else self.categories[part],
+            item_text=None if self.item_text is None else self.item_text[part],
+            item_keys=None if self.item_keys is None else self.item_keys[part],
+            provenance=f"{self.provenance}[{start}:{stop}]")
 
 
 def scale_modality(name: str, embeddings: np.ndarray, available: np.ndarray, n_items: int) -> tuple[np.ndarray, float]:

@@ -7,6 +7,7 @@ grow with users times items.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -189,4 +190,53 @@ def softmax_loss(hidden: Tensor, table: Tensor, target: Tensor) -> Tensor:
     ``F.cross_entropy(hidden @ table.T, target)`` without ever holding ``[P, classes]``.
     """
     loss: Tensor = _SoftmaxLoss.apply(hidden.float(), table.float(), target)
+    return loss
+
+
+class _CosineLoss(torch.autograd.Function):
+    """Cross-entropies of all positions at once; lengths of queries are divided out of the logits, not of the queries."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, queries: Tensor, table: Tensor, target: Tensor,
+                runs: Sequence[tuple[slice, slice, int]], temperature: float) -> Tensor:
+        with torch.autocast(queries.device.type, enabled=False):
+            length, n_rows, _ = queries.shape
+            piece = max(1, min(n_rows, CELLS // max((p.stop - p.start) * k for p, _, k in runs)))
+            norm = torch.linalg.vector_norm(queries, dim=-1, keepdim=True).clamp_min_(1e-12)
+            scale = (norm * temperature).reciprocal_()
+            loss = torch.zeros((), device=queries.device)
+            query_grad, table_grad = torch.empty_like(queries), torch.zeros_like(table)
+            for start in range(0, n_rows, piece):
+                rows = slice(start, start + piece)
+                for at, of, classes in runs:
+                    q, factor, pick = queries[at, rows], scale[at, rows], target[rows, at].t()[:, :, None]
+                    vectors = table[of].view(len(q), classes, -1)
+                    prob = torch.bmm(q, vectors.transpose(1, 2)).mul_(factor)
+                    torch.softmax(prob, dim=2, out=prob)
+                    # Below the smallest normal float the loss saturates at 87 nats; its gradient stays exact.
+                    loss -= prob.gather(2, pick).clamp_min(torch.finfo(prob.dtype).tiny).log().sum()
+                    prob.scatter_add_(2, pick, torch.full_like(pick, -1.0, dtype=prob.dtype))
+                    prob.mul_(factor * (1 / (n_rows * length)))
+                    query_grad[at, rows] = torch.bmm(prob, vectors)
+                    table_grad[of].view_as(vectors).baddbmm_(prob.transpose(1, 2), q)
+            # Cosine: the part of the gradient along a query would change its length only.
+            along = (query_grad * queries).sum(2, keepdim=True).div_(norm.square_())
+            ctx.save_for_backward(query_grad.addcmul_(queries, along, value=-1), table_grad)
+            return loss / (n_rows * length)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        query_grad, table_grad = ctx.saved_tensors  # type: ignore[attr-defined]
+        return query_grad * grads[0], table_grad * grads[0], None, None, None
+
+
+def cosine_softmax_loss(queries: Tensor, table: Tensor, target: Tensor, runs: Sequence[tuple[slice, slice, int]],
+                        temperature: float) -> Tensor:
+    """Mean over positions and rows of the cross-entropy of ``softmax(cos(query, class) / temperature)``.
+
+    queries ``[L, P, d]`` of any length, table ``[rows, d]`` unit class vectors of all positions, target int64 ``[P, L]``
+    class within its position; ``runs`` as of ``CodeLayout``: positions, their table rows, classes of each. At most
+    ``CELLS`` logits are held at once.
+    """
+    loss: Tensor = _CosineLoss.apply(queries.float(), table.float(), target, runs, temperature)
     return loss

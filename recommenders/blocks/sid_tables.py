@@ -7,6 +7,7 @@ one more class, ``K_p``, for it (spec A31): as an input it is the zero vector, a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -45,6 +46,15 @@ class CodeLayout:
     def offsets(self) -> np.ndarray:
         """int64 ``[L + 1]`` first row of each position; the last entry is the number of rows."""
         return np.concatenate([[0], np.cumsum(self.classes)]).astype(np.int64)
+
+    @cached_property
+    def runs(self) -> tuple[tuple[slice, slice, int], ...]:
+        """Neighbouring positions with equally many classes: (positions, their rows, classes of each), so that one
+        batched product serves them all."""
+        classes, offsets = self.classes, self.offsets
+        bounds = np.flatnonzero(np.diff(classes, prepend=-1, append=-1)).tolist()
+        return tuple((slice(a, b), slice(int(offsets[a]), int(offsets[b])), int(classes[a]))
+                     for a, b in zip(bounds, bounds[1:], strict=False))
 
     @property
     def pad_rows(self) -> np.ndarray:
@@ -99,6 +109,10 @@ class CodeTable(nn.Module):
         """The table with PAD rows set to zero, ``[rows, width]``."""
         return self.table * self.keep if self.layout.has_pad.any() else self.table
 
+    def directions(self) -> Tensor:
+        """Unit-length class vectors of all positions, ``[rows, width]``."""
+        return F.normalize(self.table, dim=-1)
+
     def outputs(self) -> tuple[Tensor, ...]:
         """Per position its unit-length class vectors, PAD class last, ``[classes_p, width]``."""
-        return F.normalize(self.table, dim=-1).split(self.layout.classes.tolist())
+        return self.directions().split(self.layout.classes.tolist())

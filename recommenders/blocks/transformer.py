@@ -12,21 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def rotary_angles(length: int, width: int, base: float, device: torch.device) -> Tensor:
-    """Unit complex numbers complex64 ``[length, width / 2]`` of the angles ``t * base^(-2j / width)``; even ``width``.
-
-    Source: RoPE, arXiv 2104.09864, eq. 15.
-    """
-    frequency = base ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
-    angle = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequency
-    return torch.polar(torch.ones_like(angle), angle)
-
-
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotate the pairs ``(x_2j, x_2j+1)`` of ``[B, length, heads, width]`` by their position's angle (eq. 34)."""
-    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
-    return torch.view_as_real(pairs * angles[:, None]).flatten(-2).to(x.dtype)
+from sidbench.recommenders.blocks.attention import rotary_attention
 
 
 class Dropout(nn.Module):
@@ -41,22 +27,26 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape; identity outside training."""
-        if not self.training or not self.dropped:
-            return x
+        return x * self._mask(x) if self.training and self.dropped else x
+
+    def added_to(self, x: Tensor, branch: Tensor) -> Tensor:
+        """``x + dropout(branch)``."""
+        return torch.addcmul(x, branch, self._mask(branch)) if self.training and self.dropped else x + branch
+
+    def _mask(self, x: Tensor) -> Tensor:
+        """0 where dropped, else the scale."""
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-2**63, None)
-        keep = words.view(torch.uint8)[:x.numel()].view(x.shape) >= self.dropped
-        return x * keep.to(x.dtype).mul_(256 / (256 - self.dropped))
+        mask = torch.empty_like(x, requires_grad=False)
+        torch.ge(words.view(torch.uint8)[:x.numel()].view(x.shape), self.dropped, out=mask)
+        return mask.mul_(256 / (256 - self.dropped))
 
 
 class CausalAttention(nn.Module):
-    """Multi-head attention of each position to itself and the positions before it.
+    """Multi-head attention of each position to itself and the positions before it; dropout on the attention weights."""
 
-    rotary_base: base of the rotary angles, 0 for none. dropout: rate on the attention weights.
-    """
-
-    def __init__(self, width: int, heads: int, dropout: float, rotary_base: float = 0.0) -> None:
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout, self.rotary_base = heads, dropout, rotary_base
+        self.heads, self.dropout = heads, dropout
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
@@ -66,12 +56,26 @@ class CausalAttention(nn.Module):
         batch, length, width = queries.shape
         q = self.query(queries).view(batch, length, self.heads, -1)
         k, v = self.key_value(context).view(batch, length, 2, self.heads, -1).unbind(2)
-        if self.rotary_base:
-            angles = rotary_angles(length, width // self.heads, self.rotary_base, queries.device)
-            q, k = rotate(q, angles), rotate(k, angles)
         mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True,
                                                dropout_p=self.dropout if self.training else 0.0)
         return self.output(mixed.transpose(1, 2).reshape(batch, length, width))
+
+
+class RotarySelfAttention(nn.Module):
+    """Multi-head causal self-attention with rotary positions of base ``base``."""
+
+    def __init__(self, width: int, heads: int, base: float) -> None:
+        super().__init__()
+        self.heads, self.base = heads, base
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, T, width] -> [B, T, width]``."""
+        weight = torch.cat([self.query.weight, self.key_value.weight])
+        bias = torch.cat([self.query.bias, self.key_value.bias])
+        return self.output(rotary_attention(F.linear(x, weight, bias), self.heads, self.base))
 
 
 class PreNormBlock(nn.Module):
@@ -80,15 +84,14 @@ class PreNormBlock(nn.Module):
     def __init__(self, width: int, heads: int, hidden: int, dropout: float, rotary_base: float) -> None:
         super().__init__()
         self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = CausalAttention(width, heads, 0.0, rotary_base)
+        self.attention = RotarySelfAttention(width, heads, rotary_base)
         self.feed_forward = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, width))
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, width] -> [B, T, width]``."""
-        normed = self.attention_norm(x)
-        x = x + self.dropout(self.attention(normed, normed))
-        return x + self.dropout(self.feed_forward(self.forward_norm(x)))
+        x = self.dropout.added_to(x, self.attention(self.attention_norm(x)))
+        return self.dropout.added_to(x, self.feed_forward(self.forward_norm(x)))
 
 
 class SasrecBlock(nn.Module):

@@ -37,8 +37,9 @@ def test_looking_around_imports_nothing_heavy(words: list[str]) -> None:
 def test_list_as_json_holds_every_plugin_with_its_metadata(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.invoke(["list", "--json"]) == 0
     rooms = json.loads(capsys.readouterr().out)
-    assert set(rooms) == {"tokenizers", "recommenders", "datasets"}
-    for room, kind in (("tokenizers", "tokenizer"), ("recommenders", "recommender"), ("datasets", "dataset")):
+    assert set(rooms) == {"tokenizers", "recommenders", "datasets", "collisions"}
+    for room, kind in (("tokenizers", "tokenizer"), ("recommenders", "recommender"), ("datasets", "dataset"),
+                       ("collisions", "collisions")):
         assert [row["name"] for row in rooms[room]] == list(plugins(kind))
     adasid = next(row for row in rooms["tokenizers"] if row["name"] == "adasid")
     assert set(adasid) == {"name", "title", "paper", "year", "modalities", "ordered", "control"}
@@ -150,7 +151,8 @@ def test_data_import_hands_over_columns_and_embeddings(monkeypatch: pytest.Monke
 
 
 def test_all_is_every_usable_plugin_and_says_what_it_left_out(tmp_path: Path) -> None:
-    assert plugin_names("tokenizer", "all", installed()) == tuple(plugins("tokenizer"))
+    assert plugin_names("tokenizer", "all", installed()) == tuple(
+        n for n, p in plugins("tokenizer").items() if not p.info["needs_settings"])
     for room in ("tokenizers", "recommenders", "datasets"):
         (tmp_path / room).mkdir()
     good = (ROOT / "tokenizers" / "random.py").read_text()
@@ -163,6 +165,36 @@ def test_all_is_every_usable_plugin_and_says_what_it_left_out(tmp_path: Path) ->
         threads=0, json=False, rerun="never", overrides=(), registry=Registry(tmp_path))
     assert made.tokenizers == ("good",)
     assert len(made.skipped) == 1 and "torn" in made.skipped[0] and "line 1" in made.skipped[0]
+
+
+def test_all_leaves_out_what_needs_a_setting_unless_it_is_given(tmp_path: Path) -> None:
+    for room, name in (("recommenders", "mtp"), ("datasets", "synthetic"), ("tokenizers", "random")):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / f"{name}.py").write_text((ROOT / room / f"{name}.py").read_text())
+    needy = (ROOT / "tokenizers" / "random.py").read_text().replace(
+        "control=True,", 'control=True,\n    needs_settings=("path", "key"),')
+    (tmp_path / "tokenizers" / "needy.py").write_text(needy)
+
+    def request(*overrides: str, names: str = "all") -> RunRequest:
+        return RunRequest.from_options(
+            names, "synthetic", "mtp", "0", budget="quick", ties="shuffled", data_dir=None, device="cpu",
+            precision="fp32", threads=0, json=False, rerun="never", overrides=overrides, registry=Registry(tmp_path))
+
+    assert request().tokenizers == ("random",)
+    assert request().skipped == ("tokenizer needy is left out: it needs tokenizer.path=..., tokenizer.key=...",)
+    assert request("tokenizer.path=x").skipped == ("tokenizer needy is left out: it needs tokenizer.key=...",)
+    given = request("tokenizer.path=x", "tokenizer.key=y")
+    assert given.tokenizers == ("needy", "random") and given.skipped == ()
+    assert request(names="needy").tokenizers == ("needy",)
+
+
+def test_a_collision_policy_is_checked_with_the_request(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.invoke(["run", "--collisions", "apend"]) == 2
+    assert "did you mean 'append'" in capsys.readouterr().err
+    assert cli.invoke(["run", "--tokenizer", "none", "--recommender", "sasrec", "--collisions", "append"]) == 2
+    assert "add --tokenizer NAME" in capsys.readouterr().err
+    assert cli.invoke(["show", "collisions", "hash-slot"]) == 0
+    assert "buckets" in capsys.readouterr().out
 
 
 def test_lists_of_options() -> None:

@@ -154,7 +154,7 @@ def copied_tree(folder: Path) -> Path:
     """A second installation of this package, importable before the first one through ``PYTHONPATH``."""
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
     for room in ("benchmark", *(k.room for k in KINDS.values()), "leaderboards"):
-        shutil.copytree(ROOT / room, folder / "sidbench" / room, ignore=ignore)
+        shutil.copytree(ROOT / room, folder / "sidbench" / room, ignore=ignore, dirs_exist_ok=True)
     return folder
 
 

@@ -99,6 +99,18 @@ def test_item_id_baselines_need_no_tokenizer(home: Path, capsys: pytest.CaptureF
     assert with_sids.protocol_key == record.protocol_key
 
 
+def test_sids_are_measured_without_a_recommender(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, result = bench_json(capsys, "--tokenizer", "random,rqkmeans", "--recommender", "none")
+    assert code == 0
+    one, two = (RunRecord.model_validate(r) for r in result["records"])
+    assert one.tasks == two.tasks == () and one.sids is not None and one.sids.metrics["entropy"].value > 0
+    assert one.comparability_key == two.comparability_key  # equal features may stand in one table
+    other = bench_json(capsys, "--tokenizer", "random", "--recommender", "none", "features.text_dim=8")[1]["records"][0]
+    assert other["comparability_key"] != one.comparability_key
+    invoke(["leaderboard", "--dataset", "synthetic"])
+    assert "rqkmeans" in capsys.readouterr().out
+
+
 def test_a_broken_plugin_is_named_and_harms_no_other(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, result = bench_json(capsys, "--tokenizer", "rqkmeans,random", "tokenizer.codebook_size=5000")
     assert code == 1
@@ -112,6 +124,7 @@ def test_a_broken_plugin_is_named_and_harms_no_other(home: Path, capsys: pytest.
     (["--tokenizer", "rqkmeans", "tokenizer.codebok_size=4"], "codebook_size"),
     (["--tokenizer", "rqkmeans", "--budget", "quik"], "quick"),
     (["--tokenizer", "rqkmeans", "tokenizer.code_length=0"], "code_length"),
+    (["--tokenizer", "none", "--recommender", "none"], "neither tokenizer nor recommender"),
 ])
 def test_bad_usage_is_one_paragraph(home: Path, capsys: pytest.CaptureFixture[str], arguments: list[str],
                                     message: str) -> None:

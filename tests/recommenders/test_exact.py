@@ -127,3 +127,27 @@ def test_softmax_loss_stays_finite_and_keeps_its_gradient_at_extreme_logits():
     loss = softmax_loss(hidden, torch.tensor([[1.0], [-1.0]]), torch.tensor([1]))
     assert 80 < loss.item() < 90
     assert float(torch.autograd.grad(loss, hidden)[0]) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("cells", [7, 60, 1 << 21])
+def test_cosine_loss_and_gradients_equal_torch_for_unequal_positions(cells, monkeypatch):
+    monkeypatch.setattr(exact, "CELLS", cells)
+    layout = CodeLayout(np.array([6, 6, 4, 6, 5], np.int32), np.array([False, False, True, False, True]))
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(5, 11, 3, generator=generator, requires_grad=True)
+    table = F.normalize(torch.randn(int(layout.offsets[-1]), 3, generator=generator), dim=1).requires_grad_()
+    target = torch.stack([torch.randint(int(k), (11,), generator=generator) for k in layout.classes], dim=1)
+    units = F.normalize(queries, dim=-1) / 0.3
+    expected = torch.stack([F.cross_entropy(q @ part.T, t) for q, part, t in zip(
+        units, table.split(layout.classes.tolist()), target.unbind(1), strict=True)]).mean()
+    wanted = torch.autograd.grad(2 * expected, [queries, table])
+    loss = exact.cosine_softmax_loss(queries, table, target, layout.runs, 0.3)
+    got = torch.autograd.grad(2 * loss, [queries, table])
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_runs_join_neighbours_of_equal_size():
+    layout = CodeLayout(np.array([6, 6, 4, 5], np.int32), np.array([False, False, True, False]))
+    assert layout.runs == ((slice(0, 2), slice(0, 12), 6), (slice(2, 4), slice(12, 22), 5))

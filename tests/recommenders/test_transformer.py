@@ -3,13 +3,12 @@
 import pytest
 import torch
 
+from sidbench.recommenders.blocks.attention import rotary_angles, rotate
 from sidbench.recommenders.blocks.transformer import (
     Dropout,
     PreNormBlock,
     SasrecBlock,
     initialise,
-    rotary_angles,
-    rotate,
 )
 
 CPU = torch.device("cpu")

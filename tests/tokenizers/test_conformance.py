@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,29 +15,53 @@ from sidbench.benchmark.registry import installed
 from sidbench.benchmark.testing import CHECKS, ConformanceError, check_tokenizer, planted_features
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.seeds import Rng
+from sidbench.tokenizers.balanced_rqkmeans import BalancedRqKMeans
 from sidbench.tokenizers.base import SemanticIds
 from sidbench.tokenizers.blocks.runtime import Runtime
+from sidbench.tokenizers.hierarchical_kmeans import HierarchicalKMeans
 from sidbench.tokenizers.item_id import ItemId
+from sidbench.tokenizers.mbgen import Mbgen
 from sidbench.tokenizers.opq import Opq
 from sidbench.tokenizers.rqkmeans import RqKMeans
 from sidbench.tokenizers.rqvae import RqVae
+from sidbench.tokenizers.rvq import Rvq
 
 INFO = replace(Opq.info)
 SMALL: Mapping[str, Mapping[str, Any]] = {  # sizes only; every code path stays
+    "actionpiece": {"vocabulary_size": 224},
     "rqvae": {"hidden": (16,), "latent_dim": 8, "steps": 24},
+    "letter": {"hidden": (16,), "latent_dim": 8, "steps": 24},
+    "cost": {"hidden": (16,), "latent_dim": 8, "steps": 24},
+    "rqvae_pp": {"hidden": (16,), "latent_dim": 8, "steps": 24},
+    "mm_rqvae": {"hidden": (16,), "latent_dim": 8, "steps": 24},
     "adasid": {"width": 16, "hidden": 16, "steps": 24, "warm_steps": 8},
+    "das": {"hidden": (16,), "latent_dim": 8, "steps": 24, "tower_steps": 12, "batch_size": 64},
+    "mmq": {"width": 16, "steps": 24, "warm_steps": 8, "tuning_steps": 12, "tuning_users": 32, "tuning_width": 16},
+    "rqkmeans_plus": {"hidden": (16,), "steps": 24},
+    "mbgen": {"hidden": (16,), "latent_dim": 8, "steps": 24},
 }
 
 
+def imported_table(folder: Path) -> Mapping[str, Any]:
+    """Settings of `imported`: a file with codes of the planted items, more of them than most checks fit."""
+    path = folder / "planted.csv"
+    path.write_text("item,c0,c1\n" + "".join(f"item-{i},{i % 8},{i // 8 % 8}\n" for i in range(400)))
+    return {"path": str(path), "extra": "keep"}
+
+
 @pytest.mark.parametrize("name", [n for n, p in installed().plugins("tokenizer").items() if p.source == "sidbench"])
-def test_in_tree_tokenizer_conforms(name: str) -> None:
-    results = check_tokenizer(installed().load("tokenizer", name), SMALL.get(name))
+def test_in_tree_tokenizer_conforms(name: str, tmp_path: Path) -> None:
+    config = imported_table(tmp_path) if name == "imported" else SMALL.get(name)
+    results = check_tokenizer(installed().load("tokenizer", name), config)
     assert {r.name for r in results} == set(CHECKS)
     assert {r.status for r in results} <= {"passed", "skipped"}
 
 
 @pytest.mark.parametrize(("cls", "config"), [
-    (RqKMeans, {"balance": "balanced"}),
+    (BalancedRqKMeans, {"balance": "constrained"}),
+    (Rvq, {"optimiser": "adamw", "steps": 24}),
+    (HierarchicalKMeans, {"clustering": "balanced", "vocabulary": "conditional", "code_length": 3}),
+    (Mbgen, {"last": "hash", "expand_id2": True, **SMALL["mbgen"]}),
     (RqKMeans, {"inputs": "behaviour_tuned", "steps": 10, "width": 16, "batch_size": 64}),
     (RqVae, {"residual_mode": "ste", "distance": "cosine", "restart_dead_codes": True, **SMALL["rqvae"]}),
     (Opq, {"whiten": True, "init": "balanced"}),

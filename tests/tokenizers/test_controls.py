@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidbench.benchmark.registry import installed
 from sidbench.benchmark.runtime import local_runtime
 from sidbench.benchmark.testing import planted_features
 from sidbench.datasets.foundation.errors import InputError
@@ -68,7 +69,8 @@ def test_shuffled_keeps_the_table_and_moves_the_items() -> None:
 
 @pytest.mark.parametrize("base", sorted(BASES))
 def test_every_base_can_be_built(base: str) -> None:
-    config = ShuffledConfig(base=base, base_budget="smoke")
+    own = installed().load("tokenizer", base).config_class()  # some methods fix the length of their SIDs
+    config = ShuffledConfig(base=base, base_budget="smoke", code_length=own.code_length, codebook_size=own.codebook_size)
     made = Shuffled(config).base_
     assert type(made).__name__ == BASES[base]
     assert made.config.codebook_size == config.codebook_size

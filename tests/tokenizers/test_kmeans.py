@@ -96,7 +96,7 @@ def test_empty_cluster_moves_to_the_worst_row() -> None:
     centres = torch.tensor([[0.5], [100.0]])
     codes, error = assign(x, centres)
     assert codes.tolist() == [0, 0, 0]
-    moved = update_centres(x, codes, error, centres)
+    moved = update_centres(x, codes, centres, error)
     assert moved[:, 0].tolist() == [0.5, 9.0]
 
 

@@ -1,8 +1,7 @@
-"""Residual k-means: planted hierarchy, balance, behaviour tuning."""
+"""Residual k-means: planted hierarchy, costs, behaviour tuning."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -65,22 +64,14 @@ def test_reconstruction_is_the_sum_of_the_chosen_centres() -> None:
     np.testing.assert_allclose(decoded, total, atol=1e-5)
 
 
-def test_balanced_levels_have_the_entropy_of_equal_sizes() -> None:
-    features = replace(planted_features(960, modalities=("text",)), train_counts=np.ones(960, np.int64))
-    tokenizer, sids = fit(features, balance="balanced", iterations=20)
-    plain = fit(features)[1]
-    for level in range(3):
-        share = np.bincount(sids.codes[:, level], minlength=16) / 960
-        assert -(share * np.log(share)).sum() >= math.log(16) - 1e-3
-    share = np.bincount(plain.codes[:, 0], minlength=16) / 960
-    assert -(share * np.log(share)).sum() < math.log(16) - 1e-3  # so balance is not free
-
-
-def test_balanced_codes_of_an_item_do_not_depend_on_the_others() -> None:
-    features = planted_features(400)
-    tokenizer, sids = fit(features, balance="balanced", iterations=5)
-    rows = np.array([7, 300, 11])
-    np.testing.assert_array_equal(tokenizer.encode(features.take(rows), RUNTIME).codes, sids.codes[rows])
+def test_code_costs_are_the_distances_to_the_last_codebook() -> None:
+    features = planted_features(200)
+    tokenizer, sids = fit(features)
+    costs = tokenizer.code_costs(features, RUNTIME)
+    np.testing.assert_array_equal(costs.argmin(1), sids.codes[:, -1])
+    left = features.concatenated() - sum(tokenizer.centres_[p][sids.codes[:, p]] for p in range(2))
+    brute = ((left[:, None] - tokenizer.centres_[2][None]) ** 2).sum(-1)
+    np.testing.assert_allclose(costs, brute, atol=1e-4)
 
 
 def test_behaviour_tuning_groups_items_that_occur_together() -> None:

@@ -9,17 +9,21 @@ what the cheapest row of ``j`` pays for going to ``l``. Paths preserve optimalit
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.tokenizers.blocks.kmeans import KMeansResult, assign, kmeans
+from sidbench.tokenizers.blocks.kmeans import KMeansResult, assign, kmeans, row_argmin
 from sidbench.tokenizers.blocks.runtime import Runtime, to_numpy
 
 SMALL_ROWS = 2000  # up to here shortest paths alone are faster than price steps
-PRICE_STEPS = 80
+PRICE_STEPS, WARM_STEPS = 80, 30
+CLOSE_SHARE = 0.002  # rows that may be left to the shortest paths
+MOST_ELEMENTS = 1 << 25  # distances kept between steps; of larger problems they are computed anew
 BLOCK_ELEMENTS = 1 << 22
 
 
@@ -27,30 +31,44 @@ def bounded_kmeans(x: Tensor, k: int, low: int, high: int, rng: Rng, runtime: Ru
                    iterations: int = 10, tolerance: float = 1e-4) -> KMeansResult:
     """Lloyd's algorithm on rows float32 ``[N, D]`` with every cluster size in ``[low, high]``.
 
-    Starts from plain k-means of as many iterations; each assignment is the cheapest that keeps the bounds. Stops after
-    ``iterations``, when no row moves, or when the inertia falls by less than ``tolerance`` of its value. The centres
-    are the means of the returned clusters.
+    Starts from plain k-means of as many iterations. Up to 2,000 rows every assignment is the cheapest that keeps the
+    bounds; above, those before the last keep them up to a few rows. Stops after ``iterations`` or when the inertia
+    changes by less than ``tolerance`` of its value. The centres are the means of the returned clusters.
 
-    Raises ``InputError`` when the bounds cannot hold, there are fewer rows than clusters, or values are not finite.
+    Raises ``InputError`` when the bounds cannot hold, there are fewer rows than clusters, ``iterations`` is below 1, or
+    values are not finite.
     """
     check_bounds(len(x), k, low, high)
+    if iterations < 1:
+        raise InputError("bounded k-means: iterations", got=iterations, wanted="1 or more", do="set at least 1")
     centres = kmeans(x, k, rng, runtime, iterations=iterations).centres
-    prices: Tensor | None = None
-    best: KMeansResult | None = None
-    for done in range(1, iterations + 1):
-        codes, prices = bounded_assignment(x, centres, low, high, prices=prices)
-        counts = torch.bincount(codes, minlength=k)
-        means = torch.zeros_like(centres).index_add_(0, codes, x) / counts.clamp(min=1)[:, None]
-        centres = torch.where((counts > 0)[:, None], means, centres)
-        inertia = float((x - centres[codes]).square().sum(dtype=torch.float64))
-        settled = best is not None and best.inertia - inertia <= tolerance * best.inertia
-        if best is None or inertia < best.inertia:
-            best = KMeansResult(centres, codes, inertia, done)
-        if settled:
+    small = len(x) <= SMALL_ROWS
+    codes, prices, before, done = x.new_zeros(0), None, math.inf, 0
+    while done < iterations:
+        done += 1
+        if small:
+            codes, prices = bounded_assignment(x, centres, low, high, prices=prices)
+        else:
+            prices = _price_steps(x, centres, low, high, prices)
+            codes = assign(x, centres, prices=prices)[0]
+        centres = _means(x, codes, centres)
+        inertia = _inertia(x, codes, centres)
+        if abs(before - inertia) <= tolerance * before < math.inf:  # sizes that vary a little may raise it
             break
-    if best is None:
-        raise InputError("bounded k-means: iterations", got=iterations, wanted="1 or more")
-    return best
+        before = inertia
+    if not small:
+        codes = bounded_assignment(x, centres, low, high, prices=prices)[0]
+        centres = _means(x, codes, centres)
+    return KMeansResult(centres, codes, _inertia(x, codes, centres), done)
+
+
+def _means(x: Tensor, codes: Tensor, centres: Tensor) -> Tensor:
+    counts = torch.bincount(codes, minlength=len(centres))[:, None]
+    return torch.where(counts > 0, torch.zeros_like(centres).index_add_(0, codes, x) / counts.clamp(min=1), centres)
+
+
+def _inertia(x: Tensor, codes: Tensor, centres: Tensor) -> float:
+    return float((x - centres[codes]).square().sum(dtype=torch.float64))
 
 
 def bounded_assignment(x: Tensor, centres: Tensor, low: int, high: int, *,
@@ -87,17 +105,21 @@ def _price_steps(x: Tensor, centres: Tensor, low: int, high: int, prices: Tensor
     A price is positive only where a cluster is full and negative only where it is at its least; elsewhere it goes back
     towards 0. Those that violate the bounds by the fewest rows are returned.
     """
-    k = len(centres)
+    k, warm = len(centres), prices is not None
+    distances = None
+    if len(x) * k <= MOST_ELEMENTS:
+        distances = torch.addmm((centres * centres).sum(1), x, centres.t(), alpha=-2)
     prices = torch.zeros(k, dtype=x.dtype, device=x.device) if prices is None else prices
-    best, least = prices, float("inf")
+    best, least = prices, math.inf
     last = torch.zeros_like(prices)
-    length = torch.full_like(prices, 0.03 * float(assign(x, centres)[1].mean()))
-    for _ in range(PRICE_STEPS):
-        counts = torch.bincount(assign(x, centres, prices=prices)[0], minlength=k)
+    length = torch.full_like(prices, (0.003 if warm else 0.03) * float(assign(x, centres)[1].mean()))
+    for _ in range(WARM_STEPS if warm else PRICE_STEPS):
+        codes = assign(x, centres, prices=prices)[0] if distances is None else row_argmin(distances + prices)
+        counts = torch.bincount(codes, minlength=k)
         violation = float((counts - high).clamp(min=0).sum() + (low - counts).clamp(min=0).sum())
         if violation < least:
             best, least = prices, violation
-        if not violation:
+        if violation <= CLOSE_SHARE * len(x):
             break
         crowded = (counts > high) | ((counts > low) & (prices < 0))
         empty = (counts < low) | ((counts < high) & (prices > 0))
@@ -120,6 +142,7 @@ class _Flow:
         self.rows, self.centres, self.codes = rows, centres, codes.copy()
         self.k = len(centres)
         self.offset = (centres * centres).sum(1)
+        self.distances = self._distances(slice(None)) if len(rows) * self.k <= MOST_ELEMENTS else None
         self.tiny = 1e-12 * max(1.0, float(self.offset.max(initial=0)), float((rows * rows).sum(1).max(initial=0)))
         order = np.argsort(codes, kind="stable")
         self.members = np.split(order, np.cumsum(np.bincount(codes, minlength=self.k))[:-1])
@@ -129,6 +152,11 @@ class _Flow:
         for cluster in range(self.k):
             self._look(cluster)
 
+    def _distances(self, part: slice | np.ndarray) -> np.ndarray:
+        """Squared distances ``[n, K]`` less ``||x||^2``, which cancels."""
+        found: np.ndarray = self.offset - 2 * self.rows[part] @ self.centres.T
+        return found
+
     def _look(self, cluster: int) -> None:
         """Find the cheapest moves out of one cluster."""
         members = self.members[cluster]
@@ -136,8 +164,8 @@ class _Flow:
         step = max(1, BLOCK_ELEMENTS // self.k)
         for start in range(0, len(members), step):
             part = members[start:start + step]
-            distances = self.offset - 2 * self.rows[part] @ self.centres.T  # less ||x||^2, which cancels
-            distances -= distances[:, cluster][:, None]
+            distances = self._distances(part) if self.distances is None else self.distances[part]
+            distances = distances - distances[:, cluster][:, None]
             best = distances.argmin(0)
             least = distances[best, np.arange(self.k)]
             better = least < self.cost[cluster]
@@ -202,10 +230,16 @@ class _Flow:
         Any shortest distances to, or negative ones from, one cluster are such prices; their mean over all clusters lies
         inside the set of solutions, so that rounding to float32 moves no row.
         """
-        between = self.cost.copy()
+        used = np.flatnonzero(self.sizes)
+        between = self.cost[np.ix_(used, used)]
         np.fill_diagonal(between, 0.0)
-        for middle in range(self.k):  # Floyd and Warshall
+        for middle in range(len(used)):  # Floyd and Warshall
             np.minimum(between, between[:, middle, None] + between[None, middle], out=between)
-        between = np.where(np.isfinite(between), between, 0.0)  # from a cluster without rows nothing can move
-        found: np.ndarray = (between.mean(1) - between.mean(0)) / 2
-        return found - found.mean()
+        found = np.zeros(self.k)
+        found[used] = (between.mean(1) - between.mean(0)) / 2
+        empty = np.flatnonzero(self.sizes == 0)
+        if len(empty):  # no row may prefer them: a little more than the least price that keeps all away
+            least = (found[used, None] - self.cost[np.ix_(used, empty)]).max(0)
+            found[empty] = np.maximum(least + 1e-4 * (np.abs(least) + self.tiny * 1e12), 0.0)
+        middle_price: np.ndarray = found - found.mean()
+        return middle_price

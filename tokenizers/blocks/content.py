@@ -32,6 +32,22 @@ def content_like(features: ItemFeatures, widths: Mapping[str, int], who: str) ->
     return usable_content(features, who)
 
 
+def usable_modality(features: ItemFeatures, name: str, who: str) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings float32 ``[N, D_m]`` of one modality and the items that have it, bool ``[N]``.
+
+    Raises ``InputError`` when the modality is absent, no item has it, or values are not finite.
+    """
+    if name not in features.modalities or not features.available[name].any():
+        raise InputError(f"{who}: {name} embeddings", got=features.absent.get(name, "none"),
+                         wanted="embeddings of at least one item", do=f"choose an encoder with features.{name}=…")
+    rows = features.modalities[name]
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise InputError(f"{who}: {name} embeddings", got=f"NaN or infinite values in {len(bad)} rows "
+                         f"(first: item {bad[0]})", wanted="finite numbers", do=f"check the {name} encoder")
+    return rows, features.available[name]
+
+
 def split_content(content: np.ndarray, widths: Mapping[str, int]) -> dict[str, np.ndarray]:
     """The parts float32 ``[N, D_m]`` of content vectors ``[N, D_c]`` by modality."""
     parts = np.split(content.astype(np.float32, copy=False), np.cumsum(list(widths.values()))[:-1], axis=1)

@@ -19,8 +19,10 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.blocks.runtime import Runtime
 
-BLOCK_ELEMENTS = 1 << 21  # a distance block of 8 MB: stays in cache, so that it is not written out before the minimum
+BLOCK_ELEMENTS = 1 << 20  # a distance block of 4 MB: stays in cache, so that it is not written out before the minimum
 GRAM_ROWS = 4096
+COARSE_WIDTH = 64  # wide rows are seeded, and clustered for the start, in this many leading directions
+COARSE_ITERATIONS = 8
 SEEDING_ROWS_PER_CENTRE = 12  # k-means++ looks at this many rows per centre (3,072 for K = 256)
 
 
@@ -48,10 +50,12 @@ def row_argmin(scores: Tensor) -> Tensor:
     return scores.argmin(1)
 
 
-def assign(x: Tensor, centres: Tensor, chunk: int | None = None, prices: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def assign(x: Tensor, centres: Tensor, chunk: int | None = None, prices: Tensor | None = None,
+           squares: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Nearest centre of each row in squared L2, plus ``prices[k]`` for entering cluster ``k`` if given.
 
-    x ``[N, D]``, centres ``[K, D]``, prices ``[K]``; ``chunk`` rows are treated at once (default: 8 MB of distances).
+    x ``[N, D]``, centres ``[K, D]``, prices ``[K]``; ``chunk`` rows are treated at once (default: 4 MB of distances);
+    ``squares`` ``[N]`` are the squared lengths of the rows where they are known.
     Returns (codes int64 ``[N]``, squared distance + price float32 ``[N]``). Ties go to one code, always the same.
     """
     offset = (centres * centres).sum(1)
@@ -64,10 +68,9 @@ def assign(x: Tensor, centres: Tensor, chunk: int | None = None, prices: Tensor 
     for start in range(0, len(x), rows):
         part = x[start:start + rows]
         scores = torch.addmm(offset, part, centres.t(), alpha=-2, out=block[:len(part)])
-        nearest = row_argmin(scores)
-        codes[start:start + rows] = nearest
-        cost[start:start + rows] = scores.gather(1, nearest[:, None])[:, 0]
-    cost += (x * x).sum(1)
+        codes[start:start + rows] = row_argmin(scores)
+        torch.amin(scores, 1, out=cost[start:start + rows])
+    cost += _squares(x) if squares is None else squares
     return codes, cost.clamp_(min=0) if prices is None else cost
 
 
@@ -79,36 +82,45 @@ def kmeans(
 
     Stops after ``iterations`` or when an iteration lowers the inertia by less than ``tolerance`` of its value. Clusters
     that lose all rows restart at the rows of largest error. ``init``: "kmeans++" (greedy, on at most
-    max(3072, 12 K) random rows), "random" (distinct rows) or the starting centres ``[K, D]``. ``spherical``: rows and
-    centres are normalised to length 1 (rows of zeros stay), so that squared L2 orders as cosine does.
+    max(3072, 12 K) random rows), "random" (distinct rows) or the starting centres ``[K, D]``. Rows of at least 128
+    dimensions are seeded by "kmeans++" in their 64 leading directions and start from the means of a clustering there:
+    such iterations cost a fraction and leave few to be done on whole rows. ``spherical``: rows and centres are
+    normalised to length 1 (rows of zeros stay), so that squared L2 orders as cosine does.
 
     Raises ``InputError`` when there are fewer rows than clusters, or values that are not finite.
     """
     _check(x, k)
     x = torch.nn.functional.normalize(x, dim=1) if spherical else x
     centres = _start(x, k, rng, runtime, init)
+    return _lloyd(x, centres, iterations, tolerance, spherical)
+
+
+def _lloyd(x: Tensor, centres: Tensor, iterations: int, tolerance: float, spherical: bool = False) -> KMeansResult:
+    squares = _squares(x)
     if spherical:
         centres = torch.nn.functional.normalize(centres, dim=1)
-    codes, error = assign(x, centres)
+    codes, error = assign(x, centres, squares=squares)
     inertia, done = float(error.sum(dtype=torch.float64)), 0
     while done < iterations:
         done += 1
         before = inertia
-        centres = update_centres(x, codes, error, centres)
+        centres = update_centres(x, codes, centres, error)
         if spherical:
             centres = torch.nn.functional.normalize(centres, dim=1)
-        codes, error = assign(x, centres)
+        codes, error = assign(x, centres, squares=squares)
         inertia = float(error.sum(dtype=torch.float64))
         if before - inertia <= tolerance * before:
             break
     return KMeansResult(centres, codes, inertia, done)
 
 
-def update_centres(x: Tensor, codes: Tensor, error: Tensor, centres: Tensor) -> Tensor:
-    """Means of the clusters ``[K, D]``; clusters without rows move to the rows of largest ``error`` ``[N]``."""
+def update_centres(x: Tensor, codes: Tensor, centres: Tensor, error: Tensor | None = None) -> Tensor:
+    """Means of the clusters ``[K, D]``; clusters without rows move to the rows of largest ``error`` ``[N]``, the
+    squared distance to their centre (found here when not given)."""
     counts = torch.bincount(codes, minlength=len(centres))
     empty = (counts == 0).nonzero()[:, 0]
     if len(empty):
+        error = _squares(x - centres[codes]) if error is None else error
         worst = error.topk(min(len(empty), len(x))).indices
         worst = worst[error[worst] > 0]
         empty = empty[:len(worst)]
@@ -193,7 +205,7 @@ def _check(x: Tensor, k: int) -> None:
     if k < 1 or k > len(x):
         raise InputError("k-means: number of clusters", got=k, wanted=f"1 to the {len(x)} rows given",
                          do="set a smaller tokenizer.codebook_size")
-    if not bool(torch.isfinite(x).all()):
+    if not math.isfinite(float(x.sum(dtype=torch.float64))):  # a sum is several times cheaper than a test of each value
         raise InputError("k-means: input rows", got="NaN or infinite values", wanted="finite numbers",
                          do="check the features or the training that made them")
 
@@ -205,29 +217,53 @@ def _start(x: Tensor, k: int, rng: Rng, runtime: Runtime, init: str | Tensor) ->
         raise InputError("k-means: init", got=repr(init), wanted="kmeans++, random or a tensor of centres")
     limit = k if init == "random" else max(3072, SEEDING_ROWS_PER_CENTRE * k)
     rows = rng.child("rows").numpy().choice(len(x), size=min(limit, len(x)), replace=False)
-    sample = x[torch.as_tensor(rows, device=x.device)]
-    return sample.clone() if init == "random" else _greedy_seeding(sample, k, runtime.generator(rng.child("seeding")))
+    chosen = torch.as_tensor(rows, device=x.device)
+    if init == "random":
+        return x[chosen]
+    generator = runtime.generator(rng.child("seeding"))
+    if x.shape[1] < 2 * COARSE_WIDTH or len(x) < 2 * k:
+        return _greedy_seeding(x[chosen], k, generator)
+    reduced = x @ _leading_directions(x[chosen], COARSE_WIDTH, generator)
+    seeds = _greedy_seeding(reduced[chosen], k, generator)
+    coarse = _lloyd(reduced, seeds, COARSE_ITERATIONS, 1e-3)
+    return update_centres(x, coarse.codes, x[chosen[:k]])
+
+
+def _leading_directions(x: Tensor, width: int, generator: torch.Generator) -> Tensor:
+    """Orthonormal ``[D, width]`` that (almost) spans the leading right singular vectors of ``x`` (Halko et al. 2011)."""
+    basis = torch.randn(x.shape[1], width, generator=generator, device=x.device)
+    for _ in range(2):
+        basis = torch.linalg.qr(x.t() @ (x @ basis))[0]
+    return basis
+
+
+def _squares(x: Tensor) -> Tensor:
+    """Squared length of each row, ``[N]``."""
+    return torch.linalg.vector_norm(x, dim=1).square_()
 
 
 def _greedy_seeding(x: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """k-means++ that draws 2 + ln K candidates per centre and keeps the one that lowers the inertia most."""
     trials = 2 + int(math.log(k))
     norms = (x * x).sum(1)
-    products = x @ x.t() if len(x) <= GRAM_ROWS else None  # reading rows of it is cheaper than K thin products
+    table = _distances(x, norms, x, norms) if len(x) <= GRAM_ROWS else None  # its rows are cheaper than thin products
     draws = torch.rand(k, trials, generator=generator, device=x.device, dtype=torch.float64)
     chosen = torch.empty(k, dtype=torch.int64, device=x.device)
     chosen[0] = (draws[0, 0] * len(x)).long()
-    first = x[chosen[0]]
-    nearest = (norms - 2 * (x @ first) + first @ first).clamp_(min=0)
+    nearest = _distances(x[chosen[:1]], norms[chosen[:1]], x, norms)[0]
     for step in range(1, k):
         cumulative = nearest.cumsum(0, dtype=torch.float64)
         candidates = torch.searchsorted(cumulative, draws[step] * cumulative[-1], right=True).clamp_(max=len(x) - 1)
-        inner = x[candidates] @ x.t() if products is None else products[candidates]
-        distances = norms - 2 * inner + norms[candidates][:, None]
-        distances = torch.minimum(distances.clamp_(min=0), nearest)
+        distances = _distances(x[candidates], norms[candidates], x, norms) if table is None else table[candidates]
+        distances = torch.minimum(distances, nearest)
         winner = distances.sum(1).argmin()
         nearest, chosen[step] = distances[winner], candidates[winner]
     return x[chosen]
+
+
+def _distances(a: Tensor, a_squares: Tensor, b: Tensor, b_squares: Tensor) -> Tensor:
+    """Squared distances ``[A, B]``."""
+    return torch.addmm(b_squares, a, b.t(), alpha=-2).add_(a_squares[:, None]).clamp_(min=0)
 
 
 def _means(x: Tensor, codes: Tensor, k: int) -> Tensor:

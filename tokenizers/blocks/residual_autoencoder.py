@@ -7,7 +7,7 @@ the items beside their content by ``ResidualAutoencoder.side_information``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -109,6 +109,7 @@ class Objective:
 
     def __init__(self, net: AutoencoderNet, data: FitData, rng: Rng, config: Any) -> None:
         self.net, self.data, self.config, self.rng, self.quantised = net, data, config, rng, False
+        self.model: nn.Module = net  # what training moves and a checkpoint holds; a method may add modules of its own
         self.content, self.validation = data.content, data.validation
         self.inputs = data.content * net.scale
         self.restart = DeadCodeRestart(net.quantiser.codebooks, rng.child("restart"), last_step=int(0.9 * config.steps))
@@ -174,9 +175,12 @@ class Objective:
                 self.average.place((before != self.net.quantiser.codebooks.data).any(2))
 
     def validate(self) -> float:
-        """Negative mean squared error of the held-out items' reconstruction from codes."""
-        codes = self.net.quantiser.encode(self.net.latents(self.validation))
-        return -float(F.mse_loss(self.net.reconstruct(codes), self.validation))
+        """Negative ``reconstruction`` of the held-out items from their codes, in batches as in training."""
+        total = 0.0
+        for part in self.validation.split(self.config.batch_size):
+            decoded = self.net.decoder(self.net.quantiser.decode(self.net.quantiser.encode(self.net.latents(part))))
+            total += float(self.reconstruction(decoded, part * self.net.scale)) * len(part)
+        return -total / len(self.validation)
 
     def monitor(self) -> dict[str, Any]:
         """Utilisation and collision rate of a fixed sample of the fitted items."""
@@ -193,6 +197,38 @@ class Objective:
         self.restart.load_state(state)
         if self.average is not None:
             self.average.load_state(state)
+
+
+def train_in_two_phases(who: str, net: nn.Module, objective: Objective, config: AutoencoderConfig,
+                        start: Callable[[], None], rng: Rng, runtime: Runtime) -> dict[str, float]:
+    """Train without quantisation, place the codebooks (``start``), train with it; returns figures for the record."""
+    figures: dict[str, float] = {}
+    autoencoder_steps = min(config.autoencoder_steps, config.steps // 4)
+    if autoencoder_steps:
+        log = runtime.train(_training_plan(f"{who}.warm", autoencoder_steps, net, objective, config, rng, runtime))
+        figures["loss_unquantised"] = log.parts["loss"]
+    start()
+    objective.quantised = True
+    log = runtime.train(_training_plan(who, config.steps, net, objective, config, rng, runtime))
+    return {**figures, **objective.fitted_loss(), "examples_per_second": log.examples_per_second,
+            "best_epoch": float(log.best_epoch)}
+
+
+def _training_plan(name: str, steps: int, net: nn.Module, objective: Objective, config: AutoencoderConfig, rng: Rng,
+                   runtime: Runtime) -> TrainingPlan:
+    """At least ``steps`` steps of ``net`` on ``objective``; the best state on held-out items is kept once it quantises."""
+    c = config
+    batches = ShuffledBatches(len(objective.content), c.batch_size, rng.child("batches", name), runtime)
+    epochs = batches.epochs(steps)
+    choose = objective.quantised and len(objective.validation) > 0
+    return TrainingPlan(
+        name=name, model=net, steps_per_epoch=batches.steps_per_epoch, epochs=epochs, batch=batches,
+        loss=objective.loss, rng=rng.child("noise", name),
+        learning_rate=c.learning_rate, weight_decay=c.weight_decay,
+        warmup_steps=min(c.warmup_steps, steps // 4), schedule="cosine" if objective.quantised else "constant",
+        validate=objective.validate if choose else None, validate_every=max(1, epochs // VALIDATIONS),
+        after_step=objective.after_step, monitor=objective.monitor if objective.quantised else None,
+        extra_state=objective.state, load_extra_state=objective.load_state)
 
 
 class ResidualAutoencoder(Tokenizer):
@@ -220,6 +256,10 @@ class ResidualAutoencoder(Tokenizer):
         """name -> array ``[N, ...]`` with one row per catalogue item that the loss reads beside the content."""
         return {}
 
+    def objective(self, data: FitData, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Objective:
+        """The loss of this fit; for methods whose loss reads more than rows of items."""
+        return self.objective_class(self.net_, data, rng, self.config)
+
     def start(self, objective: Objective, rng: Rng, runtime: Runtime) -> None:
         """Place the codebooks before quantisation begins."""
         latents = self.net_.latents(objective.content)
@@ -240,35 +280,15 @@ class ResidualAutoencoder(Tokenizer):
                        runtime.tensor(content[order[:held_out]]),
                        {name: runtime.tensor(array[order[held_out:]]) for name, array in side.items()}, features.n_items)
         self.net_.scale.fill_(1 / max(float(data.content.square().mean().sqrt()), 1e-12))
-        objective = self.objective_class(self.net_, data, rng, c)
-        autoencoder_steps = min(c.autoencoder_steps, c.steps // 4)
-        if autoencoder_steps:
-            log = runtime.train(self._plan(f"{self.who}.warm", autoencoder_steps, objective, rng, runtime))
-            self._diagnostics["loss_unquantised"] = log.parts["loss"]
-        self.start(objective, rng, runtime)
-        objective.quantised = True
-        log = runtime.train(self._plan(self.who, c.steps, objective, rng, runtime))
+        objective = self.objective(data, features, rng, runtime)
+        figures = train_in_two_phases(
+            self.who, objective.model, objective, c, lambda: self.start(objective, rng, runtime), rng, runtime)
         codes = self.net_.quantiser.encode(self.net_.latents(data.content))
         self._diagnostics |= {
-            **objective.fitted_loss(), "examples_per_second": log.examples_per_second,
-            "restarted_codes": float(objective.restart.restarted),
-            "utilisation_fit": utilisation(codes, c.codebook_size), "best_epoch": float(log.best_epoch),
+            **figures, "restarted_codes": float(objective.restart.restarted),
+            "utilisation_fit": utilisation(codes, c.codebook_size),
         }
         return self
-
-    def _plan(self, name: str, steps: int, objective: Objective, rng: Rng, runtime: Runtime) -> TrainingPlan:
-        c = self.config
-        batches = ShuffledBatches(len(objective.content), c.batch_size, rng.child("batches", name), runtime)
-        epochs = batches.epochs(steps)
-        choose = objective.quantised and len(objective.validation) > 0
-        return TrainingPlan(
-            name=name, model=self.net_, steps_per_epoch=batches.steps_per_epoch, epochs=epochs, batch=batches,
-            loss=objective.loss, rng=rng.child("noise", name),
-            learning_rate=c.learning_rate, weight_decay=c.weight_decay,
-            warmup_steps=min(c.warmup_steps, steps // 4), schedule="cosine" if objective.quantised else "constant",
-            validate=objective.validate if choose else None, validate_every=max(1, epochs // VALIDATIONS),
-            after_step=objective.after_step, monitor=objective.monitor if objective.quantised else None,
-            extra_state=objective.state, load_extra_state=objective.load_state)
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
         c = self.config

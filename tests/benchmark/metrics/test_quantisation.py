@@ -10,6 +10,7 @@ import pytest
 
 from sidbench.benchmark.metrics.descriptions import describe
 from sidbench.benchmark.metrics.quantisation import quantisation_metrics
+from sidbench.benchmark.testing import planted_features
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
@@ -20,7 +21,9 @@ N = 60
 ALWAYS = {
     "entropy", "entropy_min", "entropy_pad", "entropy_traffic", "perplexity_share", "joint_entropy", "utilisation",
     "collision_rate", "items_in_collision", "max_group", "expected_group", "expected_group_traffic", "frac_unique",
-    "probe_text", "probe_behaviour", "seed_like",
+    "probe_text", "probe_behaviour", "seed_like", "knn_overlap_text", "knn_overlap_text_rare", "knn_overlap_behaviour",
+    "knn_overlap_behaviour_rare", "entropy_head", "entropy_tail", "utilisation_head", "utilisation_tail",
+    "items_in_collision_head", "items_in_collision_tail",
 }
 
 
@@ -63,7 +66,8 @@ def test_unordered_sids_have_no_prefix_measures() -> None:
 
 def test_no_training_interaction_leaves_traffic_numbers_out() -> None:
     metrics, _ = quantisation_metrics(table(), features(train=False), Rng(0))
-    assert set(metrics) == (ALWAYS | {"hourglass"}) - {"entropy_traffic", "expected_group_traffic"}
+    stratified = {name for name in ALWAYS if name.endswith(("_head", "_tail"))}  # all items are cold: one stratum
+    assert set(metrics) == (ALWAYS | {"hourglass"}) - {"entropy_traffic", "expected_group_traffic"} - stratified
 
 
 def test_reconstruction_is_judged_on_available_items_only() -> None:
@@ -82,6 +86,39 @@ def test_reconstruction_is_judged_on_available_items_only() -> None:
 def test_same_seed_same_numbers() -> None:
     first, second = (quantisation_metrics(table(), features(), Rng(3)) for _ in range(2))
     assert first == second
+
+
+def test_planted_truth_and_strata_stand_on_the_record() -> None:
+    planted = planted_features(seed=3)
+    assert planted.categories is not None
+    names = sorted(set(planted.categories))
+    tops = sorted({path[0] for path in names})
+    codes = np.array([[tops.index(path[0]), names.index(path)] for path in planted.categories], np.int32)
+    sids = SemanticIds(codes, codes.max(axis=0) + 1, True)
+    metrics, vectors = quantisation_metrics(sids, planted, Rng(0))
+    assert metrics["cat_ami"].value == metrics["cat_nmi"].value == metrics["cat_ami_rare"].value == pytest.approx(1)
+    assert vectors["cat_nmi_by_position"][0] < 0.9 < vectors["cat_nmi_by_position"][1]
+    assert metrics["cooc_lift"].value > 3.5  # sequences stay within one of four tops
+    shuffled = SemanticIds(codes[np.random.default_rng(0).permutation(len(codes))], sids.sizes, True)
+    by_chance, _ = quantisation_metrics(shuffled, planted, Rng(0))
+    assert metrics["knn_overlap_text"].value > 4 * by_chance["knn_overlap_text"].value
+    assert metrics["knn_overlap_behaviour"].n == 216  # cold items have no behaviour
+    rare = planted.train_counts <= 5
+    assert metrics["knn_overlap_text_rare"].n == metrics["cat_ami_rare"].n == rare.sum()
+    assert metrics["entropy_head"].n == 60
+    assert all(describe(name) for name in metrics)
+
+
+def test_sids_with_pad_show_their_activity() -> None:
+    codes = np.random.default_rng(1).integers(0, 5, (N, 3)).astype(np.int32)
+    codes[:, 2] = -1
+    codes[features().train_counts < 3, 1] = -1
+    weights = np.where(codes >= 0, 0.5, 0).astype(np.float32)
+    metrics, vectors = quantisation_metrics(SemanticIds(codes, np.full(3, 5, np.int32), False, weights), features(), Rng(0))
+    assert metrics["dead_positions"].value == pytest.approx(1 / 3)
+    assert metrics["active_count_spearman"].value > 0.8
+    assert len(vectors["active_codes_by_quartile"]) == 4
+    assert vectors["weight_by_quartile"] == (0.5,) * 4
 
 
 def test_mismatches_are_named() -> None:

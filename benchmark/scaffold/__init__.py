@@ -1,0 +1,1 @@
+"""The package that ``bench plugin new`` writes: its templates, and the code that fills them in."""

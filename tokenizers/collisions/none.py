@@ -1,0 +1,18 @@
+"""No policy: items may share a SID, and metrics score all items of a SID alike."""
+
+from __future__ import annotations
+
+from sidbench.datasets.foundation.seeds import Rng
+from sidbench.tokenizers.base import SemanticIds
+from sidbench.tokenizers.collisions.base import CollisionInfo, CollisionPolicy, Costs, Resolved, unchanged
+
+INFO = CollisionInfo(title="None: items may share a SID", source="RPG, arXiv 2506.05781")
+
+
+class NoPolicy(CollisionPolicy):
+    """Leaves the SIDs as they are; the pipeline then has no collision stage at all."""
+
+    info = INFO
+
+    def resolve(self, sids: SemanticIds, costs: Costs, rng: Rng) -> Resolved:
+        return unchanged(sids)
