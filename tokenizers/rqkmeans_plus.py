@@ -99,7 +99,7 @@ class RqKMeansPlus(ResidualAutoencoder):
     who = "rqkmeans_plus"
     budgets = {
         "smoke": {**NEURAL_BUDGETS["smoke"], "iterations": 10},
-        "quick": {**NEURAL_BUDGETS["quick"], "iterations": 50},
+        "quick": {**NEURAL_BUDGETS["quick"], "steps": 1000, "iterations": 50},
         "standard": NEURAL_BUDGETS["standard"],
         "paper": NEURAL_BUDGETS["paper"],
     }

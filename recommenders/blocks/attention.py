@@ -79,7 +79,7 @@ class _SpanAttention(torch.autograd.Function):
         return _join(mixed, spans, heads).reshape(batch, length, -1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         parts, weights, mixed = ctx.saved_tensors
         q, k, v = parts
         span, width, heads = parts.shape[2], parts.shape[3], ctx.heads

@@ -217,7 +217,7 @@ class _CosineLoss(torch.autograd.Function):
                     loss -= prob.gather(2, pick).clamp_min(torch.finfo(prob.dtype).tiny).log().sum()
                     prob.scatter_add_(2, pick, torch.full_like(pick, -1.0, dtype=prob.dtype))
                     prob.mul_(factor * (1 / (n_rows * length)))
-                    query_grad[at, rows] = torch.bmm(prob, vectors)
+                    torch.bmm(prob, vectors, out=query_grad[at, rows])
                     table_grad[of].view_as(vectors).baddbmm_(prob.transpose(1, 2), q)
             # Cosine: the part of the gradient along a query would change its length only.
             along = (query_grad * queries).sum(2, keepdim=True).div_(norm.square_())

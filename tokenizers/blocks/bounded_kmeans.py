@@ -208,20 +208,26 @@ class _Flow:
         return length, before
 
     def _move(self, end: int, before: np.ndarray) -> None:
-        touched = [end]
-        moves = []
-        while before[end] >= 0:
-            start = int(before[end])
-            moves.append((self.row[start, end], start, end))
-            touched.append(start)
-            end = start
+        """Move one row along each step of the path to ``end``, or round the first cycle on it.
+
+        A cycle lowers the cost at equal sizes. There is none in an optimal partition, but one found with float32 prices
+        is optimal up to rounding only.
+        """
+        path = [end]
+        while before[path[-1]] >= 0:
+            start = int(before[path[-1]])
+            if start in path:
+                path = [*path[path.index(start):], start]
+                break
+            path.append(start)
+        moves = [(self.row[start, stop], start, stop) for stop, start in zip(path, path[1:], strict=False)]
         for row, start, stop in moves:
             self.codes[row] = stop
             self.members[start] = self.members[start][self.members[start] != row]
             self.members[stop] = np.append(self.members[stop], row)
             self.sizes[start] -= 1
             self.sizes[stop] += 1
-        for cluster in touched:
+        for cluster in dict.fromkeys(path):
             self._look(cluster)
 
     def prices(self) -> np.ndarray:
