@@ -82,7 +82,7 @@ class ActionPiece(SequenceTokenizer):
     itemwise = False
     config_class = ActionPieceConfig
     budgets = {
-        "smoke": {"opq_budget": "smoke", "vocabulary_size": 1216},
+        "smoke": {"opq_budget": "smoke", "codebook_size": 64, "vocabulary_size": 448},
         "quick": {"opq_budget": "quick", "vocabulary_size": 10_000},
         "standard": {"opq_budget": "standard", "vocabulary_size": 40_000},
         "paper": {"opq_budget": "paper", "vocabulary_size": 40_000},
