@@ -54,7 +54,7 @@ def run(
     tokenizer: Annotated[str, typer.Option(help="Names with commas, `all`, or `none` for baselines.")] = "adasid",
     dataset: Annotated[str, typer.Option(help="Dataset name.")] = "synthetic",
     collisions: Annotated[str, typer.Option(help="What to do with items that share a SID.")] = "none",
-    recommender: Annotated[str, typer.Option(help="Names with commas, `all`, or `none` to measure SIDs only.")] = "mtp,ppnet",
+    recommender: Annotated[str, typer.Option(help="Names with commas, `all`, or `none`: SIDs only.")] = "mtp,ppnet",
     seed: Annotated[str, typer.Option(help="Seeds with commas.")] = "0",
     budget: Annotated[str, typer.Option(help="smoke, quick, standard or paper.")] = "quick",
     ties: Annotated[str, typer.Option(help="Order of equal timestamps: shuffled or file.")] = "shuffled",

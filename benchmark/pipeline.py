@@ -86,8 +86,8 @@ def _out_of_memory(who: str, error: BaseException) -> StageError:
                       "stage; finished stages are kept.")
 
 
-def plugin_code(kind: str, name: str) -> str:
-    """Fingerprint of a plugin's file, of everything of this project it imports, and of the training loop.
+def plugin_files(kind: str, name: str) -> set[Path]:
+    """A plugin's file, every file of this project it imports, and the training loop.
 
     A composite plugin runs others, chosen by its settings, so all of its kind count.
     """
@@ -95,7 +95,12 @@ def plugin_code(kind: str, name: str) -> str:
     files = {TRAINING_CODE, *import_closure(plugin_path(kind, name))}
     if plugin.info.get("composite", False):
         files |= {f for p in installed().plugins(kind).values() if p.path is not None for f in import_closure(p.path)}
-    return code_fingerprint(files)
+    return files
+
+
+def plugin_code(kind: str, name: str) -> str:
+    """Fingerprint of ``plugin_files``: a stage's result is reused only while it stays."""
+    return code_fingerprint(plugin_files(kind, name))
 
 
 def content_hashes(config: Any) -> dict[str, list[str]]:

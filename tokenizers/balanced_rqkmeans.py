@@ -26,6 +26,7 @@ from sidbench.tokenizers.blocks.behaviour_tuning import TunedCodebooks, TuningCo
 from sidbench.tokenizers.blocks.bounded_kmeans import bounded_assignment, bounded_kmeans
 from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
 from sidbench.tokenizers.blocks.kmeans import assign, balanced_kmeans, balancing_prices
+from sidbench.tokenizers.blocks.residual_kmeans import Level
 from sidbench.tokenizers.blocks.runtime import Runtime
 
 INFO = TokenizerInfo(
@@ -71,7 +72,7 @@ class BalancedRqKMeans(TunedCodebooks):
         "paper": {**NEURAL_BUDGETS["paper"], "iterations": 100, "inputs": "behaviour_tuned"},
     }
 
-    def fit_level(self, residual: Tensor, rng: Rng, runtime: Runtime) -> tuple[Tensor, Tensor]:
+    def fit_level(self, residual: Tensor, rng: Rng, runtime: Runtime) -> Level:
         c: BalancedRqKMeansConfig = self.config
         k, n = c.codebook_size, len(residual)
         if c.balance == "capacity":
@@ -81,7 +82,8 @@ class BalancedRqKMeans(TunedCodebooks):
             low, high = max(n // k - 1, 0), n // k + 1
             centres = bounded_kmeans(residual, k, low, high, rng, runtime, iterations=c.iterations).centres
             prices = bounded_assignment(residual, centres, low, high)[1]
-        share = torch.bincount(assign(residual, centres, prices=prices)[0], minlength=k).double() / n
+        codes = assign(residual, centres, prices=prices)[0]
+        share = torch.bincount(codes, minlength=k).double() / n
         gap = math.log(k) + float(torch.special.xlogy(share, share).sum())
         self._diagnostics["largest_entropy_gap"] = max(self._diagnostics.get("largest_entropy_gap", 0.0), gap)
-        return centres, prices
+        return Level(centres, codes, prices)

@@ -67,6 +67,8 @@ LEAST_STEPS_BETWEEN_GROUPINGS = 10
 class LetterConfig(AutoencoderConfig):
     """Settings of LETTER."""
 
+    hidden: tuple[int, ...] = setting((512, 256, 128), "hidden widths of the encoder, mirrored in the decoder",
+                                      paper=(2048, 1024, 512, 256, 128, 64))
     alpha: float = setting(0.01, "weight of the behaviour loss", low=0, high=100, paper=0.02,
                            sweep=(0.1, 0.02, 0.01, 0.001))
     beta_d: float = setting(1e-4, "weight of the diversity loss", low=0, high=100, paper=1e-4, sweep=(1e-5, 1e-2))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from sidbench.datasets.foundation.seeds import Rng
@@ -21,6 +20,7 @@ from sidbench.tokenizers.base import TokenizerInfo
 from sidbench.tokenizers.blocks.behaviour_tuning import TunedCodebooks, TuningConfig
 from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
 from sidbench.tokenizers.blocks.kmeans import kmeans
+from sidbench.tokenizers.blocks.residual_kmeans import Level
 from sidbench.tokenizers.blocks.runtime import Runtime
 
 INFO = TokenizerInfo(
@@ -59,7 +59,7 @@ class RqKMeans(TunedCodebooks):
         "paper": {**NEURAL_BUDGETS["paper"], "iterations": 100, "inputs": "behaviour_tuned"},
     }
 
-    def fit_level(self, residual: Tensor, rng: Rng, runtime: Runtime) -> tuple[Tensor, Tensor]:
+    def fit_level(self, residual: Tensor, rng: Rng, runtime: Runtime) -> Level:
         c: RqKMeansConfig = self.config
-        centres = kmeans(residual, c.codebook_size, rng, runtime, iterations=c.iterations).centres
-        return centres, torch.zeros(len(centres), device=centres.device)
+        found = kmeans(residual, c.codebook_size, rng, runtime, iterations=c.iterations)
+        return Level(found.centres, found.codes)

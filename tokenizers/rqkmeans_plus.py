@@ -26,7 +26,7 @@ from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
 from sidbench.tokenizers.blocks.kmeans import kmeans
 from sidbench.tokenizers.blocks.mlp import mlp
 from sidbench.tokenizers.blocks.residual_autoencoder import AutoencoderNet, Objective, ResidualAutoencoder
-from sidbench.tokenizers.blocks.residual_kmeans import fit_levels
+from sidbench.tokenizers.blocks.residual_kmeans import Level, fit_levels
 from sidbench.tokenizers.blocks.runtime import Runtime
 from sidbench.tokenizers.blocks.vector_quantiser import QuantiserConfig, ResidualQuantiser, collision_rate
 
@@ -112,9 +112,9 @@ class RqKMeansPlus(ResidualAutoencoder):
         c: RqKMeansPlusConfig = self.config
         content = objective.content[objective.data.items.argsort()]
 
-        def level(residual: Tensor, node: Rng) -> tuple[Tensor, Tensor]:
-            centres = kmeans(residual, c.codebook_size, node, runtime, iterations=c.iterations).centres
-            return centres, torch.zeros(len(centres), device=centres.device)
+        def level(residual: Tensor, node: Rng) -> Level:
+            found = kmeans(residual, c.codebook_size, node, runtime, iterations=c.iterations)
+            return Level(found.centres, found.codes)
 
         levels = fit_levels(content, c.code_length, level, rng)
         scale = 2.0 ** round(math.log2(float(self.net_.scale)))  # a power of two rounds nothing

@@ -24,7 +24,7 @@ from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import TokenizerConfig, TokenizerInfo
 from sidbench.tokenizers.blocks.batches import ShuffledBatches
 from sidbench.tokenizers.blocks.kmeans import assign, kmeans
-from sidbench.tokenizers.blocks.residual_kmeans import ResidualCodebooks
+from sidbench.tokenizers.blocks.residual_kmeans import Level, ResidualCodebooks
 from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan
 
 INFO = TokenizerInfo(
@@ -70,7 +70,7 @@ class Rvq(ResidualCodebooks):
         "paper": {"steps": 3000, "code_length": 3, "codebook_size": 256},
     }
 
-    def fit_level(self, residual: Tensor, rng: Rng, runtime: Runtime) -> tuple[Tensor, Tensor]:
+    def fit_level(self, residual: Tensor, rng: Rng, runtime: Runtime) -> Level:
         c: RvqConfig = self.config
         buffer = rng.child("buffer").numpy().permutation(len(residual))[:max(BUFFER_ROWS, c.codebook_size)]
         rows = residual[torch.as_tensor(buffer, device=residual.device)]
@@ -83,7 +83,7 @@ class Rvq(ResidualCodebooks):
             centres, counts = start, torch.zeros(len(start), device=start.device)
             for step in range(steps):
                 centres, counts = count_step(residual[batches(0, step)], centres, counts)
-        return centres, torch.zeros(len(centres), device=centres.device)
+        return Level(centres, assign(residual, centres)[0])
 
     def _by_adamw(self, x: Tensor, start: Tensor, batches: ShuffledBatches, steps: int, rng: Rng,
                   runtime: Runtime) -> Tensor:

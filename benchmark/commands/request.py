@@ -127,7 +127,8 @@ class RunRequest:
                                               preset)
             skipped += without
         return RunRequest(
-            names, data, models, seed_list(seed), budget, ties, data_dir, device, precision, threads, json, rerun, tuple(overrides), debug, tuple(skipped), policy, presets)
+            names, data, models, seed_list(seed), budget, ties, data_dir, device, precision, threads, json, rerun,
+            tuple(overrides), debug, tuple(skipped), policy, presets)
 
 
 def _left_out(plugin: Plugin, overrides: Sequence[str]) -> str:

@@ -154,8 +154,8 @@ def _tokens(config: RunConfig) -> str:
 
 def _failure(request: RunRequest, config: RunConfig, error: BaseException | None) -> Failure:
     words = ["bench", "run", "--tokenizer", config.tokenizer or NO_TOKENIZER, "--dataset", config.dataset,
-             "--recommender", ",".join(config.recommenders) or NO_RECOMMENDER, "--seed", str(config.seed), "--budget", config.budget,
-             "--ties", config.ties, *request.overrides]
+             "--recommender", ",".join(config.recommenders) or NO_RECOMMENDER, "--seed", str(config.seed),
+             "--budget", config.budget, "--ties", config.ties, *request.overrides]
     if config.collisions != NO_POLICY:
         words[4:4] = ["--collisions", config.collisions]
     if (preset := request.presets.get(config.tokenizer or NO_TOKENIZER)) is not None:

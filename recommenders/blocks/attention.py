@@ -49,11 +49,12 @@ def rotary_attention(packed: Tensor, heads: int, base: float) -> Tensor:
 def _tables(length: int, copies: int, width: int, base: float) -> tuple[Tensor, Tensor, Tensor]:
     """What queries, keys and values are multiplied by, complex64 ``[3, 1, 1, copies * length, width / 2]``, its
     conjugate, and the additive mask ``[copies * length, copies * length]``; queries take the ``1 / sqrt(width)``."""
-    angles = rotary_angles(length, width, base, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    angles = rotary_angles(length, width, base, cpu)
     turn = torch.stack([angles / width ** 0.5, angles, torch.ones_like(angles)]).repeat(1, copies, 1)[:, None, None]
-    position = torch.arange(copies * length)
+    position = torch.arange(copies * length, device=cpu)
     visible = (position[:, None] // length == position // length) & (position[:, None] >= position)
-    mask = torch.zeros(len(position), len(position)).masked_fill_(~visible, -torch.inf)
+    mask = torch.zeros(len(position), len(position), device=cpu).masked_fill_(~visible, -torch.inf)
     return turn, turn.conj().resolve_conj(), mask
 
 
@@ -68,7 +69,7 @@ class _SpanAttention(torch.autograd.Function):
         turn, back, mask = _tables(length, copies, width, base)
         spans, span = batch // copies, copies * length
         pairs = torch.view_as_complex(packed.reshape(spans, span, 3, heads, width // 2, 2)).permute(2, 0, 3, 1, 4)
-        turned = torch.empty(pairs.shape, dtype=pairs.dtype)
+        turned = torch.empty(pairs.shape, dtype=pairs.dtype, device=pairs.device)
         torch.mul(pairs, turn, out=turned)
         parts = torch.view_as_real(turned).view(3, spans * heads, span, width)
         q, k, v = parts
@@ -92,7 +93,7 @@ class _SpanAttention(torch.autograd.Function):
         scores = torch.baddbmm(inner, grad, v.transpose(1, 2)).mul_(weights)
         torch.bmm(scores, k, out=grads[0])
         torch.bmm(scores.transpose(1, 2), q, out=grads[1])
-        packed = torch.empty(ctx.shape, dtype=grad.dtype)
+        packed = torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device)
         target = torch.view_as_complex(packed.view(spans, span, 3, heads, width // 2, 2)).permute(2, 0, 3, 1, 4)
         torch.mul(torch.view_as_complex(grads.view(3, spans, heads, span, width // 2, 2)), ctx.back, out=target)
         return packed, None, None

@@ -8,7 +8,7 @@ import pytest
 
 from sidbench.benchmark import fingerprint
 from sidbench.benchmark.fingerprint import ROOT, code_fingerprint, import_closure
-from sidbench.benchmark.pipeline import plugin_code
+from sidbench.benchmark.pipeline import plugin_files
 
 
 def names(path: Path) -> set[str]:
@@ -53,6 +53,7 @@ def test_docstrings_and_comments_do_not_change_the_code(tmp_path: Path) -> None:
 
 
 def test_a_composite_plugin_follows_all_of_its_kind() -> None:
-    assert plugin_code("tokenizer", "shuffled") != plugin_code("tokenizer", "random")
-    before = plugin_code("tokenizer", "shuffled")
-    assert before == plugin_code("tokenizer", "shuffled")
+    plain, composite = plugin_files("tokenizer", "random"), plugin_files("tokenizer", "shuffled")
+    opq = ROOT / "tokenizers" / "opq.py"
+    assert opq in composite and opq not in plain
+    assert ROOT / "benchmark" / "training.py" in plain

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -30,7 +30,16 @@ from sidbench.tokenizers.blocks.content import (
 from sidbench.tokenizers.blocks.kmeans import assign
 from sidbench.tokenizers.blocks.runtime import Runtime, to_numpy
 
-LevelFit = Callable[[Tensor, Rng], tuple[Tensor, Tensor]]  # (residual [N, D], rng) -> centres [K, D], prices [K]
+
+class Level(NamedTuple):
+    """One fitted level: centres ``[K, D]``, codes int64 ``[N]`` of the fitted rows, prices ``[K]`` or ``None`` for zeros."""
+
+    centres: Tensor
+    codes: Tensor
+    prices: Tensor | None = None
+
+
+LevelFit = Callable[[Tensor, Rng], Level]  # of residuals [N, D]
 
 
 @dataclass(frozen=True)
@@ -52,12 +61,12 @@ def fit_levels(x: Tensor, levels: int, fit_level: LevelFit, rng: Rng) -> Residua
     residual, centres, prices, codes = x, [], [], []
     energies = [float((x - x.mean(0)).square().sum(1).mean())]
     for level in range(levels):
-        centre, price = fit_level(residual, rng.child("level", level))
-        codes.append(assign(residual, centre, prices=price)[0])
-        residual = residual - centre[codes[-1]]
+        found = fit_level(residual, rng.child("level", level))
+        residual = residual - found.centres[found.codes]
         energies.append(float(residual.square().sum(1).mean()))
-        centres.append(centre)
-        prices.append(price)
+        centres.append(found.centres)
+        codes.append(found.codes)
+        prices.append(found.centres.new_zeros(len(found.centres)) if found.prices is None else found.prices)
     return ResidualLevels(torch.stack(centres), torch.stack(prices), torch.stack(codes, 1), tuple(energies))
 
 
@@ -85,8 +94,8 @@ class ResidualCodebooks(Tokenizer):
 
     # -- what methods change -------------------------------------------------------------------------------------
     @abstractmethod
-    def fit_level(self, residual: Tensor, rng: Rng, runtime: Runtime) -> tuple[Tensor, Tensor]:
-        """Centres ``[K, D]`` and prices ``[K]`` of one level from the residuals ``[N, D]`` of the fitted items."""
+    def fit_level(self, residual: Tensor, rng: Rng, runtime: Runtime) -> Level:
+        """One level from the residuals ``[N, D]`` of the fitted items; ``codes`` as ``encode`` will give them."""
 
     def tune(self, content: Tensor, features: ItemFeatures, rng: Rng, runtime: Runtime) -> nn.Module | None:
         """A module trained to map content ``[N, D_c]`` to what is quantised ``[N, D]``, or ``None``: content itself."""

@@ -27,9 +27,9 @@ def by_popularity(values: np.ndarray, counts: np.ndarray, name: str) -> dict[str
 
 def weight_curve(alpha: float, beta: float) -> dict[str, float]:
     """w of eq. 14 (MMQ-v2, arXiv 2510.25622) at richness 0, .1, .., 1: ``w_at_0.0`` .. ``w_at_1.0``."""
-    richness = torch.linspace(0, 1, 11, dtype=torch.float64)
-    weights = to_numpy(alignment_weight(richness, alpha, beta))
-    return {f"w_at_{at:.1f}": float(w) for at, w in zip(richness.tolist(), weights, strict=True)}
+    richness = np.arange(11) / 10
+    weights = alignment_weight(torch.as_tensor(richness, device="cpu"), alpha, beta).tolist()
+    return {f"w_at_{at:.1f}": w for at, w in zip(richness, weights, strict=True)}
 
 
 def experts_in_use(codes: np.ndarray, size: int, names: tuple[str, ...]) -> dict[str, float]:
