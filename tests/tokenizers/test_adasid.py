@@ -19,7 +19,6 @@ from sidbench.tokenizers.base import PAD
 from sidbench.tokenizers.blocks.adaptive_experts import AdaptiveExperts, Batch, mix
 from sidbench.tokenizers.blocks.adaptive_sparsity import SparsityController, sparsity_targets
 from sidbench.tokenizers.blocks.alignment import adaptive_alignment, alignment_weight, info_nce, symmetric_info_nce
-from sidbench.tokenizers.blocks.router_activity import by_popularity, experts_in_use, quartiles, weight_curve
 
 DIMS = {"text": 12, "vision": 10, "behaviour": 8}
 COLD = 5
@@ -84,23 +83,6 @@ def test_alignment_weight_at_the_ends() -> None:
     assert at_zero <= 2e-4
     assert at_ninety == pytest.approx(0.684, abs=5e-4)
     assert at_one == pytest.approx(1.0, abs=1e-6)
-
-
-def test_weight_curve_for_the_record_holds_the_published_points() -> None:
-    curve = weight_curve(10, 9)
-    assert list(curve) == [f"w_at_{i / 10:.1f}" for i in range(11)]
-    assert [curve[f"w_at_{x}"] for x in ("0.0", "0.5", "0.9", "1.0")] == pytest.approx([.0002, .0246, .6839, 1], abs=6e-5)
-
-
-def test_activity_by_popularity_and_use_of_experts_by_hand() -> None:
-    counts = np.array([9, 1, 1, 5, 40, 7, 3, 100])
-    assert quartiles(counts).tolist() == [3, 1, 1, 2, 4, 3, 2, 4]
-    active = np.array([1, 0, 1, 2, 5, 2, 4, 4])
-    assert by_popularity(active, counts, "x") == {"x_count_q1": 0.5, "x_count_q2": 3.0, "x_count_q3": 1.5, "x_count_q4": 4.5}
-    codes = np.array([[0, 3, PAD], [0, 2, PAD], [1, PAD, PAD]])
-    figures = experts_in_use(codes, 8, ("shared", "behaviour 1", "behaviour 2"))  # three items can use three codes
-    assert figures == pytest.approx({"code_use_shared": 2 / 3, "code_use_behaviour_1": 2 / 3, "code_use_behaviour_2": 0,
-                                     "dead_expert_share": 1 / 3})
 
 
 def test_record_holds_router_figures(fitted: AdaSid, runtime: LocalRuntime) -> None:

@@ -28,7 +28,7 @@ from sidbench.tokenizers.rvq import Rvq
 
 INFO = replace(Opq.info)
 SMALL: Mapping[str, Mapping[str, Any]] = {  # sizes only; every code path stays
-    "actionpiece": {"vocabulary_size": 224},
+    "actionpiece": {"codebook_size": 8, "vocabulary_size": 224},
     "rqvae": {"hidden": (16,), "latent_dim": 8, "steps": 24},
     "letter": {"hidden": (16,), "latent_dim": 8, "steps": 24},
     "cost": {"hidden": (16,), "latent_dim": 8, "steps": 24},

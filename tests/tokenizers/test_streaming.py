@@ -23,7 +23,7 @@ from sidbench.tokenizers.random import RandomCodes
 RUNTIME = local_runtime()
 FEATURES = planted_features()
 SMALL: Mapping[str, Mapping[str, Any]] = {
-    "actionpiece": {"vocabulary_size": 224},
+    "actionpiece": {"codebook_size": 8, "vocabulary_size": 224},
     "adasid": {"width": 16, "hidden": 16, "steps": 4, "warm_steps": 2},
     "das": {"hidden": (16,), "latent_dim": 8, "steps": 4, "tower_steps": 2, "batch_size": 64},
     "mmq": {"width": 16, "steps": 4, "warm_steps": 2, "tuning_steps": 2, "tuning_users": 32, "tuning_width": 16},
