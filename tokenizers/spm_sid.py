@@ -66,7 +66,8 @@ class SpmSid(Tokenizer):
 
     info = INFO
     config_class = SpmSidConfig
-    budgets = {name: {"base_budget": name} for name in BUDGETS}
+    budgets = {name: {"base_budget": name, **({"vocabulary_size": 1024} if name in ("smoke", "quick") else {})}
+               for name in BUDGETS}  # of small catalogues 4,096 pieces are whole SIDs, which is an item ID
     inapplicable_checks = {"one code": "pieces of all positions share one numbering"}
     pieces_: Pieces
     tables_: list[np.ndarray]
