@@ -35,6 +35,7 @@ from sidbench.tokenizers.blocks.actionpiece.encode import (
 )
 from sidbench.tokenizers.blocks.actionpiece.vocabulary import Vocabulary, build_vocabulary
 from sidbench.tokenizers.blocks.content import state_entry
+from sidbench.tokenizers.blocks.groups import group_ranks
 from sidbench.tokenizers.blocks.runtime import Runtime
 from sidbench.tokenizers.opq import Opq, OpqConfig
 
@@ -225,10 +226,7 @@ def _group(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), 0
     _, group, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
     group = group.reshape(-1)
-    order = np.argsort(group, kind="stable")
-    rank = np.empty(len(codes), np.int64)
-    rank[order] = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return rank, group, int((counts == 1).sum())
+    return group_ranks(group), group, int((counts == 1).sum())
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

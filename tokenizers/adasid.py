@@ -27,15 +27,16 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import PAD, SemanticIds, Tokenizer, TokenizerConfig, TokenizerInfo, check_capacity
-from sidbench.tokenizers.blocks.adaptive_experts import AdaptiveExperts, Batch, Layout, codebook_loss, mix
+from sidbench.tokenizers.blocks.adaptive_experts import AdaptiveExperts
 from sidbench.tokenizers.blocks.adaptive_sparsity import SparsityController, router_figures
 from sidbench.tokenizers.blocks.alignment import adaptive_alignment, alignment_weight, mean_over
 from sidbench.tokenizers.blocks.batches import ShuffledBatches
 from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
+from sidbench.tokenizers.blocks.content import finite_modality
 from sidbench.tokenizers.blocks.dead_codes import DeadCodeRestart
+from sidbench.tokenizers.blocks.expert_slots import Batch, Layout, codebook_loss, live_figures, mix
 from sidbench.tokenizers.blocks.router_activity import expert_figures, weight_curve
 from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan, to_numpy
-from sidbench.tokenizers.blocks.vector_quantiser import collision_rate
 
 INFO = TokenizerInfo(
     title="ADA-SID: adaptive alignment and dynamic behaviour routing",
@@ -67,7 +68,6 @@ INFO = TokenizerInfo(
 )
 
 EMA_DECAY = 0.99
-MONITOR_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class AdaSid(Tokenizer):
             if name not in dims:
                 runtime.warn(f"adasid: no {name} embeddings ({features.absent.get(name, 'not given')}); its positions "
                              "go to the other content modality and L_content (eq. 15) is dropped.")
-        data = _to_batch(features, dims, runtime, rows)
+        data = Batch.of(features, dims, runtime, rows)
         self.net_ = _network(c, dims, runtime.generator(rng.child("init")))
         objective = Objective(c, self.net_, data, rng.child("restart"))
         warm = runtime.train(self._plan("adasid.warm", c.warm_steps, objective, rng, runtime))
@@ -201,7 +201,7 @@ class AdaSid(Tokenizer):
         if any(given.get(m) != n for m, n in layout.dims.items()):
             raise InputError("adasid: embeddings to encode", got=given, wanted=f"the fitted ones, {dict(layout.dims)}",
                              do="encode with the encoders of the fit, or fit again")
-        data = _to_batch(features, layout.dims, runtime)
+        data = Batch.of(features, layout.dims, runtime)
         codes, gates, mixture = net.quantise_all(data)
         with torch.no_grad():
             reconstruction = {m: to_numpy(x) for m, x in net.decode(mixture).items()}
@@ -258,7 +258,7 @@ class Objective:
         mixture = mix(encoded.latents, encoded.gates)                                          # (7)
         parts: dict[str, Tensor] = {}
         if self.quantised:
-            codes, quantised = net.quantise(encoded.latents, differentiable=c.vq == "ibq")     # (5)
+            codes, quantised = net.quantise(encoded.latents, soft=c.vq == "ibq")     # (5)
             used = (encoded.gates > 0).T
             parts["vq"] = codebook_loss(encoded.latents, quantised, used, c.commitment)        # (A3)
             self._last = (encoded.latents.detach(), codes, used)
@@ -302,18 +302,11 @@ class Objective:
             self.restart.after_step(latents, codes.T, used.T)
 
     def monitor(self) -> dict[str, float]:
-        """Live figures on at most ``MONITOR_ROWS`` fit items."""
-        n = len(self.data)
-        rows = torch.arange(0, n, max(1, -(-n // MONITOR_ROWS)), device=self.data.richness.device)
-        codes, gates, _ = self.net.quantise_all(self.data.take(rows))
+        """Live figures on a sample of the fit items."""
+        codes, gates, _ = self.net.quantise_all(self.data.sample())
         figures = {"mean_active": float((gates > 0).float().sum(1).mean()),
                    "lambda": float(self.controller.strength.mean())}
-        if self.quantised:
-            sids = torch.where(gates > 0, codes, PAD)
-            size = self.net.layout.codebook_size
-            used = [len(torch.unique(column[column != PAD])) / min(size, len(rows)) for column in sids.T]
-            figures["utilisation"], figures["collision_rate"] = float(np.mean(used)), collision_rate(sids)
-        return figures
+        return {**figures, **live_figures(codes, gates, self.net.layout.codebook_size)} if self.quantised else figures
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside the network."""
@@ -333,10 +326,7 @@ def _usable_dims(features: ItemFeatures) -> dict[str, int]:
                          wanted="behaviour, and text or vision or both",
                          do="choose encoders with features.behaviour=… and features.text=… or features.vision=…")
     for m in dims:
-        bad = np.flatnonzero(~np.isfinite(features.modalities[m]).all(axis=1))
-        if len(bad):
-            raise InputError(f"adasid: {m} embeddings", wanted="finite numbers", do=f"check the {m} encoder",
-                             got=f"NaN or infinite values in {len(bad)} rows (first: item {bad[0]})")
+        finite_modality(features, m, "adasid")
     return dims
 
 
@@ -351,13 +341,3 @@ def _network(config: AdaSidConfig, dims: Mapping[str, int], generator: torch.Gen
     net = AdaptiveExperts(layout, generator, router=c.router, richness_gate=c.richness_gate, alpha=c.alpha, beta=c.beta)
     net.codebook.requires_grad_(c.vq != "ema")
     return net
-
-
-def _to_batch(
-    features: ItemFeatures, dims: Mapping[str, int], runtime: Runtime, rows: np.ndarray | None = None,
-) -> Batch:
-    """The items ``rows`` (default: all) on the runtime's device."""
-    index = slice(None) if rows is None else rows
-    return Batch({m: runtime.tensor(features.modalities[m][index], torch.float32) for m in dims},
-                 {m: runtime.tensor(features.available[m][index], torch.bool) for m in dims},
-                 runtime.tensor(features.richness[index], torch.float32))

@@ -34,6 +34,7 @@ from sidbench.tokenizers.base import (
 from sidbench.tokenizers.blocks.content import (
     content_like,
     content_widths,
+    finite_modality,
     split_content,
     state_entry,
     widths_from_state,
@@ -175,8 +176,4 @@ def _behaviour(features: ItemFeatures) -> tuple[np.ndarray, np.ndarray]:
     if "behaviour" not in features.modalities:
         raise InputError("eager: behaviour embeddings", got=features.absent.get("behaviour", "none"),
                          wanted="the behaviour modality", do="choose an encoder with features.behaviour=…")
-    rows = features.modalities["behaviour"]
-    if not np.isfinite(rows).all():
-        raise InputError("eager: behaviour embeddings", got="NaN or infinite values", wanted="finite numbers",
-                         do="check the behaviour encoder")
-    return rows, features.available["behaviour"]
+    return finite_modality(features, "behaviour", "eager"), features.available["behaviour"]

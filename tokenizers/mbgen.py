@@ -26,6 +26,7 @@ from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import SemanticIds, TokenizerInfo, usable_content
 from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
 from sidbench.tokenizers.blocks.content import content_like, split_content, state_entry
+from sidbench.tokenizers.blocks.groups import group_ranks
 from sidbench.tokenizers.blocks.kmeans import assign, kmeans
 from sidbench.tokenizers.blocks.residual_autoencoder import (
     AutoencoderConfig,
@@ -192,7 +193,7 @@ class Mbgen(ResidualAutoencoder):
             rows = np.flatnonzero(codes[:, 0] == code)
             part = residual[torch.as_tensor(rows, device=residual.device)]
             codes[rows, 1] = to_numpy(assign(part, children[code, :int(self.counts_[code])])[0])
-        number = content_hash(content, self.multipliers_) if c.last == "hash" else running_index(_bucket(codes, c))
+        number = content_hash(content, self.multipliers_) if c.last == "hash" else group_ranks(_bucket(codes, c))
         codes[:, 2] = number % c.bucket_slots
         return codes
 
@@ -227,16 +228,6 @@ class Mbgen(ResidualAutoencoder):
 def _bucket(codes: np.ndarray, config: MbgenConfig) -> np.ndarray:
     """int64 ``[N]`` number of the bucket ``(c_1, c_2)``."""
     return codes[:, 0] * config.codebook_size + codes[:, 1]
-
-
-def running_index(groups: np.ndarray) -> np.ndarray:
-    """How many earlier rows have the same group, int64 ``[N]`` of groups int64 ``[N]``."""
-    order = np.argsort(groups, kind="stable")
-    ordered = groups[order]
-    start = np.searchsorted(ordered, ordered, side="left")
-    index = np.empty(len(groups), np.int64)
-    index[order] = np.arange(len(groups)) - start
-    return index
 
 
 def content_hash(content: np.ndarray, multipliers: np.ndarray) -> np.ndarray:

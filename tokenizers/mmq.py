@@ -38,16 +38,15 @@ from sidbench.tokenizers.base import (
     check_capacity,
     usable_content,
 )
-from sidbench.tokenizers.blocks.adaptive_experts import Batch, Layout, codebook_loss, mix
 from sidbench.tokenizers.blocks.alignment import mean_over
 from sidbench.tokenizers.blocks.batches import ShuffledBatches
-from sidbench.tokenizers.blocks.content import state_entry
+from sidbench.tokenizers.blocks.content import load_module
 from sidbench.tokenizers.blocks.dead_codes import DeadCodeRestart
-from sidbench.tokenizers.blocks.expert_quantiser import ExpertQuantiser, content_batch
+from sidbench.tokenizers.blocks.expert_quantiser import ExpertQuantiser
+from sidbench.tokenizers.blocks.expert_slots import Batch, Layout, codebook_loss, live_figures, mix
 from sidbench.tokenizers.blocks.next_item import HistoryWindows, NextItem
 from sidbench.tokenizers.blocks.router_activity import experts_in_use
 from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan, to_numpy
-from sidbench.tokenizers.blocks.vector_quantiser import collision_rate
 
 INFO = TokenizerInfo(
     title="MMQ: mixture of quantisation with behaviour-aware fine-tuning",
@@ -70,8 +69,6 @@ INFO = TokenizerInfo(
         "Codebooks start from spherical k-means after unquantised steps; dead codes restart in stage 1.",
     ),
 )
-
-MONITOR_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -151,7 +148,7 @@ class Mmq(Tokenizer):
                 runtime.warn(f"mmq: no {name} embeddings ({features.absent.get(name, 'not given')}); its positions go to "
                              "the other content modality.")
         self.net_ = _network(c, dims, runtime.generator(rng.child("init")))
-        items = content_batch(features, dims, runtime)
+        items = Batch.of(features, dims, runtime)
         fitted = items.take(runtime.tensor(rows))
         objective = Objective(c, self.net_, items, fitted, rng.child("restart"))
         warm = runtime.train(self._plan("mmq.warm", c.warm_steps, objective, rng, runtime))
@@ -200,7 +197,7 @@ class Mmq(Tokenizer):
         if given != layout.dims:
             raise InputError("mmq: embeddings to encode", got=given, wanted=f"those of the fit, {dict(layout.dims)}",
                              do="encode with the encoders of the fit, or fit again")
-        codes, gates, mixture = net.quantise_all(content_batch(features, layout.dims, runtime))
+        codes, gates, mixture = net.quantise_all(Batch.of(features, layout.dims, runtime))
         with torch.no_grad():
             reconstruction = {m: to_numpy(x) for m, x in net.decode(mixture).items()}
         return SemanticIds(
@@ -217,10 +214,8 @@ class Mmq(Tokenizer):
         if not dims:
             raise InputError("mmq state", got=f"entries {sorted(state)}", wanted="projections of text or vision",
                              do="fit the tokenizer again")
-        net = _network(self.config, dims, torch.Generator())
-        net.load_state_dict({name: torch.as_tensor(state_entry(state, name, tuple(t.shape), "mmq").copy())
-                             for name, t in net.state_dict().items()})
-        self.net_ = net.eval()
+        self.net_ = _network(self.config, dims, torch.Generator())
+        load_module(self.net_, state, "mmq")
 
     def diagnostics(self) -> dict[str, float]:
         return dict(self._diagnostics)
@@ -244,15 +239,15 @@ class Objective:
     def stage_1(self, rows: Tensor, step: int) -> dict[str, Tensor]:
         """``L_1`` and the codebook loss; rows int64 ``[B]`` of the fitted items."""
         c, net, batch = self.config, self.net, self.fitted.take(rows)
-        latents = net.encode(batch)
-        value, used = latents.value, (latents.gates > 0).T
+        encoded = net.encode(batch)
+        value, used = encoded.latents, (encoded.gates > 0).T
         parts: dict[str, Tensor] = {}
         if self.quantised:
             codes, quantised = net.quantise(value)
             parts["vq"] = codebook_loss(value, quantised, used, c.commitment)
             self._last = (value.detach(), codes, used)
             value = value + (quantised - value).detach()
-        recon, aux = self.content_losses(batch, value, latents.gates)
+        recon, aux = self.content_losses(batch, value, encoded.gates)
         parts |= {"reconstruction": c.recon_weight * recon, "aux": c.aux_weight * aux,
                   "orthogonality": c.ortho_weight * net.orthogonality()}
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
@@ -262,10 +257,10 @@ class Objective:
         c, net, histories = self.config, self.net, self.histories.take(rows, step)
         taken = self.items.take(histories.items)
         batch = Batch(taken.embeddings, {m: a & histories.real for m, a in taken.available.items()}, taken.richness)
-        latents = net.encode(batch)
-        quantised = net.quantise(latents.value, soft=True)[1]
-        present = quantised * (latents.gates > 0).T[..., None]  # [S, M, d], zero at PAD
-        recon, aux = self.content_losses(batch, quantised, latents.gates)
+        encoded = net.encode(batch)
+        quantised = net.quantise(encoded.latents, soft=True)[1]
+        present = quantised * (encoded.gates > 0).T[..., None]  # [S, M, d], zero at PAD
+        recon, aux = self.content_losses(batch, quantised, encoded.gates)
         parts = {"next_item": self.next_item.loss(present.transpose(0, 1).flatten(1), histories),
                  "reconstruction": c.tuning_content_weight * recon, "aux": c.tuning_content_weight * aux}
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
@@ -293,14 +288,9 @@ class Objective:
             self.restart.after_step(latents, codes.T, used.T)
 
     def monitor(self) -> dict[str, float]:
-        """Live figures on at most ``MONITOR_ROWS`` fitted items."""
-        n = len(self.fitted)
-        rows = torch.arange(0, n, max(1, -(-n // MONITOR_ROWS)), device=self.fitted.richness.device)
-        codes, gates, _ = self.net.quantise_all(self.fitted.take(rows))
-        sids = torch.where(gates > 0, codes, PAD)
-        size = min(self.net.layout.codebook_size, len(rows))
-        used = [len(torch.unique(column[column != PAD])) / size for column in sids.T]
-        return {"utilisation": float(np.mean(used)), "collision_rate": collision_rate(sids)}
+        """Live figures on a sample of the fitted items."""
+        codes, gates, _ = self.net.quantise_all(self.fitted.sample())
+        return live_figures(codes, gates, self.net.layout.codebook_size)
 
 
 def _usable_dims(features: ItemFeatures) -> dict[str, int]:

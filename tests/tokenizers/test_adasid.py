@@ -14,11 +14,12 @@ from sidbench.datasets.features.base import ItemFeatures, scale_modality
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
-from sidbench.tokenizers.adasid import INFO, AdaSid, AdaSidConfig, Objective, _network, _to_batch
+from sidbench.tokenizers.adasid import INFO, AdaSid, AdaSidConfig, Objective, _network
 from sidbench.tokenizers.base import PAD
-from sidbench.tokenizers.blocks.adaptive_experts import AdaptiveExperts, Batch, mix
+from sidbench.tokenizers.blocks.adaptive_experts import AdaptiveExperts
 from sidbench.tokenizers.blocks.adaptive_sparsity import SparsityController, sparsity_targets
 from sidbench.tokenizers.blocks.alignment import adaptive_alignment, alignment_weight, info_nce, symmetric_info_nce
+from sidbench.tokenizers.blocks.expert_slots import Batch, mix
 
 DIMS = {"text": 12, "vision": 10, "behaviour": 8}
 COLD = 5
@@ -50,7 +51,7 @@ def small(**changes: Any) -> AdaSidConfig:
 def objective_of(runtime: LocalRuntime, features: ItemFeatures | None = None, **changes: Any) -> Objective:
     features, config = features or make_features(), small(**changes)
     net = _network(config, features.dims(), runtime.generator(Rng(1)))
-    data = _to_batch(features, features.dims(), runtime, features.fit_rows("train"))
+    data = Batch.of(features, features.dims(), runtime, features.fit_rows("train"))
     objective = Objective(config, net, data, Rng(2))
     objective.quantised = True
     return objective
@@ -482,6 +483,6 @@ def test_one_code_and_a_tiny_catalogue(runtime: LocalRuntime) -> None:
 
 
 def test_batch_parts_cover_all_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidbench.tokenizers.blocks.adaptive_experts.BLOCK_ROWS", 4)
+    monkeypatch.setattr("sidbench.tokenizers.blocks.expert_slots.BLOCK_ROWS", 4)
     items = Batch({"text": torch.arange(10.0)[:, None]}, {"text": torch.ones(10, dtype=torch.bool)}, torch.zeros(10))
     assert torch.cat([part.embeddings["text"] for part in items.parts()]).flatten().tolist() == list(range(10))

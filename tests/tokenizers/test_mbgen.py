@@ -19,7 +19,8 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import SemanticIds
 from sidbench.tokenizers.blocks.codebook_updates import MovingAverage
-from sidbench.tokenizers.mbgen import Mbgen, MbgenConfig, Standardise, content_hash, running_index
+from sidbench.tokenizers.blocks.groups import group_ranks
+from sidbench.tokenizers.mbgen import Mbgen, MbgenConfig, Standardise, content_hash
 
 RUNTIME = local_runtime()
 
@@ -100,9 +101,9 @@ def test_hash_spreads_and_sees_every_dimension() -> None:
     assert (content_hash(moved, multipliers) != content_hash(x, multipliers)).mean() > 0.99
 
 
-def test_running_index_by_hand() -> None:
-    assert running_index(np.array([7, 2, 7, 7, 2, 9])).tolist() == [0, 0, 1, 2, 1, 0]
-    assert running_index(np.array([], np.int64)).tolist() == []
+def test_group_ranks_by_hand() -> None:
+    assert group_ranks(np.array([7, 2, 7, 7, 2, 9])).tolist() == [0, 0, 1, 2, 1, 0]
+    assert group_ranks(np.array([], np.int64)).tolist() == []
 
 
 def test_moving_average_without_memory_is_the_mean_of_the_batch() -> None:

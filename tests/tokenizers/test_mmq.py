@@ -17,8 +17,8 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
 from sidbench.tokenizers.base import PAD
-from sidbench.tokenizers.blocks.adaptive_experts import Layout
-from sidbench.tokenizers.blocks.expert_quantiser import ExpertQuantiser, content_batch
+from sidbench.tokenizers.blocks.expert_quantiser import ExpertQuantiser
+from sidbench.tokenizers.blocks.expert_slots import Batch, Layout
 from sidbench.tokenizers.blocks.next_item import Histories, HistoryWindows, NextItem
 from sidbench.tokenizers.mmq import Mmq, MmqConfig, Objective, _network
 
@@ -52,7 +52,7 @@ def objective_of(features: ItemFeatures, **changes: Any) -> Objective:
     config = MmqConfig(**{**SMALL, **changes})
     dims = {m: e.shape[1] for m, e in features.modalities.items()}
     net = _network(config, dims, RUNTIME.generator(Rng(1)))
-    items = content_batch(features, dims, RUNTIME)
+    items = Batch.of(features, dims, RUNTIME)
     objective = Objective(config, net, items, items, Rng(2))
     objective.quantised = True
     objective.histories = HistoryWindows(features.sequences, config.tuning_length, Rng(3), RUNTIME)
@@ -94,7 +94,7 @@ def test_losses_of_stage_1_by_hand() -> None:
         batch = objective.fitted.take(rows)
         latents = net.encode(batch)
         directions = F.normalize(net.codebook, dim=-1)
-        chosen = torch.stack([d[(z @ d.t()).argmax(1)] for z, d in zip(latents.value, directions, strict=True)])
+        chosen = torch.stack([d[(z @ d.t()).argmax(1)] for z, d in zip(latents.latents, directions, strict=True)])
         gated = latents.gates.t()[..., None] * chosen
         split = {"text": slice(2, 4), "vision": slice(4, 6)}
         whole = net.decoder(gated.sum(0)).split([14, 5], dim=1)
@@ -132,7 +132,7 @@ def test_soft_indices_send_gradient_to_all_codes_and_straight_through_does_not()
     assert net.codebook.grad is None or float(net.codebook.grad.abs().max()) == 0
     objective.stage_1(rows, 0)["vq"].backward()
     latents = net.encode(objective.fitted.take(rows))
-    codes = net.quantise(latents.value)[0]
+    codes = net.quantise(latents.latents)[0]
     for slot in range(6):
         touched = set((net.codebook.grad[slot].abs().sum(1) > 0).nonzero()[:, 0].tolist())
         assert touched == set(codes[slot][latents.gates[:, slot] > 0].tolist())
@@ -140,7 +140,7 @@ def test_soft_indices_send_gradient_to_all_codes_and_straight_through_does_not()
 
 def test_soft_and_hard_quantisation_have_equal_values() -> None:
     objective = objective_of(planted()[0])
-    value = objective.net.encode(objective.items).value
+    value = objective.net.encode(objective.items).latents
     hard, soft = objective.net.quantise(value), objective.net.quantise(value, soft=True)
     assert torch.equal(hard[0], soft[0])
     assert torch.allclose(hard[1], soft[1], atol=1e-5)

@@ -11,7 +11,8 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.tokenizers.blocks.adaptive_experts import AdaptiveExperts, Batch
+from sidbench.tokenizers.blocks.adaptive_experts import AdaptiveExperts
+from sidbench.tokenizers.blocks.expert_slots import Batch
 from sidbench.tokenizers.blocks.runtime import to_numpy
 
 STRENGTH_RANGE = (1e-8, 1e2)  # of lambda in eq. 20

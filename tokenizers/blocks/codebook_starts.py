@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.blocks.bounded_kmeans import bounded_kmeans
-from sidbench.tokenizers.blocks.kmeans import kmeans
+from sidbench.tokenizers.blocks.kmeans import cluster_means, kmeans
 from sidbench.tokenizers.blocks.runtime import Runtime
 
 Start = Callable[[Tensor, int, Rng, Runtime], Tensor]
@@ -29,8 +29,7 @@ def kmeans_centres(x: Tensor, size: int, rng: Rng, runtime: Runtime) -> Tensor:
 def spherical_means(x: Tensor, size: int, rng: Rng, runtime: Runtime) -> Tensor:
     """Clusters by angle; each centre is the mean of its rows, so that it also has their length."""
     codes = kmeans(x, size, rng, runtime, spherical=True).codes
-    sums = torch.zeros(size, x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, codes, x)
-    return sums / torch.bincount(codes, minlength=size).clamp(min=1)[:, None]
+    return cluster_means(x, codes, size)
 
 
 def constrained_centres(x: Tensor, size: int, rng: Rng, runtime: Runtime) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import torch
+from torch import nn
 
 from sidbench.datasets.features.base import MODALITIES, ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
@@ -32,6 +34,16 @@ def content_like(features: ItemFeatures, widths: Mapping[str, int], who: str) ->
     return usable_content(features, who)
 
 
+def finite_modality(features: ItemFeatures, name: str, who: str) -> np.ndarray:
+    """Embeddings float32 ``[N, D_m]`` of a modality that is present. Raises ``InputError`` for NaN and infinite values."""
+    rows = features.modalities[name]
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise InputError(f"{who}: {name} embeddings", got=f"NaN or infinite values in {len(bad)} rows "
+                         f"(first: item {bad[0]})", wanted="finite numbers", do=f"check the {name} encoder")
+    return rows
+
+
 def usable_modality(features: ItemFeatures, name: str, who: str) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings float32 ``[N, D_m]`` of one modality and the items that have it, bool ``[N]``.
 
@@ -40,12 +52,7 @@ def usable_modality(features: ItemFeatures, name: str, who: str) -> tuple[np.nda
     if name not in features.modalities or not features.available[name].any():
         raise InputError(f"{who}: {name} embeddings", got=features.absent.get(name, "none"),
                          wanted="embeddings of at least one item", do=f"choose an encoder with features.{name}=…")
-    rows = features.modalities[name]
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(bad):
-        raise InputError(f"{who}: {name} embeddings", got=f"NaN or infinite values in {len(bad)} rows "
-                         f"(first: item {bad[0]})", wanted="finite numbers", do=f"check the {name} encoder")
-    return rows, features.available[name]
+    return finite_modality(features, name, who), features.available[name]
 
 
 def split_content(content: np.ndarray, widths: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -82,3 +89,14 @@ def state_entry(state: Mapping[str, np.ndarray], name: str, shape: tuple[int | N
         raise InputError(f"{who} state entry {name}", got="nothing" if got is None else f"shape {tuple(got)}",
                          wanted=f"shape ({wanted})", do="load it with the config it was fitted with")
     return np.asarray(state[name])
+
+
+def load_module(module: nn.Module, state: Mapping[str, np.ndarray], who: str, prefix: str = "") -> nn.Module:
+    """Fill a module from the entries ``<prefix><name>`` of a state dict and return it in evaluation mode.
+
+    Raises ``InputError`` naming an entry that is missing or whose shape does not fit the config.
+    """
+    module.load_state_dict({
+        name: torch.as_tensor(state_entry(state, f"{prefix}{name}", tuple(tensor.shape), who).copy())
+        for name, tensor in module.state_dict().items()})
+    return module.eval()

@@ -148,12 +148,12 @@ def balanced_kmeans(
     shuffled = torch.as_tensor(rng.child("groups").numpy().permutation(len(x)), device=x.device)
     codes = torch.empty(len(x), dtype=torch.int64, device=x.device)
     codes[shuffled] = torch.as_tensor(np.repeat(np.arange(k), capacities), device=x.device)
-    centres = _means(x, codes, k)
+    centres = cluster_means(x, codes, k)
     best: KMeansResult | None = None
     for step in range(1, passes + 1):
         order = rng.child("pass", step).numpy().permutation(k)
         codes = _fill_to_capacity(x, centres, capacities, order)
-        moved = _means(x, codes, k)
+        moved = cluster_means(x, codes, k)
         shift = float(((moved - centres) ** 2).sum())
         centres = moved
         inertia = float(((x - centres[codes]) ** 2).sum(dtype=torch.float64))
@@ -266,7 +266,8 @@ def _distances(a: Tensor, a_squares: Tensor, b: Tensor, b_squares: Tensor) -> Te
     return torch.addmm(b_squares, a, b.t(), alpha=-2).add_(a_squares[:, None]).clamp_(min=0)
 
 
-def _means(x: Tensor, codes: Tensor, k: int) -> Tensor:
+def cluster_means(x: Tensor, codes: Tensor, k: int) -> Tensor:
+    """Means ``[K, D]`` of rows ``[N, D]`` by code int64 ``[N]``; zeros for codes without rows."""
     sums = torch.zeros(k, x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, codes, x)
     return sums / torch.bincount(codes, minlength=k).clamp(min=1).to(x.dtype)[:, None]
 

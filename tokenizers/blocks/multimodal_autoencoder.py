@@ -18,7 +18,13 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import PAD, SemanticIds, Tokenizer, check_capacity
 from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
-from sidbench.tokenizers.blocks.content import state_entry, usable_modality, widths_from_state, widths_state
+from sidbench.tokenizers.blocks.content import (
+    finite_modality,
+    load_module,
+    usable_modality,
+    widths_from_state,
+    widths_state,
+)
 from sidbench.tokenizers.blocks.residual_autoencoder import (
     MONITOR_ROWS,
     AutoencoderConfig,
@@ -245,15 +251,12 @@ class MultimodalAutoencoder(Tokenizer):
             raise InputError(f"{self.who}: modalities to encode", got=given or "none",
                              wanted=f"those of the fit, {self.widths_}",
                              do="encode with the encoders of the fit, or fit again")
-        for m in given:
-            if not np.isfinite(features.modalities[m]).all():
-                raise InputError(f"{self.who}: {m} embeddings", got="NaN or infinite values", wanted="finite numbers",
-                                 do=f"check the {m} encoder")
+        found = {m: finite_modality(features, m, self.who) for m in given}
         nothing = ~np.stack([features.available[m] for m in given]).any(0)
         if nothing.any():
             runtime.warn(f"{self.who}: {int(nothing.sum())} items have no embedding at all; they get the codes of vectors "
                          "of zeros.")
-        return ({m: runtime.tensor(features.modalities[m]) for m in given},
+        return ({m: runtime.tensor(rows) for m, rows in found.items()},
                 {m: runtime.tensor(features.available[m] | nothing) for m in given})
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
@@ -283,10 +286,8 @@ class MultimodalAutoencoder(Tokenizer):
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         self.widths_ = widths_from_state(state, self.who)
-        net = MultimodalNet(self.config, self.widths_, torch.Generator(), self.who)
-        net.load_state_dict({name: torch.as_tensor(state_entry(state, name, tuple(t.shape), self.who).copy())
-                             for name, t in net.state_dict().items()})
-        self.net_ = net.eval()
+        self.net_ = MultimodalNet(self.config, self.widths_, torch.Generator(), self.who)
+        load_module(self.net_, state, self.who)
 
     def diagnostics(self) -> dict[str, float]:
         return dict(self._diagnostics)

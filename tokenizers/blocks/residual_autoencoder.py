@@ -26,8 +26,8 @@ from sidbench.tokenizers.blocks.codebook_updates import MovingAverage
 from sidbench.tokenizers.blocks.content import (
     content_like,
     content_widths,
+    load_module,
     split_content,
-    state_entry,
     widths_from_state,
     widths_state,
 )
@@ -136,19 +136,11 @@ class Objective:
         z = self.net.encoder(e)
         if not self.quantised:
             return {"loss": self.reconstruction(self.net.decoder(z), e)}
-        quantised = self.net.quantiser(z, self._penalty if self._has_penalty else None)
+        quantised = self.net.quantiser(z, self.penalty)
         self._last = (z.detach(), quantised.codes)
         parts = {"reconstruction": self.reconstruction(self.net.decoder(quantised.value), e),
                  "quantiser": quantised.loss, **self.extra(rows, z, quantised, step)}
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
-
-    @property
-    def _has_penalty(self) -> bool:
-        return type(self).penalty is not Objective.penalty
-
-    def _penalty(self, level: int, codes: Tensor, codebook: Tensor) -> Tensor:
-        found = self.penalty(level, codes, codebook)
-        return codebook.new_zeros(()) if found is None else found
 
     @torch.no_grad()
     def fitted_loss(self) -> dict[str, float]:
@@ -311,10 +303,8 @@ class ResidualAutoencoder(Tokenizer):
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         self.widths_ = widths_from_state(state, self.who)
-        net = self.network(sum(self.widths_.values()), torch.Generator())
-        net.load_state_dict({name: torch.as_tensor(state_entry(state, name, tuple(t.shape), self.who).copy())
-                             for name, t in net.state_dict().items()})
-        self.net_ = net.eval()
+        self.net_ = self.network(sum(self.widths_.values()), torch.Generator())
+        load_module(self.net_, state, self.who)
 
     def diagnostics(self) -> dict[str, float]:
         return dict(self._diagnostics)

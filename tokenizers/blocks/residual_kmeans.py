@@ -22,6 +22,7 @@ from sidbench.tokenizers.base import SemanticIds, Tokenizer, check_capacity, usa
 from sidbench.tokenizers.blocks.content import (
     content_like,
     content_widths,
+    load_module,
     split_content,
     state_entry,
     widths_from_state,
@@ -149,10 +150,7 @@ class ResidualCodebooks(Tokenizer):
         self.widths_ = widths_from_state(state, self.who)
         self.tuned_ = self.untrained(sum(self.widths_.values()))
         if self.tuned_ is not None:
-            self.tuned_.load_state_dict({
-                name: torch.as_tensor(state_entry(state, f"tuned/{name}", tuple(tensor.shape), self.who).copy())
-                for name, tensor in self.tuned_.state_dict().items()})
-            self.tuned_.eval()
+            load_module(self.tuned_, state, self.who, prefix="tuned/")
         width = sum(self.widths_.values()) if self.tuned_ is None else None
         self.centres_ = state_entry(state, "centres", (c.code_length, c.codebook_size, width), self.who)
         self.prices_ = state_entry(state, "prices", (c.code_length, c.codebook_size), self.who)

@@ -8,8 +8,9 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from sidbench.tokenizers.base import PAD
-from sidbench.tokenizers.blocks.adaptive_experts import AdaptiveExperts, Batch
+from sidbench.tokenizers.blocks.adaptive_experts import AdaptiveExperts
 from sidbench.tokenizers.blocks.alignment import alignment_weight
+from sidbench.tokenizers.blocks.expert_slots import Batch
 from sidbench.tokenizers.blocks.runtime import to_numpy
 
 

@@ -131,18 +131,19 @@ class ResidualQuantiser(nn.Module):
             nearest=config.distance, beta=config.beta, residual_mode=config.residual_mode, estimator=config.estimator,
             update=config.codebook_update, temperature=config.temperature, sinkhorn=config.sinkhorn)
 
-    def forward(self, z: Tensor, penalty: Callable[[int, Tensor, Tensor], Tensor] | None = None) -> Quantised:
+    def forward(self, z: Tensor, penalty: Callable[[int, Tensor, Tensor], Tensor | None] | None = None) -> Quantised:
         """Quantise latents ``[B, d]``; the loss is the mean of ``vq_loss`` over levels.
 
-        penalty: ``(level, codes int64 [B], codebook [K, d]) -> scalar`` added to each level's loss.
+        penalty: ``(level, codes int64 [B], codebook [K, d]) -> scalar`` added to the level's loss, or ``None``.
         """
         residual, total, loss, codes = z, torch.zeros_like(z), z.new_zeros(()), []
         for level, codebook in enumerate(self.codebooks):
             code, value = self._select(level, residual, codebook)
             chosen = F.embedding(code, codebook)
             loss = loss + vq_loss(residual, chosen, self.beta, move=self.moves)
-            if penalty is not None:
-                loss = loss + penalty(level, code, codebook)
+            extra = None if penalty is None else penalty(level, code, codebook)
+            if extra is not None:
+                loss = loss + extra
             codes.append(code)
             if self.residual_mode == "ste":
                 value = self.estimate(residual, chosen) if value is None else value

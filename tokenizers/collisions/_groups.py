@@ -1,4 +1,4 @@
-"""Groups of items by equal codes, and the rank of each item inside its group."""
+"""Groups of items by equal codes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,6 @@ def group_ids(codes: np.ndarray) -> np.ndarray:
     if codes.shape[1] == 0:
         return np.zeros(len(codes), np.int64)
     return np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-
-def group_ranks(ids: np.ndarray) -> np.ndarray:
-    """0-based int64 ``[N]`` rank of each item inside its group (dense ids int64 ``[N]``), by item index."""
-    order = np.argsort(ids, kind="stable")
-    counts = np.bincount(ids)
-    first = np.cumsum(counts) - counts
-    ranks = np.empty(len(ids), np.int64)
-    ranks[order] = np.arange(len(ids)) - first[ids[order]]
-    return ranks
 
 
 def members(ids: np.ndarray, wanted: np.ndarray) -> list[np.ndarray]:
