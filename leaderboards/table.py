@@ -18,6 +18,7 @@ from sidbench.benchmark.metrics.descriptions import HIGHER, NEITHER, describe
 from sidbench.benchmark.records import PluginRecord, RunRecord
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.leaderboards.caption import caption, warnings_of
+from sidbench.leaderboards.controls import missing_controls
 from sidbench.leaderboards.noise import Evidence, bootstrap, marks
 from sidbench.leaderboards.store import Skipped, Store, StoredRun, identity, newest, read_users
 from sidbench.leaderboards.store import read_runs as read_runs
@@ -150,7 +151,7 @@ def _table(key: str, members: Sequence[StoredRun]) -> Table:
         return (cell is None, 0.0 if cell is None else -cell.value, row.name, row.settings)
 
     return Table(key, caption(key, members), columns, tuple(sorted(rows, key=standing)),
-                 (*dict.fromkeys(notes), *warnings_of(members)))
+                 (*missing_controls(members), *dict.fromkeys(notes), *warnings_of(members)))
 
 
 def _collect(task: str | None, groups: Sequence[Sequence[StoredRun]], evidence: list[dict[str, Evidence]], rng: Rng,

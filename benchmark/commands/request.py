@@ -14,6 +14,7 @@ RERUN = ("never", "failed", "always")
 NO_TOKENIZER = "none"
 NO_RECOMMENDER = "none"
 NO_POLICY = "none"
+CONTROLS = "controls"  # as a tokenizer: every control
 
 
 def split_list(text: str) -> tuple[str, ...]:
@@ -29,7 +30,8 @@ def missing_settings(plugin: Plugin, overrides: Sequence[str] = ()) -> tuple[str
 
 def plugin_names(kind: str, text: str, registry: Registry, overrides: Sequence[str] = ()) -> tuple[str, ...]:
     """Canonical names of a comma list of plugins; ``all`` is every usable one whose needed settings are given, the
-    tokenizer ``none`` stands for none, and the recommender ``none`` for an empty list (SIDs are measured, not used).
+    tokenizer ``none`` stands for none, ``controls`` for every control, and the recommender ``none`` for an empty list
+    (SIDs are measured, not used).
     Raises ``InputError`` for unknown and broken ones.
     """
     wanted = split_list(text)
@@ -42,10 +44,17 @@ def plugin_names(kind: str, text: str, registry: Registry, overrides: Sequence[s
     if wanted == ("all",):
         names = tuple(n for n in registry.names(kind) if not missing_settings(registry.find(kind, n), overrides))
     else:
-        names = tuple(registry.find(kind, n).name for n in wanted)
+        names = tuple(name for n in wanted for name in _members(kind, n, registry))
     if not names:
         raise InputError(f"no usable {kind}", got="none installed", wanted="at least one", do="run `bench list`")
     return tuple(dict.fromkeys(names))
+
+
+def _members(kind: str, name: str, registry: Registry) -> tuple[str, ...]:
+    """Canonical names that one entry of a list stands for."""
+    if kind == "tokenizer" and name == CONTROLS:
+        return tuple(n for n in registry.names(kind) if registry.find(kind, n).info.get("control", False))
+    return (registry.find(kind, name).name,)
 
 
 def seed_list(text: str) -> tuple[int, ...]:

@@ -178,7 +178,9 @@ def _show(request: RunRequest, records: list[RunRecord], failures: list[Failure]
         sys.stdout.write(json.dumps(result) + "\n")
         return
     if records:
-        wanted = {r.run_id for r in records}
-        sys.stdout.write(render(build_tables(read_runs(runs_folder()).only(wanted)), "md"))
+        store, wanted, keys = read_runs(runs_folder()), {r.run_id for r in records}, {r.comparability_key for r in records}
+        # Controls recorded earlier under the same conditions belong in the table of whatever runs now.
+        wanted |= {r.record.run_id for r in store.runs if r.record.control and r.record.comparability_key in keys}
+        sys.stdout.write(render(build_tables(store.only(wanted)), "md"))
     for failure in failures:
         sys.stderr.write(f"failed: {failure.run}: {failure.error}\n  repeat with: {failure.command}\n")

@@ -23,7 +23,7 @@ FILES = {
     "src/{name}/tokenizer.py": "tokenizer.py.template",
     "tests/test_conformance.py": "test_conformance.py.template",
 }
-RESERVED = ("all", "none", "sidbench", "tokenizer")
+RESERVED = ("all", "controls", "none", "sidbench", "tokenizer")
 
 
 def new_project(name: str, out: Path, registry: Registry | None = None) -> list[Path]:

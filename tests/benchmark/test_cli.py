@@ -15,6 +15,7 @@ from sidbench.benchmark.commands import request as requests
 from sidbench.benchmark.commands.request import RunRequest, named_values, plugin_names, seed_list
 from sidbench.benchmark.registry import ROOT, Registry, installed, plugins
 from sidbench.datasets.foundation.errors import InputError, StageError
+from sidbench.leaderboards.controls import CONTROLS
 
 
 def bench(*words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -165,6 +166,12 @@ def test_all_is_every_usable_plugin_and_says_what_it_left_out(tmp_path: Path) ->
         threads=0, json=False, rerun="never", overrides=(), registry=Registry(tmp_path))
     assert made.tokenizers == ("good",)
     assert len(made.skipped) == 1 and "torn" in made.skipped[0] and "line 1" in made.skipped[0]
+
+
+def test_controls_is_a_group_that_mixes_with_names() -> None:
+    names = plugin_names("tokenizer", "opq,controls,random", installed())
+    assert names[0] == "opq" and len(set(names)) == len(names)
+    assert set(names[1:]) == set(CONTROLS) == {n for n, p in plugins("tokenizer").items() if p.info["control"]}
 
 
 def test_all_leaves_out_what_needs_a_setting_unless_it_is_given(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def test_the_commands_of_the_guide_work(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(("name", "said"), [
     ("MyTokenizer", "lower-case"), ("my-tokenizer", "lower-case"), ("2codes", "lower-case"), ("class", "Python name"),
     ("match", "Python name"), ("a__b", "single underscores"), ("../up", "lower-case"), ("", "lower-case"),
-    ("all", "choose another name"), ("none", "choose another name"), ("opq", "tokenizers/opq.py has it"),
+    ("all", "choose another name"), ("controls", "choose another name"), ("none", "choose another name"),
+    ("opq", "tokenizers/opq.py has it"),
     ("item_id", "has it"), ("json", "installed module"), ("torch", "installed module"),
 ])
 def test_bad_names_are_refused_and_nothing_is_written(name: str, said: str, tmp_path: Path,

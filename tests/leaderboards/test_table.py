@@ -183,6 +183,17 @@ def test_controls_are_marked_and_ranked_with_the_rest(runs: Runs) -> None:
     assert "| random · *control* |" in text and "<u>0.0000</u>" in line(text, "random")
 
 
+def test_controls_without_a_row_are_named_with_the_command_that_adds_them(runs: Runs) -> None:
+    runs.add("good", recall=HITS, command=("bench", "run", "--seed", "3", "retriever.epochs=2", "tokenizer.steps=9"))
+    runs.add("random", recall=np.zeros(200), control=True)
+    note = next(n for n in only(runs.board()).notes if n.startswith("Controls without a row"))
+    assert "random" not in note and "shuffled, hash, category_prefix, popularity, item_id." in note
+    assert "--dataset beauty --recommender mtp --budget quick retriever.epochs=2`" in note
+    for name in ("shuffled", "hash", "category_prefix", "popularity", "item_id"):
+        runs.add(name, recall=np.zeros(200), control=True)
+    assert not any(n.startswith("Controls without a row") for n in only(runs.board()).notes)
+
+
 def test_seeds_become_mean_and_standard_deviation(runs: Runs) -> None:
     for seed, value, width in ((1, 0.14, 0.02), (0, 0.10, 0.04)):
         runs.add("a", value=value, seed=seed, half_width=width, sids={"entropy": 4.0 + seed})
