@@ -9,6 +9,10 @@ tf-idf would name every item by words no other item has, which nothing can be le
 ``log(1 + tf) (1 - |idf - (j + 1) / W log N| / log N)``. Sorted by ``df`` these words make a prefix tree from general to
 specific. An item whose phrase is taken adds its next most informative words (largest ``log(1 + tf) idf``), and at last
 a number.
+
+With ``generator``, a folder that holds a sequence-to-sequence language model, the model writes the phrases as in the
+paper: of its proposals the first that is still free, its words in the order written. Where all are taken the best one is
+extended as above.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import PAD, SemanticIds, Tokenizer, TokenizerConfig, TokenizerInfo
 from sidbench.tokenizers.blocks.content import state_entry
+from sidbench.tokenizers.blocks.phrase_generator import PhraseGenerator, generator_files
 from sidbench.tokenizers.blocks.runtime import Runtime
 
 INFO = TokenizerInfo(
@@ -40,8 +45,9 @@ INFO = TokenizerInfo(
     ordered=True,
     variable_length=True,
     deviations=(
-        "No language model: words are chosen from the item's own text by document frequency; IDGenRec generates phrases "
-        "with T5 and trains generator and recommender in turn.",
+        "By default no language model: words are chosen from the item's own text by document frequency. With a generator "
+        "its weights stay as they are; IDGenRec trains generator and recommender in turn.",
+        "A generator proposes by plain beam search, not by beams in groups with a diversity penalty.",
         "A phrase is a tuple of word codes for the suite's recommenders, not text for a pretrained one.",
         "Phrases are given out in row order to the catalogue encoded at once: items appended later leave earlier ones "
         "unchanged, a subset encoded alone may get shorter phrases.",
@@ -67,6 +73,13 @@ class TextIdConfig(TokenizerConfig):
                          sweep=(2, 3, 4))
     numbers: int = setting(1024, "codes of the number, the most items whose words are all the same", unit="codes", low=1,
                            high=1_000_000)
+    generator: str = setting("", "folder of a language model that writes the phrases (extra `generator`); empty for none")
+    proposals: int = setting(10, "phrases the generator proposes for an item", low=1, high=100, paper=10)
+    generator_input: int = setting(128, "tokens of an item's text that the generator reads", unit="tokens", low=1,
+                                   high=4096)
+
+    def content_files(self) -> tuple[str, ...]:
+        return generator_files(self.generator) if self.generator else ()
 
 
 class TextId(Tokenizer):
@@ -95,7 +108,9 @@ class TextId(Tokenizer):
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: TextIdConfig = self.config
         texts = _texts(features)
-        frequencies = Counter(word for row in features.fit_rows(c.fit_items) for word in set(_words(texts[row])))
+        written = self._written(texts, runtime)
+        frequencies = Counter(word for row in features.fit_rows(c.fit_items)
+                              for word in set(_words(" ".join([texts[row], *written[row]]))))
         self.n_texts_ = sum(1 for row in features.fit_rows(c.fit_items) if texts[row])
         least = 2 if self.n_texts_ >= _SMALL else 1
         most = max(least, int(_MOST_COMMON * self.n_texts_))
@@ -104,7 +119,7 @@ class TextId(Tokenizer):
         kept = sorted(usable, key=lambda w: (-usable[w] * math.log(self.n_texts_ / usable[w]), w))[:c.codebook_size]
         self.words_ = tuple(sorted(kept, key=lambda w: (-usable[w], w)))
         self.frequencies_ = np.array([usable[w] for w in self.words_], np.int64)
-        codes = self.encode(features, runtime).codes
+        codes = self._encode(texts, written).codes
         lengths = (codes[:, :-1] != PAD).sum(axis=1)
         numbered = codes[:, -1] != PAD
         self._diagnostics = {
@@ -112,20 +127,38 @@ class TextId(Tokenizer):
             "share_with_number": float(numbered.mean()), "items_without_words": float((lengths == 0).sum()),
             "items_without_text": float(sum(not text for text in texts)),
             "share_with_extra_words": float((lengths > c.words).mean())}
+        if c.generator:
+            scores = _Scores(self.words_, self.frequencies_, self.n_texts_, c.words)
+            used = [any(scores.known_words(p) for p in proposals) for proposals in written]
+            self._diagnostics["share_without_proposal"] = 1.0 - float(np.mean(used))
         if numbered.any():
             runtime.warn(f"text_id: {int(numbered.sum())} of {len(codes)} items need a number to be unique "
                          f"({int((lengths == 0).sum())} have no word of the vocabulary)")
         return self
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
+        texts = _texts(features)
+        return self._encode(texts, self._written(texts, runtime))
+
+    def _written(self, texts: Sequence[str], runtime: Runtime) -> list[list[str]]:
+        """What the generator proposes for every text, best first; nothing without one."""
+        c: TextIdConfig = self.config
+        if not c.generator:
+            return [[] for _ in texts]
+        # A word is seldom longer than four tokens of a subword vocabulary.
+        return PhraseGenerator(c.generator, c.proposals, c.generator_input, 4 * c.words, runtime).phrases(texts)
+
+    def _encode(self, texts: Sequence[str], written: Sequence[Sequence[str]]) -> SemanticIds:
         c: TextIdConfig = self.config
         scores = _Scores(self.words_, self.frequencies_, self.n_texts_, c.words)
-        codes = np.full((features.n_items, c.code_length), PAD, np.int32)
+        codes = np.full((len(texts), c.code_length), PAD, np.int32)
         taken: set[tuple[int, ...]] = set()
         equal: Counter[tuple[int, ...]] = Counter()
-        for row, text in zip(codes, _texts(features), strict=True):
+        for row, text, proposals in zip(codes, texts, written, strict=True):
             weights = scores.weights(text)
-            phrase = scores.first_words(weights)
+            options = [p for p in map(scores.known_words, proposals) if p][:c.proposals]
+            options = [p[:c.code_length - 1] for p in options] or [scores.first_words(weights)]
+            phrase = next((p for p in options if p not in taken), options[0])
             if phrase in taken:
                 for word in scores.next_words(weights, phrase)[:c.code_length - 1 - len(phrase)]:
                     phrase = (*phrase, word)
@@ -188,6 +221,10 @@ class _Scores:
         """Word -> ``log(1 + tf)``, in order of appearance."""
         counts = Counter(map(self.number_of.get, _words(text)))
         return {word: math.log1p(n) for word, n in counts.items() if word is not None}
+
+    def known_words(self, phrase: str) -> tuple[int, ...]:
+        """The words of ``phrase`` in the vocabulary, each once, as written."""
+        return tuple(dict.fromkeys(n for w in _words(phrase) if (n := self.number_of.get(w)) is not None))
 
     def first_words(self, weights: Mapping[int, float]) -> tuple[int, ...]:
         """The best word of each level, general to specific; of equal ones the more general."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import PAD
+from sidbench.tokenizers.blocks.phrase_generator import PhraseGenerator
 from sidbench.tokenizers.text_id import TextId, TextIdConfig, _words
 
 RUNTIME = local_runtime(threads=1)
@@ -164,3 +167,59 @@ def test_damaged_state_is_refused(damage: str) -> None:
     config = TextIdConfig(codebook_size=5) if damage == "larger vocabulary" else TextIdConfig()
     with pytest.raises(InputError, match="text_id state entry words"):
         TextId(config).load_state_dict(state)
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small T5 trained to write scent and topic of an item, with one token a word, as a folder."""
+    tokenizers = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers")
+    words = ["<pad>", "</s>", "<unk>", *TOPICS, *(f"scent{i:02d}x" for i in range(30)), "title", "brand"]
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    folder = tmp_path_factory.mktemp("model")
+    reader = transformers.PreTrainedTokenizerFast(tokenizer_object=model, pad_token="<pad>", eos_token="</s>",
+                                                  unk_token="<unk>")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = transformers.T5ForConditionalGeneration(transformers.T5Config(
+            vocab_size=len(words), d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, decoder_start_token_id=0))
+        optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+        for step in range(120):  # learns to write scent and topic of an item
+            texts = shop(32, seed=step).item_text or ()
+            inputs = reader(list(texts), return_tensors="pt", padding=True)
+            labels = reader([" ".join(t.split()[2:0:-1]) + " </s>" for t in texts], return_tensors="pt").input_ids
+            optimiser.zero_grad()
+            network(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, labels=labels).loss.backward()
+            optimiser.step()
+    network.save_pretrained(folder)
+    reader.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_generator_writes_the_phrases_and_uniqueness_holds(language_model: str) -> None:
+    features = shop(60)
+    config = TextIdConfig(generator=language_model, proposals=4)
+    assert any(f.endswith(".safetensors") for f in config.content_files())
+    tokenizer = TextId(config).fit(features, Rng(0), RUNTIME)
+    sids = tokenizer.encode(features, RUNTIME)
+    assert len(sids.distinct()[0]) == 60
+    proposed = PhraseGenerator(language_model, 4, 128, 12, RUNTIME).phrases([*(features.item_text or ()), ""])
+    assert proposed[-1] == [] and all(len(p) == 4 for p in proposed[:-1])
+    scent_and_topic = [" ".join(t.split()[2:0:-1]) for t in features.item_text or ()]
+    assert np.mean([p[0] == text for p, text in zip(proposed, scent_and_topic, strict=False)]) > 0.8
+    # The order is the generator's: without one, the more general topic comes first. A first comer keeps its phrase.
+    written = [phrase.split()[:2] for phrase in tokenizer.phrases(sids)]
+    assert np.mean([phrase == text.split() for phrase, text in zip(written, scent_and_topic, strict=True)]) > 0.5
+    assert tokenizer.diagnostics()["share_without_proposal"] == 0
+    loaded = TextId(config)
+    loaded.load_state_dict(tokenizer.state_dict())
+    assert np.array_equal(loaded.encode(features, RUNTIME).codes, sids.codes)
+
+
+def test_a_generator_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no folder"):
+        TextIdConfig(generator=str(tmp_path / "nowhere")).content_files()
+    (tmp_path / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(InputError, match="cannot be read"):
+        fit(shop(20), generator=str(tmp_path))  # type: ignore[arg-type]
