@@ -29,12 +29,13 @@ def _keys(keys: Sequence[str], index: np.ndarray) -> pl.Series:
 
 def retrieval_frame(ranks: TargetRanks, per_user: Mapping[str, np.ndarray], prepared: Prepared,
                     data: RetrievalData) -> pl.DataFrame:
-    """One row a user: user, target, rank intervals (1-based, inclusive), the target's score, every per-user metric."""
+    """One row a user: user, target, rank intervals (1-based, inclusive), the target's score, how many items and SIDs
+    of the user's list are known, every per-user metric."""
     intervals = {
         "rank_low": ranks.better + 1, "rank_high": ranks.better + ranks.tied,
         "sid_rank_low": ranks.sid_better + 1, "sid_rank_high": ranks.sid_better + ranks.sid_tied,
         "masked_rank_low": ranks.masked_better + 1, "masked_rank_high": ranks.masked_better + ranks.masked_tied,
-        "score": ranks.score,
+        "score": ranks.score, "depth": ranks.depth, "sid_depth": ranks.sid_depth,
     }
     return pl.DataFrame({
         "user": _keys(prepared.dataset.user_keys, data.test_user),

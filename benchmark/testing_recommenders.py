@@ -100,7 +100,7 @@ def make_retrieval(n_items: int = N_ITEMS, n_users: int = N_USERS, seed: int = 0
 
 
 def _same(a: TargetRanks, b: TargetRanks) -> bool:
-    return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(TargetRanks))
+    return all(np.array_equal(getattr(a, f.name), getattr(b, f.name), equal_nan=True) for f in fields(TargetRanks))
 
 
 def _refuses(cls: type[Any], promise: str, action: Callable[[], object]) -> None:
@@ -117,7 +117,12 @@ def _check_ranks(cls: type[Any], ranks: TargetRanks, n_users: int, n_items: int,
         kind = np.float32 if f.name == "score" else np.int64
         _require(column.shape == (n_users,) and column.dtype == kind, cls,
                  f"{when}: {f.name} has {column.dtype} {column.shape}, wanted {kind.__name__} ({n_users},)")
-    _require(bool(np.isfinite(ranks.score).all()), cls, f"{when}: scores are not finite")
+    for depth in ("depth", "sid_depth"):
+        column = getattr(ranks, depth)
+        _require(bool(((column >= 1) & (column <= n_items)).all()), cls, f"{when}: {depth} leaves 1..{n_items}")
+    beyond = np.isnan(ranks.score) & (ranks.better >= ranks.depth) & (ranks.depth < n_items)
+    _require(bool((np.isfinite(ranks.score) | beyond).all()), cls,
+             f"{when}: scores must be finite, or NaN for targets beyond the depth")
     for better, tied in (("better", "tied"), ("sid_better", "sid_tied"), ("masked_better", "masked_tied")):
         b, t = getattr(ranks, better), getattr(ranks, tied)
         _require(bool((b >= 0).all() and (t >= 1).all() and (b + t <= n_items).all()), cls,
@@ -154,6 +159,7 @@ def _check_retriever(cls: type[Retriever], runtime: Runtime) -> None:
     _refuses(cls, "a saved state without one entry", lambda: _make(cls).load_state_dict(broken))
     _check_every_target(cls, model, data, sids, runtime)
     _check_truncation(cls, sids, runtime)
+    _check_narrow_beam(cls, model, ranks, data, sids, runtime)
 
     empty = as_sequences([[], [1]])
     _refuses(cls, "an empty history", lambda: model.rank_targets(empty, np.zeros(2, np.int32), sids, runtime))
@@ -186,7 +192,8 @@ def _check_every_target(cls: type[Retriever], model: Retriever, data: RetrievalD
     _require(bool((ranks.tied == sizes[np.searchsorted(starts, ranks.better)]).all()), cls,
              "tied must be the number of items with the target's score")
     seen = np.unique(history)
-    expected = ranks.better - np.array([sum(1 for i in seen if i != t and ranks.score[order == i][0] > ranks.score[j])
+    score = np.where(np.isnan(ranks.score), -np.inf, ranks.score)  # beyond a beam: below everything that it holds
+    expected = ranks.better - np.array([sum(1 for i in seen if i != t and score[order == i][0] > score[j])
                                         for j, t in enumerate(order)])
     _require(bool(np.array_equal(ranks.masked_better, expected)), cls,
              "masked_better must leave out the user's distinct history items, and nothing else")
@@ -203,6 +210,23 @@ def _check_truncation(cls: type[Retriever], sids: SemanticIds | None, runtime: R
     _require(bool(ranks.better[0] == ranks.better[1]), cls, "only the newest max_length items may matter")
     _require(model.diagnostics().get("truncated_histories") == 1.0, cls,
              'diagnostics must count "truncated_histories" of the last ranking')
+
+
+def _check_narrow_beam(cls: type[Retriever], model: Retriever, exact: TargetRanks, data: RetrievalData,
+                       sids: SemanticIds | None, runtime: Runtime) -> None:
+    """A beam of one SID widens until it covers what was asked, and scores what it finds as the widest beam does."""
+    cover = 4
+    if not {"beam", "cover"} <= {f.name for f in fields(cls.config_class)}:
+        return
+    narrow = _make(cls, beam=1, cover=cover)
+    narrow.load_state_dict(model.state_dict())
+    ranks = narrow.rank_targets(data.test_history, data.test_target, sids, runtime)
+    _check_ranks(cls, ranks, N_USERS, N_ITEMS, "with a beam of one")
+    _require(bool((ranks.depth >= cover).all()), cls, f"a beam must widen until it covers {cover} items")
+    found = np.isfinite(ranks.score)
+    _require(bool(np.allclose(ranks.score[found], exact.score[found], atol=1e-3)), cls,
+             "a target's score must not depend on the width of the beam")
+    _require(bool(np.isfinite(list(narrow.diagnostics().values())).all()), cls, "diagnostics must be finite numbers")
 
 
 def make_ranking(n_rows: int = 240, n_items: int = N_ITEMS, n_users: int = N_USERS, seed: int = 0) -> RankingData:

@@ -62,7 +62,10 @@ class TargetRanks:
     itself included (>= 1); the target's 1-based rank is uniform on ``better+1 .. better+tied``.
     sid_better, sid_tied: the same counted in distinct SIDs (what string-level metrics see).
     masked_better, masked_tied: item level after removing the user's history from the candidates.
-    score: float32 ``[B]`` the target's score.
+    score: float32 ``[B]`` the target's score; NaN where a beam did not reach it.
+    depth: int64 ``[B]`` number of best items whose ranks, with and without the user's history, are known one by one;
+    the number of items for exact models. sid_depth: int64 ``[B]`` the same in distinct SIDs. A target beyond the depth
+    has everything that was not covered as its interval, so a metric at a cut-off above the depth means nothing.
     """
 
     better: np.ndarray
@@ -72,6 +75,8 @@ class TargetRanks:
     masked_better: np.ndarray
     masked_tied: np.ndarray
     score: np.ndarray
+    depth: np.ndarray
+    sid_depth: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,8 @@ class Retriever(Recommender):
     @abstractmethod
     def rank_targets(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
                      runtime: Runtime) -> TargetRanks:
-        """Exact rank intervals of ``targets`` int32 ``[B]`` given ``B`` histories, over the whole catalogue."""
+        """Rank intervals of ``targets`` int32 ``[B]`` given ``B`` histories, over the whole catalogue: exact, or down
+        to the stated depth."""
 
 
 class Ranker(Recommender):

@@ -13,6 +13,9 @@ Without ties (G = 1) both are the textbook metrics. Variants from the same arith
   published tables do it); ``inflation_recall_at_K`` is the mean of this over the item-level mean;
 - ``masked_``: item level after the user's history left the candidates.
 
+A beam knows ranks down to a depth only. A metric at cut-off K is left out, with the reason, when the list of any user
+is shorter than K (or than the catalogue): a target below the list counts as missed, so the number would be too low.
+
 Every summary number is a ratio of two sums over users; its interval is the percentile bootstrap over users.
 """
 
@@ -31,6 +34,9 @@ from sidbench.datasets.foundation.errors import InputError
 
 CUTOFFS = (5, 10, 50, 100)
 STRATUM_CUTOFF = 10
+ITEM_FAMILIES = ("item_recall", "item_ndcg", "masked_item_recall", "masked_item_ndcg", "optimistic_recall",
+                 "pessimistic_recall", "inflation_recall")
+SID_FAMILIES = ("sid_recall", "sid_ndcg", "inflation_recall")
 RESAMPLES = 1_000
 _CHUNK = 32
 
@@ -50,6 +56,10 @@ class RankIntervals(Protocol):
     def masked_better(self) -> np.ndarray: ...
     @property
     def masked_tied(self) -> np.ndarray: ...
+    @property
+    def depth(self) -> np.ndarray: ...
+    @property
+    def sid_depth(self) -> np.ndarray: ...
 
 
 class RetrievalNumbers(NamedTuple):
@@ -128,8 +138,33 @@ def as_metric(value: float, n: int, low: float, high: float) -> Metric:
     return Metric(value=float(value), n=n)
 
 
+def beyond_depth(ranks: RankIntervals, cutoffs: tuple[int, ...] = CUTOFFS) -> dict[str, str]:
+    """Name -> reason of every metric whose cut-off the list of some user does not reach.
+
+    Needed are ``min(K, N)`` items (or distinct SIDs). N is the largest rank in sight: an exact user's depth, or the end
+    of the interval of a target outside its list; without either, every target was found and nothing is missed.
+    """
+    missing: dict[str, str] = {}
+    for unit, depth, better, tied, families in (
+            ("items", ranks.depth, ranks.better, ranks.tied, ITEM_FAMILIES),
+            ("SIDs", ranks.sid_depth, ranks.sid_better, ranks.sid_tied, SID_FAMILIES)):
+        if depth.shape != better.shape or not np.issubdtype(depth.dtype, np.integer):
+            raise InputError(f"depth of ranks in {unit}", got=f"{depth.dtype} {depth.shape}",
+                             wanted=f"one integer per user ({len(better)})")
+        if len(depth) == 0:
+            continue
+        reach, total = int(depth.min()), int(max(depth.max(), (better + tied).max()))
+        for k in cutoffs:
+            if reach < min(k, total):
+                missing.update({f"{family}_at_{k}": f"beam covers {reach} {unit}" for family in families})
+    return missing
+
+
 def per_user_metrics(ranks: RankIntervals, cutoffs: tuple[int, ...] = CUTOFFS) -> dict[str, np.ndarray]:
-    """Name -> float32 ``[B]`` of every variant at every cut-off. Raises ``InputError`` for impossible ranks."""
+    """Name -> float32 ``[B]`` of every variant at every cut-off within reach (see ``beyond_depth``).
+
+    Raises ``InputError`` for impossible ranks.
+    """
     views = {"item": (ranks.better, ranks.tied), "sid": (ranks.sid_better, ranks.sid_tied),
              "masked_item": (ranks.masked_better, ranks.masked_tied)}
     values: dict[str, np.ndarray] = {}
@@ -141,7 +176,8 @@ def per_user_metrics(ranks: RankIntervals, cutoffs: tuple[int, ...] = CUTOFFS) -
     for k in cutoffs:
         values[f"optimistic_recall_at_{k}"] = optimistic_recall_at_k(ranks.better, ranks.tied, k)
         values[f"pessimistic_recall_at_{k}"] = pessimistic_recall_at_k(ranks.better, ranks.tied, k)
-    return {name: column.astype(np.float32) for name, column in values.items()}
+    missing = beyond_depth(ranks, cutoffs)
+    return {name: column.astype(np.float32) for name, column in values.items() if name not in missing}
 
 
 def retrieval_metrics(ranks: RankIntervals, target_strata: np.ndarray | None, generator: np.random.Generator,
@@ -159,20 +195,26 @@ def retrieval_metrics(ranks: RankIntervals, target_strata: np.ndarray | None, ge
     if target_strata is not None and len(target_strata) != n_users:
         raise InputError("target strata", got=len(target_strata), wanted=f"{n_users} labels")
     ones = np.ones(n_users, np.float32)
+    undefined = beyond_depth(ranks, cutoffs)
     pairs = {name: (column, ones) for name, column in per_user.items()}
     for k in cutoffs:
-        pairs[f"inflation_recall_at_{k}"] = (per_user[f"sid_recall_at_{k}"], per_user[f"item_recall_at_{k}"])
+        if f"inflation_recall_at_{k}" not in undefined:
+            pairs[f"inflation_recall_at_{k}"] = (per_user[f"sid_recall_at_{k}"], per_user[f"item_recall_at_{k}"])
     if target_strata is not None:
         for stratum in STRATA:
             inside = stratum_mask(target_strata, stratum)
             per_user[f"in_{stratum}"] = inside
             for kind in ("recall", "ndcg") if STRATUM_CUTOFF in cutoffs else ():
                 name = f"item_{kind}_at_{STRATUM_CUTOFF}"
-                pairs[f"{name}_{stratum}"] = (per_user[name] * inside, inside.astype(np.float32))
+                if name in undefined:
+                    undefined[f"{name}_{stratum}"] = undefined[name]
+                else:
+                    pairs[f"{name}_{stratum}"] = (per_user[name] * inside, inside.astype(np.float32))
+    if not pairs:
+        return RetrievalNumbers(per_user, {}, undefined)
     value, low, high = ratio_intervals(np.stack([p[0] for p in pairs.values()], axis=1),
                                        np.stack([p[1] for p in pairs.values()], axis=1), generator)
     metrics: dict[str, Metric] = {}
-    undefined: dict[str, str] = {}
     for i, (name, (_, denominator)) in enumerate(pairs.items()):
         inflation = name.startswith("inflation")
         if np.isfinite(value[i]):

@@ -118,7 +118,7 @@ class DistinctSids:
         column, item = candidates.masked(users)
         column_t = runtime.tensor(column)
         seen = self.pair_scores(log_probs, runtime.tensor(self.of_item[item]), column_t)
-        return _interval(above, tied, target, seen, column_t)
+        return rank_interval(above, tied, target, seen, column_t, len(self.of_item), n_sids)
 
 
 def rank_scores(scores: Tensor, users: np.ndarray, candidates: Candidates, runtime: Runtime) -> TargetRanks:
@@ -129,18 +129,21 @@ def rank_scores(scores: Tensor, users: np.ndarray, candidates: Candidates, runti
     tied = torch.count_nonzero(scores == target[:, None], dim=1).expand(2, -1)
     column, item = candidates.masked(users)
     column_t = runtime.tensor(column)
-    return _interval(above, tied, target, scores[column_t, runtime.tensor(item)], column_t)
+    n_items = scores.shape[1]
+    return rank_interval(above, tied, target, scores[column_t, runtime.tensor(item)], column_t, n_items, n_items)
 
 
-def _interval(above: Tensor, tied: Tensor, target: Tensor, seen: Tensor, column: Tensor) -> TargetRanks:
-    """Counts ``[2, B]`` (SIDs, items) and the scores ``seen`` of items to leave out -> ``TargetRanks``."""
+def rank_interval(above: Tensor, tied: Tensor, target: Tensor, seen: Tensor, column: Tensor, n_items: int,
+                  n_sids: int) -> TargetRanks:
+    """Exact counts int64 ``[2, B]`` (SIDs, items) and the scores ``seen`` ``[M]`` of items to leave out, each of user
+    ``column`` int64 ``[M]``, against ``target`` ``[B]`` -> ``TargetRanks``."""
     size, against = len(target), target[column]
     gone_above = torch.bincount(column[seen > against], minlength=size)
     gone_tied = torch.bincount(column[seen == against], minlength=size)
     return TargetRanks(
         better=to_numpy(above[1]), tied=to_numpy(tied[1]), sid_better=to_numpy(above[0]), sid_tied=to_numpy(tied[0]),
         masked_better=to_numpy(above[1] - gone_above), masked_tied=to_numpy(tied[1] - gone_tied),
-        score=to_numpy(target.float()))
+        score=to_numpy(target.float()), depth=np.full(size, n_items, np.int64), sid_depth=np.full(size, n_sids, np.int64))
 
 
 def expected_ndcg(ranks: TargetRanks, k: int) -> float:

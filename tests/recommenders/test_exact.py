@@ -95,7 +95,8 @@ def test_hand_worked_ranks_with_shared_sid_pad_and_target_in_history():
 
 def ranks_of(better: list[int], tied: list[int]) -> TargetRanks:
     b, t = np.array(better), np.array(tied)
-    return TargetRanks(b, t, b, t, b, t, np.zeros(len(b), np.float32))
+    n = np.full(len(b), 100)
+    return TargetRanks(b, t, b, t, b, t, np.zeros(len(b), np.float32), n, n)
 
 
 def test_expected_ndcg_by_hand():

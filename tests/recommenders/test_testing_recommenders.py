@@ -1,6 +1,7 @@
 """The conformance check must catch the faults it names."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,23 @@ class TieBreaking(Sasrec):
 
     def rank_targets(self, *args: Any) -> TargetRanks:
         ranks = super().rank_targets(*args)
-        return TargetRanks(ranks.better + 1, ranks.tied, ranks.sid_better, ranks.sid_tied, ranks.masked_better,
-                           ranks.masked_tied, ranks.score)
+        return replace(ranks, better=ranks.better + 1)
+
+
+class Boastful(Sasrec):
+    """Knows more ranks than there are items."""
+
+    def rank_targets(self, *args: Any) -> TargetRanks:
+        ranks = super().rank_targets(*args)
+        return replace(ranks, depth=ranks.depth + 1)
+
+
+class Shallow(Sasrec):
+    """Gives no score to a target that it ranks."""
+
+    def rank_targets(self, *args: Any) -> TargetRanks:
+        ranks = super().rank_targets(*args)
+        return replace(ranks, depth=ranks.depth - 1, score=np.full_like(ranks.score, np.nan))
 
 
 class Unseeded(Sasrec):
@@ -51,7 +67,8 @@ class LabelReader(Ppnet):
 
 
 @pytest.mark.parametrize(("cls", "message"), [
-    (Peeking, "test fields"), (TieBreaking, "leave|tile"), (Unseeded, "equal seeds"), (Forgetful, "restore"),
+    (Peeking, "test fields"), (TieBreaking, "leave|tile"), (Boastful, "depth leaves"),
+    (Shallow, "finite, or NaN"), (Unseeded, "equal seeds"), (Forgetful, "restore"),
     (LabelReader, "must not read"), (int, "Recommender"),
 ])
 def test_broken_recommenders_are_caught(cls, message):

@@ -19,6 +19,7 @@ DOCUMENT = Path(ranking_at_k.__file__).resolve().parents[2] / "docs" / "metrics.
 class Ranks:
     better = sid_better = masked_better = np.arange(20)
     tied = sid_tied = masked_tied = np.ones(20, np.int64)
+    depth = sid_depth = np.full(20, 20)
 
 
 def produced() -> set[str]:

@@ -13,6 +13,7 @@ from torchmetrics.functional.retrieval import retrieval_hit_rate, retrieval_norm
 
 from sidbench.benchmark.metrics import ranking_at_k as r
 from sidbench.benchmark.metrics.strata import COLD, HEAD, TAIL, TORSO
+from sidbench.benchmark.metrics.strata import NAMES as STRATA_NAMES
 from sidbench.datasets.foundation.errors import InputError
 
 # R@50, R@100, N@50, N@100 of the eight retrieval rows on Beauty in Table 2 of the MMQ-v2 paper.
@@ -32,11 +33,13 @@ class Ranks:
     sid_tied: np.ndarray
     masked_better: np.ndarray
     masked_tied: np.ndarray
+    depth: np.ndarray
+    sid_depth: np.ndarray
 
 
-def ranks(better: np.ndarray, tied: np.ndarray) -> Ranks:
-    one = np.ones_like(tied)
-    return Ranks(better, tied, better // 2, one, np.maximum(better - 1, 0), tied)
+def ranks(better: np.ndarray, tied: np.ndarray, n_items: int = 1000) -> Ranks:
+    one, depth = np.ones_like(tied), np.full_like(tied, n_items)
+    return Ranks(better, tied, better // 2, one, np.maximum(better - 1, 0), tied, depth, depth)
 
 
 def intervals(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +161,8 @@ def test_summaries_carry_n_intervals_strata_and_inflation() -> None:
 def test_no_collisions_make_all_variants_agree() -> None:
     better = np.array([0, 4, 9, 200])
     one = np.ones(4, np.int64)
-    numbers = r.retrieval_metrics(Ranks(better, one, better, one, better, one), None, np.random.default_rng(0))
+    numbers = r.retrieval_metrics(Ranks(better, one, better, one, better, one, 900 * one, 900 * one), None,
+                                  np.random.default_rng(0))
     for k in r.CUTOFFS:
         same = {numbers.metrics[f"{v}_recall_at_{k}"].value
                 for v in ("item", "sid", "optimistic", "pessimistic", "masked_item")}
@@ -173,6 +177,47 @@ def test_undefined_numbers_are_absent_with_a_reason() -> None:
     assert numbers.undefined["item_recall_at_10_cold"] == "no target in this stratum"
     assert numbers.metrics["item_recall_at_10_head"].value == 0
     assert set(numbers.metrics).isdisjoint(numbers.undefined)
+
+
+def beam_ranks() -> Ranks:
+    """Two users, N = 1000 items in 600 SIDs; lists of 60 and 50 items; the second target is outside its list."""
+    return Ranks(better=np.array([4, 53]), tied=np.array([2, 947]), sid_better=np.array([3, 40]),
+                 sid_tied=np.array([1, 560]), masked_better=np.array([4, 50]), masked_tied=np.array([2, 940]),
+                 depth=np.array([60, 50]), sid_depth=np.array([45, 40]))
+
+
+def test_metrics_beyond_the_list_of_any_user_are_left_out_with_the_reason() -> None:
+    numbers = r.retrieval_metrics(beam_ranks(), np.array([HEAD, TAIL], np.int8), np.random.default_rng(0))
+    for family in ("item_recall", "item_ndcg", "masked_item_recall", "masked_item_ndcg", "optimistic_recall",
+                   "pessimistic_recall", "inflation_recall"):
+        assert numbers.undefined[f"{family}_at_100"] == "beam covers " + ("40 SIDs" if "inflation" in family else "50 items")
+        assert (f"{family}_at_50" in numbers.metrics) == ("inflation" not in family)  # 50 items, but 40 SIDs only
+    for family in ("sid_recall", "sid_ndcg"):
+        assert {f"{family}_at_50", f"{family}_at_100"} <= numbers.undefined.keys()
+        assert f"{family}_at_10" in numbers.metrics
+    assert numbers.metrics["item_recall_at_50"].value == 0.5
+    assert set(numbers.per_user).isdisjoint(numbers.undefined)
+    assert set(numbers.metrics).isdisjoint(numbers.undefined)
+    full = r.retrieval_metrics(ranks(np.array([4, 53]), np.array([2, 1])), None, np.random.default_rng(0))
+    assert numbers.metrics.keys() | numbers.undefined.keys() >= full.metrics.keys()
+
+
+def test_a_list_shorter_than_ten_leaves_out_the_strata_too() -> None:
+    table = replace(beam_ranks(), depth=np.array([60, 3]), sid_depth=np.array([60, 3]))
+    numbers = r.retrieval_metrics(table, np.array([HEAD, TAIL], np.int8), np.random.default_rng(0))
+    assert numbers.metrics == {}
+    assert numbers.undefined["item_recall_at_10_head"] == "beam covers 3 items"
+    assert set(numbers.per_user) == {f"in_{name}" for name in STRATA_NAMES}
+
+
+def test_a_list_of_the_whole_catalogue_reaches_every_cut_off() -> None:
+    table = ranks(np.array([0, 6]), np.array([1, 1]), n_items=7)
+    numbers = r.retrieval_metrics(table, None, np.random.default_rng(0))
+    assert not numbers.undefined
+    assert numbers.metrics["item_recall_at_100"].value == 1
+    one_short = replace(table, depth=np.array([7, 6]))
+    assert "item_recall_at_100" in r.beyond_depth(one_short)
+    assert "item_recall_at_5" not in r.beyond_depth(one_short)
 
 
 def test_one_user_has_no_interval() -> None:
@@ -195,7 +240,7 @@ def test_impossible_ranks_are_refused() -> None:
     good = ranks(np.array([0, 1]), np.array([1, 2]))
     generator = np.random.default_rng(0)
     for fault in ({"tied": np.array([1, 0])}, {"better": np.array([-1, 0])}, {"better": np.array([0.5, 1.0])},
-                  {"masked_tied": np.array([1])}):
+                  {"masked_tied": np.array([1])}, {"depth": np.array([5])}, {"sid_depth": np.array([5.0, 5.0])}):
         with pytest.raises(InputError, match="ranks"):
             r.retrieval_metrics(replace(good, **fault), None, generator)
     with pytest.raises(InputError, match="target strata"):
