@@ -1,6 +1,6 @@
-"""MTP-base: parallel multi-token prediction over the SIDs of any tokenizer.
+"""MTP-base: multi-token prediction over the SIDs of any tokenizer.
 
-The supervised core of REG4Rec (arXiv 2508.15308) without its RL stages, in the parallel variant, whose additive score
+The supervised core of REG4Rec (arXiv 2508.15308) without its RL stages. ``decoding="parallel"``, whose additive score
 makes the rank of every item exact:
 
     item_t = norm(MLP([E_1[c_1]; ...; E_L[c_L]]))        L d -> 2d -> d, PAD is the zero vector
@@ -8,12 +8,20 @@ makes the rank of every item exact:
     P_p(k) = softmax_k(cos(W_p h, E_p[k]) / tau)         PAD is class K_p of its position
     loss   = mean_p CE, at every position of the sequence in one pass
     score(i) = sum_p log P_p(c_ip)                       PAD classes included
+
+``decoding="confidence"``, the REG4Rec-like option, predicts a position from any set S of fixed ones:
+
+    q_S    = h + sqrt(d) (BOS, or sum_{p in S} E_p[c_p])
+    h_S    = norm(one cross-attention layer from q_S to H = causal transformer(item_1 .. item_t))
+    P_p(k | S) = softmax_k(cos(W_p h_S, E_p[k]) / tau)
+    loss   = mean_p CE, S = the positions before p in a random order of the positions, drawn per target
+    search : fix the open position of lowest entropy first, per hypothesis (``decoding.confidence``)
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -27,6 +35,7 @@ from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
 from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever, TargetRanks
+from sidbench.recommenders.blocks.cross import SetDecoder
 from sidbench.recommenders.blocks.exact import (
     Candidates,
     DistinctSids,
@@ -34,6 +43,7 @@ from sidbench.recommenders.blocks.exact import (
     cosine_softmax_loss,
     expected_ndcg,
 )
+from sidbench.recommenders.blocks.prefixes import prefix_windows, similar_rows
 from sidbench.recommenders.blocks.sid_tables import CodeLayout, CodeTable, fused_rows
 from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
 from sidbench.recommenders.blocks.transformer import Dropout, PreNormBlock, initialise
@@ -44,6 +54,10 @@ from sidbench.recommenders.blocks.windows import (
     history_batches,
     take_sequences,
 )
+from sidbench.recommenders.decoding.beam import Beam
+from sidbench.recommenders.decoding.confidence import OPEN, confidence_search, search_rows
+from sidbench.recommenders.decoding.ranks import rank_by_search
+from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.base import SemanticIds
 from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan
 
@@ -54,12 +68,16 @@ INFO = RecommenderInfo(
     task="retrieval",
     deviations=(
         "supervised core only: no preference alignment, multi-step reward or pruning stages",
-        "parallel variant: all positions at once, so the decoder over fixed codes reduces to one head per position",
+        "parallel variant (default): all positions at once, so the decoder over fixed codes reduces to one head each",
+        "confidence variant: the decoder's query starts from the state of the newest item, and rotary cross-attention "
+        "tells how far back items lie",
         "unofficial hyper-parameters: the paper states no configuration",
     ),
 )
 
 INFERENCE_POSITIONS = 8192
+SEARCH_ROWS = 64
+VALIDATION_BEAM, VALIDATION_COVER = 32, 10  # the epoch is selected by NDCG@10
 
 
 @dataclass(frozen=True)
@@ -77,6 +95,11 @@ class MtpConfig:
     epochs: int = setting(150, "passes over the training targets at most", low=1, high=1000)
     patience: int = setting(10, "validations without a better NDCG@10 before stopping", low=0, high=1000)
     validation_users: int = setting(4000, "users of the validation subset", low=1, high=1 << 30)
+    decoding: str = setting("parallel", "all positions at once, or one by one in the order of confidence",
+                            choices=("parallel", "confidence"))
+    beam: int = setting(128, "SIDs a user's beam holds at first (confidence)", unit="SIDs", low=1, high=1 << 20)
+    cover: int = setting(100, "items beyond the history that a beam must reach (confidence)", unit="items", low=1,
+                         high=1 << 30)
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -101,6 +124,15 @@ class _Network(nn.Module):
                                     for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(width)
         self.heads = nn.Linear(width, layout.length * width)
+        self.decoder = SetDecoder(width, config.heads, config.dropout) if config.decoding == "confidence" else None
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all parameters."""
+        initialise(self, generator)
+        std = self.codes.table.shape[1] ** -0.5
+        self.codes.initialise(std, generator)
+        if self.decoder is not None:
+            nn.init.normal_(self.decoder.start, 0.0, std, generator=generator)
 
     def items(self, rows: Tensor) -> Tensor:
         """Item vectors ``[M, width]`` from fused code rows int64 ``[M, L]``."""
@@ -121,13 +153,15 @@ class _Network(nn.Module):
         return self.final_norm(vectors)
 
     def queries(self, hidden: Tensor) -> Tensor:
-        """Queries ``[L, M, width]`` of any length from ``hidden`` ``[M, width]``; only their directions count."""
-        length, width = self.layout.length, hidden.shape[1]
+        """Queries ``[L, M, width]`` of any length from ``hidden`` ``[M, width]``, or ``[L, M, width]`` where every
+        position has its own; only their directions count."""
+        length, width = self.layout.length, hidden.shape[-1]
         weights = self.heads.weight.view(length, width, width).transpose(1, 2)
         return torch.baddbmm(self.heads.bias.view(length, 1, width), hidden.expand(length, -1, -1), weights)
 
     def loss(self, hidden: Tensor, rows: Tensor) -> Tensor:
-        """Mean cross-entropy over positions; ``rows`` int64 ``[M, L]`` are the targets' fused rows."""
+        """Mean cross-entropy over positions; ``rows`` int64 ``[M, L]`` are the targets' fused rows, ``hidden`` as for
+        ``queries``."""
         return cosine_softmax_loss(self.queries(hidden), self.codes.directions(), rows - self.first_row,
                                    self.layout.runs, self.temperature)
 
@@ -138,8 +172,29 @@ class _Network(nn.Module):
         return torch.cat([torch.log_softmax(classes @ q.T, dim=0) for q, classes in parts])
 
 
+class _OpenPositions:
+    """``P_p(. | fixed)`` of a batch of users, as ``confidence_search`` asks for it."""
+
+    def __init__(self, network: _Network, decoder: SetDecoder, hidden: Tensor, place: Tensor) -> None:
+        self._network, self._decoder, self._place = network, decoder, place[:, None]
+        self._memory = decoder.block.cross.memory(hidden)
+        self._state = hidden.gather(1, place[:, None, None].expand(-1, 1, hidden.shape[2]))
+        table = network.codes.inputs()
+        self._table = torch.cat([table, torch.zeros_like(table[:1])])  # one more row: a position that is open
+        self._outputs = network.codes.outputs()
+
+    def log_probs(self, partial: Tensor) -> Iterator[Tensor]:
+        batch, beams, length = partial.shape
+        rows = torch.where(partial == OPEN, len(self._table) - 1, partial + self._network.first_row)
+        fixed = F.embedding_bag(rows.view(-1, length), self._table, mode="sum").view(batch, beams, -1)
+        hidden = self._decoder(self._state, fixed, (partial == OPEN).all(-1), self._memory, self._place).flatten(0, 1)
+        for query, classes in zip(self._network.queries(hidden), self._outputs, strict=True):
+            logits = F.normalize(query, dim=-1) @ classes.T / self._network.temperature
+            yield torch.log_softmax(logits.float(), dim=-1).view(batch, beams, -1)
+
+
 class Mtp(Retriever):
-    """Parallel multi-token prediction with exact ranks over the catalogue."""
+    """Multi-token prediction: exact ranks over the catalogue in parallel, ranks from a beam in the order of confidence."""
 
     info = INFO
     config_class = MtpConfig
@@ -164,21 +219,29 @@ class Mtp(Retriever):
         layout = CodeLayout.of(sids)
         item_rows = runtime.tensor(fused_rows(layout, sids, data.n_items, "mtp"))
         network = self.network_ = _Network(config, layout).to(runtime.device)
-        generator = runtime.generator(rng.child("initial"))
-        initialise(network, generator)
-        network.codes.initialise(config.width ** -0.5, generator)
+        network.initialise(runtime.generator(rng.child("initial")))
         windows = TrainingWindows(data.train, config.max_length, config.batch_positions, rng.child("windows"))
 
         def batch(epoch: int, index: int) -> dict[str, Tensor]:
             made = windows.batch(epoch, index)
-            return {"targets": runtime.tensor(made.targets), "labelled": runtime.tensor(made.labelled),
-                    "items": runtime.tensor(np.maximum(made.items, 0))}
+            tensors = {"targets": runtime.tensor(made.targets), "labelled": runtime.tensor(made.labelled),
+                       "items": runtime.tensor(np.maximum(made.items, 0))}
+            if config.decoding == "confidence":
+                draw = rng.child("order", epoch, index).numpy().random((made.items.size, layout.length))
+                tensors["turn"] = runtime.tensor(draw.argsort(axis=-1))
+            return tensors
 
         def loss(made: Mapping[str, Tensor], step: int) -> Tensor:
             rows, width = made["items"].shape
             vectors = network.items(item_rows[made["items"].view(-1)]).view(rows, width, -1)
-            hidden = network.hidden(vectors).view(rows * width, -1).index_select(0, made["labelled"])
-            return network.loss(hidden, item_rows[made["targets"]])
+            hidden, labelled = network.hidden(vectors), made["labelled"]
+            targets = item_rows[made["targets"]]
+            if network.decoder is None:
+                return network.loss(hidden.view(rows * width, -1).index_select(0, labelled), targets)
+            every = item_rows[:1].repeat(rows * width, 1).index_copy_(0, labelled, targets)
+            codes = F.embedding(every, network.codes.inputs())
+            decoded = network.decoder.given_earlier(hidden, codes, made["turn"]).index_select(0, labelled)
+            return network.loss(decoded.transpose(0, 1), targets)
 
         chosen = rng.child("validation").numpy().permutation(len(data.validation_user))[:config.validation_users]
         histories = take_sequences(data.train, data.validation_user[chosen])
@@ -187,8 +250,8 @@ class Mtp(Retriever):
         log = runtime.train(TrainingPlan(
             "mtp", network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
             learning_rate=config.learning_rate,
-            validate=lambda: expected_ndcg(self._ranks(histories, targets, sids, runtime), 10),
-            patience=config.patience))
+            validate=lambda: expected_ndcg(self._ranks(histories, targets, sids, runtime, selecting=True)[0], 10),
+            patience=config.patience, batch_setting=("batch_positions", config.batch_positions)))
         self._notes = {**training_notes(log, windows), "validation_ndcg_at_10": max(log.validations)}
         return self
 
@@ -199,19 +262,37 @@ class Mtp(Retriever):
                              wanted="SIDs of the whole catalogue and a fitted model", do="call fit first")
         check_histories(histories, targets, sids.n_items)
         start = time.perf_counter()
-        ranks = self._ranks(histories, targets, sids, runtime)
-        self._notes |= {"ms_per_user": 1e3 * (time.perf_counter() - start) / max(len(targets), 1),
+        ranks, notes = self._ranks(histories, targets, sids, runtime, selecting=False)
+        self._notes |= {**notes, "ms_per_user": 1e3 * (time.perf_counter() - start) / max(len(targets), 1),
                         "truncated_histories": float(count_truncated(histories, self.config.max_length))}
         return ranks
 
     @torch.no_grad()
-    def _ranks(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime) -> TargetRanks:
-        network = self._network().to(runtime.device).eval()
+    def _ranks(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime,
+               selecting: bool) -> tuple[TargetRanks, dict[str, float]]:
+        """Ranks and figures of the search; ``selecting`` an epoch needs a narrow beam only."""
+        network, config = self._network().to(runtime.device).eval(), self.config
         host_rows = fused_rows(network.layout, sids, sids.n_items, "mtp")
-        distinct = DistinctSids.of(sids, host_rows, runtime)
         item_rows = runtime.tensor(host_rows)
         vectors = torch.cat([network.items(rows) for rows in item_rows.split(1 << 16)])
-        candidates, collector = Candidates(histories, targets, sids.n_items), RankCollector(len(targets))
+        if network.decoder is None:
+            return self._exact_ranks(network, vectors, histories, targets, DistinctSids.of(sids, host_rows, runtime),
+                                     runtime), {}
+        decoder, trie = network.decoder, SidTrie.of(sids, runtime)
+        width, cover = (VALIDATION_BEAM, VALIDATION_COVER) if selecting else (config.beam, config.cover)
+
+        def search(users: np.ndarray, width: int) -> Beam:
+            items, length = prefix_windows(histories, users, config.max_length)
+            hidden = network.hidden(vectors[runtime.tensor(np.maximum(items, 0))])
+            model = _OpenPositions(network, decoder, hidden, runtime.tensor(length - 1))
+            return confidence_search(model, len(users), trie, width)
+
+        batches = similar_rows(histories, config.max_length, min(SEARCH_ROWS, search_rows(trie, width)))
+        return rank_by_search(batches, search, histories, targets, trie, width, cover, runtime)
+
+    def _exact_ranks(self, network: _Network, vectors: Tensor, histories: Sequences, targets: np.ndarray,
+                     distinct: DistinctSids, runtime: Runtime) -> TargetRanks:
+        candidates, collector = Candidates(histories, targets, len(vectors)), RankCollector(len(targets))
         for users, items, length in history_batches(histories, self.config.max_length, INFERENCE_POSITIONS):
             hidden = network.hidden(vectors[runtime.tensor(np.maximum(items, 0))])
             last = hidden[torch.arange(len(users), device=hidden.device), runtime.tensor(length - 1)]

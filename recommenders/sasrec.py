@@ -135,7 +135,7 @@ def _plan(name: str, config: SasrecConfig, network: _Network, windows: TrainingW
 
     return TrainingPlan(name, network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
                         learning_rate=config.learning_rate, betas=(0.9, 0.98), clip_norm=0.0, patience=config.patience,
-                        **more)
+                        batch_setting=("batch_positions", config.batch_positions), **more)
 
 
 @torch.no_grad()

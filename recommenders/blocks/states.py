@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.recommenders.blocks.prefixes import PrefixInstances
 from sidbench.recommenders.blocks.windows import TrainingWindows
 from sidbench.tokenizers.blocks.runtime import TrainingLog, to_numpy
 
@@ -31,7 +32,7 @@ def load_into(module: nn.Module, state: Mapping[str, np.ndarray], who: str) -> N
     module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})
 
 
-def training_notes(log: TrainingLog, windows: TrainingWindows) -> dict[str, float]:
+def training_notes(log: TrainingLog, windows: TrainingWindows | PrefixInstances) -> dict[str, float]:
     """Diagnostics every sequence model shares; examples are labelled positions, histories are users' sequences."""
     return {"examples_per_second": log.examples_per_second, "best_epoch": float(log.best_epoch),
             "epochs": float(log.epochs), "training_seconds": log.wall_seconds,

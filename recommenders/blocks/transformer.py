@@ -27,14 +27,14 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape; identity outside training."""
-        return x * self._mask(x) if self.training and self.dropped else x
+        return x * self.mask(x) if self.training and self.dropped else x
 
     def added_to(self, x: Tensor, branch: Tensor) -> Tensor:
         """``x + dropout(branch)``."""
-        return torch.addcmul(x, branch, self._mask(branch)) if self.training and self.dropped else x + branch
+        return torch.addcmul(x, branch, self.mask(branch)) if self.training and self.dropped else x + branch
 
-    def _mask(self, x: Tensor) -> Tensor:
-        """0 where dropped, else the scale."""
+    def mask(self, x: Tensor) -> Tensor:
+        """What dropout multiplies ``x`` by in training: 0 where dropped, else the scale."""
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-2**63, None)
         mask = torch.empty_like(x, requires_grad=False)
         torch.ge(words.view(torch.uint8)[:x.numel()].view(x.shape), self.dropped, out=mask)

@@ -7,15 +7,19 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from sidbench.benchmark import testing_recommenders
 from sidbench.benchmark.runtime import local_runtime
 from sidbench.benchmark.testing_recommenders import check_recommender, make_ranking, make_sids
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import RankingData, RankingRows
-from sidbench.recommenders.ppnet import Ppnet, PpnetConfig, area_under_curve
-from sidbench.tokenizers.base import SemanticIds
+from sidbench.recommenders.blocks.item_representation import ItemLookup
+from sidbench.recommenders.blocks.ranking import RankingBatches, area_under_curve
+from sidbench.recommenders.ppnet import Ppnet, PpnetConfig
+from sidbench.tokenizers.base import PAD, SemanticIds
 
 N_ITEMS, N_USERS = 40, 60
+EVERY = ("item_id", "hashed_id", "sid_concat", "sid_sum", "sid_prefix", "sid+id")
 
 
 def planted(seed: int, permute: bool = False) -> tuple[RankingData, np.ndarray]:
@@ -57,22 +61,84 @@ def test_permuted_labels_leave_nothing_to_learn():
     assert abs(auc - 0.5) < 3 * 0.0115  # Hanley-McNeil standard error with about 1500 + 1500 rows
 
 
-@pytest.mark.parametrize("representation", ["item_id", "sid_sum", "sid+id"])
+@pytest.mark.parametrize("representation", [r for r in EVERY if r != "sid_concat"])
 def test_other_representations_learn_too_and_survive_saving(representation):
     data, truth = planted(0)
-    sids = None if representation == "item_id" else SIDS
-    config = PpnetConfig(**{**CONFIG, "epochs": 4}, representation=representation)
+    sids = None if representation == "item_id" else replace(SIDS, ordered=True)
+    config = PpnetConfig(**{**CONFIG, "epochs": 4, "prefix_rows": 64}, representation=representation)
     model = Ppnet(config).fit(data, sids, Rng(0), local_runtime())
     scores = model.predict(data, "test", sids, local_runtime())
     label = data.rows["test"].label
-    assert area_under_curve(scores, label) > area_under_curve(truth, label) - 0.08
+    missing = 0.2 if representation == "hashed_id" else 0.08  # 40 items share 23 rows, which hides part of their likes
+    assert area_under_curve(scores, label) > max(0.6, area_under_curve(truth, label) - missing)
     copy = Ppnet(config)
     copy.load_state_dict(model.state_dict())
     assert np.array_equal(scores, copy.predict(data, "test", sids, local_runtime()))
 
 
-def test_conformance():
-    check_recommender(Ppnet)
+@pytest.mark.parametrize("representation", EVERY)
+def test_conformance(representation, monkeypatch):
+    make = testing_recommenders.make_sids
+    monkeypatch.setattr(testing_recommenders, "make_sids", lambda *a, **k: replace(make(*a, **k), ordered=True))
+    settings = {**Ppnet.budgets["smoke"], "representation": representation, "prefix_rows": 64}
+    info = replace(Ppnet.info, needs_sids=representation != "item_id")
+    check_recommender(type("Checked", (Ppnet,), {"budgets": {"smoke": settings}, "info": info}))
+
+
+def test_weights_reach_target_history_and_prior_and_survive_saving():
+    data, plain = make_ranking(), make_sids()
+    weights = np.random.default_rng(0).uniform(0.2, 3, plain.codes.shape).astype(np.float32)
+    config = PpnetConfig(**Ppnet.budgets["smoke"], code_weights=True)
+    ones, some = (replace(plain, weights=w) for w in (np.ones_like(weights), weights))
+    model = Ppnet(config).fit(data, some, Rng(0), local_runtime())
+    scores = model.predict(data, "test", some, local_runtime())
+    copy = Ppnet(config)
+    copy.load_state_dict(model.state_dict())
+    assert np.array_equal(scores, copy.predict(data, "test", some, local_runtime()))
+    assert not np.array_equal(scores, model.predict(data, "test", ones, local_runtime()))
+    with pytest.raises(InputError, match="code_weights"):
+        model.predict(data, "test", plain, local_runtime())
+    unweighted = Ppnet(replace(config, code_weights=False)).fit(data, plain, Rng(0), local_runtime())
+    unit = Ppnet(config).fit(data, ones, Rng(0), local_runtime())
+    assert np.array_equal(unit.predict(data, "test", ones, local_runtime()),
+                          unweighted.predict(data, "test", plain, local_runtime()))
+    network = model.network_
+    made = RankingBatches(data, ItemLookup.of(config, model.layout_, some, data.n_items, "ppnet"), local_runtime()).make(
+        data.rows["test"], np.arange(20))
+    for part in ("unique", "target"):  # what target and history read, and what the gate prior reads
+        assert np.array_equal(made[f"{part}_weights"].numpy(),
+                              np.where(plain.codes == PAD, 0, weights)[made[f"{part}_items"].numpy()])
+        moved = network({**made, f"{part}_weights": 0 * made[f"{part}_weights"]})[0]
+        assert not torch.equal(moved, network(made)[0])
+
+
+def test_pad_rows_never_reach_a_score():
+    """Not through the target, the history or the gate prior."""
+    data, sids = make_ranking(), make_sids()
+    model = Ppnet(PpnetConfig(**Ppnet.budgets["smoke"])).fit(data, sids, Rng(0), local_runtime())
+    scores = model.predict(data, "test", sids, local_runtime())
+    with torch.no_grad():
+        for part in (model.network_.items, model.network_.item_prior):
+            part.codes.table[torch.from_numpy(part.codes.layout.pad_rows)] = 1e3
+    assert np.array_equal(scores, model.predict(data, "test", sids, local_runtime()))
+
+
+def test_another_catalogue_is_refused_by_item_ids():
+    config = PpnetConfig(**Ppnet.budgets["smoke"], representation="item_id")
+    model = Ppnet(config).fit(make_ranking(), None, Rng(0), local_runtime())
+    with pytest.raises(InputError, match="24 items"):
+        model.predict(replace(make_ranking(), n_items=24), "test", None, local_runtime())
+
+
+def test_hashed_ids_state_their_budget_and_collisions():
+    data, _ = planted(0)
+    config = PpnetConfig(**{**CONFIG, "epochs": 1}, representation="hashed_id")
+    notes = Ppnet(config).fit(data, SIDS, Rng(0), local_runtime()).diagnostics()
+    by_code = Ppnet(replace(config, representation="sid_concat")).fit(data, SIDS, Rng(0), local_runtime()).diagnostics()
+    assert notes["hashed_id_rows"] == round((13 * 8 + 2 * 8 * 16 + 16) / 16)
+    assert abs(notes["item_embedding_parameters"] - by_code["item_embedding_parameters"]) <= 16
+    assert 2 * notes["sid_concat_parameters"] == by_code["item_embedding_parameters"]
+    assert notes["hashed_id_items_sharing_a_row"] >= 40 - 23
 
 
 def test_pad_adds_a_zero_vector_to_the_item():

@@ -1,0 +1,62 @@
+"""Share of the machine's matrix-product peak that training steps reach. Run by `make speed` on a quiet machine.
+
+Prints GFLOP of a step, its milliseconds and the share of the peak measured in the same process; fails on no machine.
+"""
+
+from __future__ import annotations
+
+import os
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sidbench.benchmark.peaks import matmul_peak, plan_gflops
+from sidbench.benchmark.runtime import LocalRuntime
+from sidbench.benchmark.tasks import retrieval_data
+from sidbench.datasets.beauty import Beauty
+from sidbench.datasets.foundation.seeds import Rng
+from sidbench.datasets.reading.locate import LocalFiles
+from sidbench.datasets.splits.leave_last_out import leave_last_out
+from sidbench.recommenders.base import RetrievalData
+from sidbench.recommenders.mtp import Mtp
+from sidbench.recommenders.sasrec import Sasrec
+from sidbench.tokenizers.base import SemanticIds
+from sidbench.tokenizers.blocks.runtime import TrainingLog, TrainingPlan
+
+
+class Measuring(LocalRuntime):
+    """Counts the operations of the first plan it is given, trains one epoch of it, and keeps both figures."""
+
+    gflops_per_step, step_ms = 0.0, 0.0
+
+    def train(self, plan: TrainingPlan) -> TrainingLog:
+        plan.model.train()
+        self.gflops_per_step = plan_gflops(plan, plan.steps_per_epoch)
+        log = super().train(plan)
+        self.step_ms = 1e3 * log.wall_seconds / log.steps  # the mean, like the operations: shapes differ between batches
+        return log
+
+
+@pytest.fixture(scope="module")
+def beauty() -> RetrievalData:
+    dataset = Beauty(Beauty.config_class()).load(LocalFiles())
+    split = leave_last_out(dataset.interactions, dataset.n_users, "shuffled", Rng(0))
+    return retrieval_data(split, dataset.n_users, dataset.n_items)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("model", [Mtp, Sasrec])
+def test_share_of_the_peak(benchmark: Any, beauty: RetrievalData, model: Any) -> None:
+    runtime = Measuring("cpu", threads=os.cpu_count() or 1)
+    codes = np.random.default_rng(0).integers(0, 256, (beauty.n_items, 4)).astype(np.int32)
+    sids = SemanticIds(codes, np.full(4, 256, np.int32), ordered=True) if model.info.needs_sids else None
+    config = model.config_class(**{**model.budgets["quick"], "epochs": 1, "validation_users": 10})
+    peaks = [matmul_peak(runtime)]
+    benchmark.pedantic(lambda: model(config).fit(beauty, sids, Rng(0), runtime), rounds=1)
+    peaks.append(matmul_peak(runtime))  # before and after, so that a busy machine shows
+    share = runtime.gflops_per_step / (runtime.step_ms / 1e3) / median(peaks)
+    benchmark.extra_info |= {"gflops_per_step": runtime.gflops_per_step, "step_ms": runtime.step_ms,
+                             "peak_gflops": peaks, "peak_share": share}
+    assert 0 < share < 1.5
