@@ -1,8 +1,11 @@
 """The stage cache: a stage's result under the hash of everything it depends on.
 
 An entry is a folder, written to a temporary sibling and renamed, so that it exists whole or not at all. A lock per
-key keeps two processes from computing the same thing twice. Checkpoints of a running stage live in ``<key>.partial``
+key keeps two commands from computing the same thing twice. Checkpoints of a running stage live in ``<key>.partial``
 and survive ``kill -9``. An entry whose bytes no longer match its manifest is set aside and computed again.
+
+Of the processes of one command only the leader locks, decides and writes; the others read what it wrote, on a disk that
+all of them share.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -21,11 +25,13 @@ from filelock import FileLock, Timeout
 
 from sidbench.benchmark.progress import Reporter
 from sidbench.benchmark.records import StageRecord
+from sidbench.benchmark.team import Team
 from sidbench.datasets.foundation.errors import InputError, SidbenchError, StageError
 from sidbench.datasets.foundation.hashing import canonical_json, hash_file, hash_json
 
 MANIFEST = "stage.json"
 LOCK_LINE_SECONDS = 5.0
+READ, COMPUTE = "read", "compute"  # what the leader tells the others to do
 T = TypeVar("T")
 
 
@@ -35,6 +41,7 @@ class Stage(Generic[T]):
 
     name: "tokenizer", "behaviour", ... depends: everything the value depends on (JSON-able; upstream keys, config,
     seed, code). compute: given a folder for checkpoints, the value. save / load: to and from an entry folder.
+    by_all: all processes of a command compute it together; else the leader does and the others wait.
     """
 
     name: str
@@ -42,6 +49,7 @@ class Stage(Generic[T]):
     compute: Callable[[Path], T]
     save: Callable[[T, Path], None]
     load: Callable[[Path], T]
+    by_all: bool = False
 
     @property
     def key(self) -> str:
@@ -58,14 +66,19 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def _partial(folder: Path) -> Path:
+    """Where the checkpoints of a running stage lie."""
+    return folder.with_name(folder.name + ".partial")
+
+
 class StageCache:
     """Stages under one root folder.
 
-    refresh: compute every stage anew, once each, and replace what is cached.
+    refresh: compute every stage anew, once each, and replace what is cached. team: the processes of this command.
     """
 
-    def __init__(self, root: Path, reporter: Reporter, refresh: bool = False) -> None:
-        self.root, self.reporter, self.refresh = root, reporter, refresh
+    def __init__(self, root: Path, reporter: Reporter, refresh: bool = False, team: Team | None = None) -> None:
+        self.root, self.reporter, self.refresh, self.team = root, reporter, refresh, team or Team()
         self.stages: list[StageRecord] = []
         self._fresh: set[str] = set()
 
@@ -81,7 +94,12 @@ class StageCache:
         Raises ``InputError`` when the cache cannot be written, ``StageError`` when the disk is full or the stage fails.
         """
         folder = self.folder(stage)
+        return self.team.together(lambda: self._lead(stage, folder, already_spent) if self.team.leads
+                                  else self._follow(stage, folder))
+
+    def _lead(self, stage: Stage[T], folder: Path, already_spent: tuple[float, float]) -> T:
         if (found := self._read(stage, folder)) is not None:
+            self.team.say(READ)
             return found[0]
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -90,11 +108,27 @@ class StageCache:
         except OSError as error:
             raise self._unwritable(folder, error) from error
         try:
-            if (found := self._read(stage, folder)) is not None:  # another process finished it while we waited
+            if (found := self._read(stage, folder)) is not None:  # another command finished it while we waited
+                self.team.say(READ)
                 return found[0]
-            return self._compute(stage, folder, already_spent)
+            value = self._compute(stage, folder, already_spent)
+            self.team.say(READ)
+            return value
         finally:
             lock.release()
+
+    def _follow(self, stage: Stage[T], folder: Path) -> T:
+        """What the leader read or wrote; computed here too where all processes are needed for it."""
+        if self.team.say(None) == COMPUTE:
+            if stage.by_all:
+                stage.compute(_partial(folder))
+            self.team.say(None)  # the leader has written it
+        try:
+            return stage.load(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise StageError(f"{stage.name}: process {self.team.rank} cannot read what the leader wrote to {folder} "
+                             f"({error}). To do: put SIDBENCH_HOME on a disk that all machines of this command "
+                             "share.") from error
 
     def _acquire(self, lock: FileLock, stage: Stage[Any]) -> None:
         try:
@@ -135,14 +169,16 @@ class StageCache:
                            "and computed again")
 
     def _compute(self, stage: Stage[T], folder: Path, already_spent: tuple[float, float]) -> T:
-        partial, temporary = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".tmp")
+        partial, temporary = _partial(folder), folder.with_name(folder.name + ".tmp")
         known = list(self.reporter.warnings)
         self.reporter.line(f"{stage.name}: computing")
         wall, cpu = time.perf_counter() - already_spent[0], time.process_time() - already_spent[1]
         if self.refresh:
             shutil.rmtree(partial, ignore_errors=True)  # a checkpoint of an earlier attempt would not be anew
         try:
-            value = stage.compute(partial)
+            self.team.say(COMPUTE)
+            with nullcontext() if stage.by_all else self.team.solo():
+                value = stage.compute(partial)
             cost = StageRecord(name=stage.name, key=stage.key, cached=False, wall_seconds=time.perf_counter() - wall,
                                cpu_seconds=time.process_time() - cpu, peak_memory_bytes=peak_memory_bytes())
             shutil.rmtree(temporary, ignore_errors=True)

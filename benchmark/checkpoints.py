@@ -12,6 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sidbench.datasets.foundation.errors import InputError
+from sidbench.tokenizers.blocks.runtime import TrainingPlan
+
+_LENGTHS_AND_RATES = ("steps_per_epoch", "epochs", "schedule", "learning_rate", "warmup_steps", "final_lr_share",
+                      "weight_decay", "clip_norm")
+
 
 def flatten(prefix: str, state: dict[str, Any], tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
     """Sort the entries of ``state`` into tensors and JSON values under ``prefix``."""
@@ -68,3 +74,26 @@ def load_optimiser_state(optimiser: torch.optim.Optimizer, flat: dict[str, Any])
     full = optimiser.state_dict()
     full["state"] = state
     optimiser.load_state_dict(full)
+
+
+def plan_signature(plan: TrainingPlan, accumulate: int, precision: str) -> dict[str, Any]:
+    """What a checkpoint must agree on with the plan that continues from it, as JSON values."""
+    parameters = {name: list(p.shape) for name, p in plan.model.named_parameters()}
+    return {**{name: getattr(plan, name) for name in _LENGTHS_AND_RATES}, "betas": list(plan.betas),
+            "accumulate": accumulate, "precision": precision, "seed": [plan.rng.seed, *plan.rng.path],
+            "parameters": parameters}
+
+
+def check_signature(path: Path, who: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise ``InputError`` naming the first entry in which a checkpoint differs from the plan ``who``.
+
+    Stages of other settings have other folders, so this only meets files that were copied by hand.
+    """
+    pairs = [(name, saved.get(name), wanted[name]) for name in wanted if name != "parameters"]
+    old, new = saved.get("parameters", {}), wanted["parameters"]
+    pairs += [(f"parameter {name}", old.get(name, "nothing"), new.get(name, "no such parameter"))
+              for name in sorted(old.keys() | new.keys())]
+    for name, got, due in pairs:
+        if got != due:
+            raise InputError(f"checkpoint {path} of {who}: {name}", got=got, wanted=str(due),
+                             do="delete this file, or run with the settings that it was made with")

@@ -62,6 +62,8 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0 for all cores.")] = 0,
+    accumulate: Annotated[int, typer.Option(min=1, help="Batches of one optimiser step; see docs/training.md.")] = 1,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile losses (torch.compile).")] = False,
     as_json: AsJson = False,
     preset: Annotated[str, typer.Option(help="Named settings of each tokenizer, as `paper`; default none.")] = "",
     rerun: Annotated[str, typer.Option(help="What to repeat: never, failed (default) or always.")] = "failed",
@@ -74,7 +76,7 @@ def run(
         tokenizer, dataset, recommender, seed, budget=budget, ties=ties, data_dir=data_dir, device=device,
         precision=precision, threads=threads, json=as_json, rerun=rerun, overrides=overrides or (),
         debug=bool(context.find_root().params.get("debug")), collisions=collisions,
-        preset=preset)
+        preset=preset, accumulate=accumulate, compile=compiled)
     from sidbench.benchmark.commands.run import run_command
 
     run_command(request)
@@ -252,6 +254,11 @@ def _quiet_pipe() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _leads() -> bool:
+    """Whether this is the process that prints, of those that torchrun or accelerate started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def invoke(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors meant for users become one paragraph on stderr."""
     command = typer.main.get_command(app)
@@ -264,10 +271,12 @@ def invoke(arguments: list[str]) -> int:
     except Exit as done:
         return done.exit_code
     except TyperException as error:
-        sys.stderr.write(f"{error.format_message().rstrip()}\n")
+        if _leads():
+            sys.stderr.write(f"{error.format_message().rstrip()}\n")
         return getattr(error, "exit_code", 2)
     except SidbenchError as error:
-        sys.stderr.write(traceback.format_exc() if debug else f"error: {error}\n")
+        if debug or _leads():
+            sys.stderr.write(traceback.format_exc() if debug else f"error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command resumes\n")

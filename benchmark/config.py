@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BUDGETS = ("smoke", "quick", "standard", "paper")
 _BY_OPTION = ("dataset", "tokenizer", "recommenders", "seed", "budget", "ties", "device", "precision", "threads",
-              "collisions")
+              "collisions", "accumulate", "compile")
 _STORED_AS = "sidbench_run"
 
 
@@ -45,6 +45,9 @@ class RunConfig:
     precision: str = setting("fp32", "arithmetic of neural stages", choices=("fp32", "bf16"))
     threads: int = setting(0, "CPU threads, 0 for all cores", low=0, high=4096)
     collisions: str = setting("none", "what happens to items that share a SID")
+    accumulate: int = setting(1, "batches of one optimiser step, shared by the processes", unit="batches", low=1,
+                              high=65_536)
+    compile: bool = setting(False, "losses of trainings through torch.compile")
 
     def __post_init__(self) -> None:
         if self.budget not in BUDGETS:
@@ -129,7 +132,7 @@ def _check_reads_sids(run: RunConfig, name: str, reads_sids: bool) -> None:
     """A tokenizer's row must depend on its SIDs, and a baseline cannot read what does not exist."""
     if run.tokenizer is None and reads_sids:
         raise InputError(f"recommender {name!r} reads semantic IDs", got="no tokenizer", wanted="a tokenizer",
-                         do="add --tokenizer NAME, or for ppnet the setting ranker.representation=item_id")
+                         do="add --tokenizer NAME, or, for a ranker, the setting ranker.representation=item_id")
     if run.tokenizer is not None and not reads_sids:
         raise InputError(f"recommender {name!r} with these settings reads no semantic IDs", got=f"tokenizer {run.tokenizer}",
                          wanted="a run without tokenizer, as a baseline", do="use --tokenizer none")

@@ -29,5 +29,6 @@ def environment(runtime: LocalRuntime, command_line: tuple[str, ...]) -> Environ
         python=platform.python_version(), versions={name: metadata.version(name) for name in LIBRARIES},
         git_commit=_git("rev-parse", "HEAD"), git_dirty=bool(_git("status", "--porcelain", "--untracked-files=no")),
         code=room_code("benchmark", "datasets", "tokenizers", "recommenders"), command_line=command_line,
-        platform=f"{sys.platform} {platform.machine()}",
+        platform=f"{sys.platform} {platform.machine()}", processes=runtime.team.size, accumulate=runtime.accumulate,
+        compiled=runtime.compiled,
     )

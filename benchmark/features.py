@@ -69,7 +69,7 @@ def _content(bench: Bench, dataset: Dataset, config: FeaturesConfig, locate: Fil
 def _behaviour(bench: Bench, sequences: Sequences, n_items: int, config: BehaviourConfig) -> np.ndarray:
     events = hash_arrays({"indptr": sequences.indptr, "items": sequences.items})
     depends = {"events": events, "n_items": n_items, "config": config,
-               "code": plugin_code("recommender", "sasrec")}
+               "code": plugin_code("recommender", "sasrec"), **bench.runtime.numerics}
 
     def compute(partial: Path) -> np.ndarray:
         def work() -> np.ndarray:
@@ -79,4 +79,4 @@ def _behaviour(bench: Bench, sequences: Sequences, n_items: int, config: Behavio
         return bench.guarded("behaviour encoder", partial, work)
 
     return bench.cache.run(Stage("behaviour", depends, compute, lambda v, f: save_arrays(f / "behaviour.npz", {"e": v}),
-                                 lambda f: load_arrays(f / "behaviour.npz")["e"]))
+                                 lambda f: load_arrays(f / "behaviour.npz")["e"], by_all=True))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from sidbench.benchmark.cache import Stage, StageCache
 from sidbench.benchmark.codecs import (
@@ -34,6 +33,8 @@ from sidbench.benchmark.metrics.quantisation import quantisation_metrics
 from sidbench.benchmark.records import Metric
 from sidbench.benchmark.registry import installed, plugin_path
 from sidbench.benchmark.runtime import LocalRuntime
+from sidbench.benchmark.sharding import encode_catalogue, in_blocks, predict_rows, rank_users
+from sidbench.benchmark.training import is_out_of_memory
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import SidbenchError, StageError
 from sidbench.datasets.foundation.hashing import hash_file
@@ -42,7 +43,7 @@ from sidbench.recommenders.base import Ranker, RankingData, Recommender, Retriev
 from sidbench.tokenizers.base import SemanticIds, Tokenizer
 from sidbench.tokenizers.collisions.base import CollisionPolicy, Costs, Resolved
 
-TRAINING_CODE = ROOT / "benchmark" / "training.py"
+TRAINING_CODE = {ROOT / "benchmark" / name for name in ("training.py", "optimisers.py", "compiling.py")}
 METRIC_CODE = ("benchmark/metrics",)
 T = TypeVar("T")
 
@@ -71,10 +72,8 @@ class Bench:
                 return work()
         except (SidbenchError, OSError):
             raise
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise _out_of_memory(who, error) from error
         except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything; it is named and re-raised
-            if "allocate memory" in str(error):  # torch's CPU allocator has no exception of its own
+            if is_out_of_memory(error):
                 raise _out_of_memory(who, error) from error
             raise StageError(f"{who} failed: {type(error).__name__}: {error}. To do: `bench --debug run …` shows the "
                              "traceback; the fault lies in this plugin, other rows are not affected.") from error
@@ -92,7 +91,7 @@ def plugin_files(kind: str, name: str) -> set[Path]:
     A composite plugin runs others, chosen by its settings, so all of its kind count.
     """
     plugin = installed().find(kind, name)
-    files = {TRAINING_CODE, *import_closure(plugin_path(kind, name))}
+    files = {*TRAINING_CODE, *import_closure(plugin_path(kind, name))}
     if plugin.info.get("composite", False):
         files |= {f for p in installed().plugins(kind).values() if p.path is not None for f in import_closure(p.path)}
     return files
@@ -125,7 +124,7 @@ def fit_tokenizer(bench: Bench, name: str, tokenizer: Tokenizer, features: ItemF
     """Fit a tokenizer on the features; cached by (features, config, seed, code)."""
     code = plugin_code("tokenizer", name)
     depends = {"features": features.provenance, "tokenizer": name, "config": tokenizer.config, "seed": seed, "code": code,
-               **content_hashes(tokenizer.config)}
+               **content_hashes(tokenizer.config), **bench.runtime.numerics}
 
     def compute(partial: Path) -> Fitted:
         bench.runtime.training_logs.clear()
@@ -138,7 +137,7 @@ def fit_tokenizer(bench: Bench, name: str, tokenizer: Tokenizer, features: ItemF
         return bench.guarded(f"tokenizer {name}", partial, work)
 
     stage: Stage[Fitted] = Stage("tokenizer", depends, compute, lambda v, f: save_state(v.state, v.facts, f),
-                                 lambda f: _load_fitted(stage.key, code, f))
+                                 lambda f: _load_fitted(stage.key, code, f), by_all=True)
     return bench.cache.run(stage)
 
 
@@ -148,12 +147,12 @@ def encode_items(bench: Bench, name: str, tokenizer: Tokenizer, fitted: Fitted, 
     def compute(partial: Path) -> SemanticIds:
         def work() -> SemanticIds:
             tokenizer.load_state_dict(fitted.state)
-            return tokenizer.encode(features, bench.runtime).check(features.n_items, f"tokenizer {name}")
+            return encode_catalogue(tokenizer, features, bench.runtime).check(features.n_items, f"tokenizer {name}")
 
         return bench.guarded(f"tokenizer {name}", partial, work)
 
     stage = Stage("sids", {"tokenizer": fitted.key}, compute, lambda v, f: save_sids(v, f / "sids.npz"),
-                  lambda f: load_sids(f / "sids.npz"))
+                  lambda f: load_sids(f / "sids.npz"), by_all=in_blocks(tokenizer, features.n_items))
     return bench.cache.run(stage)
 
 
@@ -208,7 +207,8 @@ def fit_recommender(bench: Bench, task: str, name: str, model: Retriever | Ranke
                     data_key: str, sids: SemanticIds | None, sids_key: str, seed: int) -> Fitted:
     """Train a recommender; cached by (data, SIDs, config, seed, code)."""
     code = plugin_code("recommender", name)
-    depends = {"data": data_key, "sids": sids_key, "recommender": name, "config": model.config, "seed": seed, "code": code}
+    depends = {"data": data_key, "sids": sids_key, "recommender": name, "config": model.config, "seed": seed, "code": code,
+               **bench.runtime.numerics}
 
     def compute(partial: Path) -> Fitted:
         bench.runtime.training_logs.clear()
@@ -217,7 +217,7 @@ def fit_recommender(bench: Bench, task: str, name: str, model: Retriever | Ranke
         return Fitted(model.state_dict(), _facts(model, bench), stage.key, code)
 
     stage: Stage[Fitted] = Stage(f"{task}.fit", depends, compute, lambda v, f: save_state(v.state, v.facts, f),
-                                 lambda f: _load_fitted(stage.key, code, f))
+                                 lambda f: _load_fitted(stage.key, code, f), by_all=True)
     return bench.cache.run(stage)
 
 
@@ -229,18 +229,18 @@ def evaluate_retriever(bench: Bench, name: str, model: Retriever, fitted: Fitted
     """Rank intervals of every test target, and the model's numbers about inference; the only reader of test targets."""
 
     def compute(partial: Path) -> Evaluated[TargetRanks]:
-        def work() -> TargetRanks:
+        def work() -> Evaluated[TargetRanks]:
             model.load_state_dict(fitted.state)
-            return model.rank_targets(data.test_history, data.test_target, sids, bench.runtime)
+            return rank_users(model, data.test_history, data.test_target, sids, bench.runtime)
 
-        return bench.guarded(f"recommender {name}", partial, work), dict(model.diagnostics())
+        return bench.guarded(f"recommender {name}", partial, work)
 
     def save(value: Evaluated[TargetRanks], folder: Path) -> None:
         save_ranks(value[0], folder)
         save_json(folder / "diagnostics.json", value[1])
 
     stage = Stage("retrieval.evaluate", {"fit": fitted.key}, compute, save,
-                  lambda f: (load_ranks(f), load_json(f / "diagnostics.json")))
+                  lambda f: (load_ranks(f), load_json(f / "diagnostics.json")), by_all=True)
     return bench.cache.run(stage)
 
 
@@ -249,16 +249,16 @@ def evaluate_ranker(bench: Bench, name: str, model: Ranker, fitted: Fitted, data
     """Scores float32 of the test rows, and the model's numbers about inference; the only reader of test rows."""
 
     def compute(partial: Path) -> Evaluated[np.ndarray]:
-        def work() -> np.ndarray:
+        def work() -> Evaluated[np.ndarray]:
             model.load_state_dict(fitted.state)
-            return model.predict(data, "test", sids, bench.runtime)
+            return predict_rows(model, data, "test", sids, bench.runtime)
 
-        return bench.guarded(f"recommender {name}", partial, work), dict(model.diagnostics())
+        return bench.guarded(f"recommender {name}", partial, work)
 
     def save(value: Evaluated[np.ndarray], folder: Path) -> None:
         save_arrays(folder / "scores.npz", {"score": value[0]})
         save_json(folder / "diagnostics.json", value[1])
 
     stage = Stage("ranking.evaluate", {"fit": fitted.key}, compute, save,
-                  lambda f: (load_arrays(f / "scores.npz")["score"], load_json(f / "diagnostics.json")))
+                  lambda f: (load_arrays(f / "scores.npz")["score"], load_json(f / "diagnostics.json")), by_all=True)
     return bench.cache.run(stage)

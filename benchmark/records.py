@@ -123,7 +123,11 @@ class TaskRecord(_Frozen):
 
 
 class EnvironmentRecord(_Frozen):
-    """Where and with what the run was computed."""
+    """Where and with what the run was computed.
+
+    processes: that shared the run; ``device`` and ``threads`` are those of each. accumulate: batches of one optimiser
+    step. compiled: losses went through ``torch.compile``.
+    """
 
     device: str
     precision: str
@@ -136,6 +140,9 @@ class EnvironmentRecord(_Frozen):
     code: str
     command_line: tuple[str, ...]
     platform: str
+    processes: int = 1
+    accumulate: int = 1
+    compiled: bool = False
 
 
 class RunRecord(_Frozen):

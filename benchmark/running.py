@@ -66,9 +66,11 @@ def _plain(config: Any) -> dict[str, Any]:
 def run_id(composed: ComposedRun, prepared: Prepared) -> str:
     """Readable name plus a hash of everything that decides the run's numbers; equal runs have equal ids."""
     run = composed.run
-    policy = run.collisions != NO_POLICY  # without one, identities are those of releases that had none
+    policy = run.collisions != NO_POLICY
+    # Settings that came with later releases do not stand in the identity at their defaults, so older ids stay.
+    later = {"collisions": NO_POLICY, "accumulate": 1, "compile": False}
     identity = {
-        "run": {n: v for n, v in vars(run).items() if policy or n != "collisions"},
+        "run": {n: v for n, v in vars(run).items() if n not in later or v != later[n]},
         "dataset": prepared.dataset_hash, "features": composed.features if run.tokenizer else None,
         "behaviour": composed.behaviour if run.tokenizer else None, "tokenizer": composed.tokenizer,
         "retriever": composed.retriever, "ranker": composed.ranker,
@@ -94,7 +96,8 @@ class RunBuilder:
         self.run, self.settings_source = composed.run, settings_source
         self.id = run_id(composed, prepared)
         self.folder = runs_folder() / self.id
-        self.temporary = self.folder.with_name(f".{self.id}.{os.getpid()}.tmp")
+        self.team = bench.runtime.team
+        self.temporary = self.folder.with_name(f".{self.id}.{os.getpid()}-{self.team.rank}.tmp")
         self.sids: SemanticIds | None = None
         self.sids_record: SidsRecord | None = None
         self.tokenizer_record: PluginRecord | None = None
@@ -102,17 +105,19 @@ class RunBuilder:
         self.resolved: ResolvedStage | None = None
 
     def existing(self) -> RunRecord | None:
-        """The record of an earlier equal run, if its folder is there and readable."""
+        """The record of an earlier equal run, if its folder is there and readable; as the leader sees it."""
         path = self.folder / RECORD_NAME
-        if not path.exists():
-            return None
+        text = self.team.say(path.read_text() if self.team.leads and path.exists() else None)
         try:
-            return RunRecord.model_validate_json(path.read_text())
+            return None if text is None else RunRecord.model_validate_json(text)
         except ValueError:
             return None
 
     def execute(self) -> RunRecord:
-        """Run every stage and write the run's folder. Raises the first stage's error; finished stages stay cached."""
+        """Run every stage and write the run's folder (of several processes the leader does).
+
+        Raises the first stage's error; finished stages stay cached.
+        """
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.temporary.mkdir(parents=True)
         try:
@@ -124,6 +129,8 @@ class RunBuilder:
             if self.composed.ranker_name is not None:
                 tasks.append(self._rank(self.composed.ranker_name))
             record = self._record(tuple(tasks))
+            if not self.team.leads:
+                return record
             (self.temporary / RECORD_NAME).write_text(record.model_dump_json(indent=1))
             if self.folder.exists():
                 shutil.rmtree(self.folder)
@@ -217,7 +224,8 @@ class RunBuilder:
         frame.write_parquet(path)
         config = self.composed.retriever if task == "retrieval" else self.composed.ranker
         training = {f"{log}_{n}": float(v) for log, values in fitted.facts["training"].items()
-                    for n, v in values.items() if n in ("steps", "epochs", "wall_seconds", "examples_per_second")}
+                    for n, v in values.items()
+                    if n in ("steps", "epochs", "wall_seconds", "examples_per_second", "step_ms", "processes")}
         diagnostics = {**fitted.facts["diagnostics"], **training,
                        **{n: float(v) for n, v in inference.items() if np.isfinite(v)}}
         plugin = PluginRecord(name=name, config=_plain(config), code=fitted.code, diagnostics=diagnostics,
@@ -227,7 +235,8 @@ class RunBuilder:
             task=task, recommender=plugin, protocol=protocol, metrics=metrics, counts=counts, users_file=path.name,
             users_hash=hash_file(path), bound_violations=violations, protocol_key=hash_json(protocol),
             comparability_key=hash_json({"protocol": protocol, "features": self._features_identity(),
-                                         "recommender": name, "config": config, "budget": self.run.budget}))
+                                         "recommender": name, "config": config, "budget": self.run.budget,
+                                         **({} if self.run.accumulate == 1 else {"accumulate": self.run.accumulate})}))
 
     # -- the record ----------------------------------------------------------------------------------------------
     def _features_identity(self) -> str | None:

@@ -11,14 +11,18 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
+from sidbench.benchmark.compiling import check_compiler
 from sidbench.benchmark.progress import Reporter
+from sidbench.benchmark.team import PATIENCE, Team
 from sidbench.benchmark.training import Training
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
@@ -41,18 +45,22 @@ def retain_freed_memory() -> str:
 
 
 class LocalRuntime:
-    """Runtime of one process on one device.
+    """Runtime of one process on one device, alone or as one of a team started by ``torchrun`` or ``accelerate launch``.
 
     Parameters
     ----------
     device: "auto" (CUDA if there is one, else CPU), "cpu" or "cuda".
     precision: "fp32" or "bf16" (autocast of training steps).
     threads: CPU threads of torch, 0 for the default.
-    reporter: where progress and warnings go.
+    reporter: where progress and warnings go; of several processes only the leader's shows them.
+    accumulate: batches of one optimiser step, shared by the processes, so a multiple of their number.
+    compiled: run the losses of trainings through ``torch.compile``.
+
+    Raises ``InputError`` for choices that this machine or the number of processes does not allow.
     """
 
     def __init__(self, device: str = "auto", precision: str = "fp32", threads: int = 0,
-                 reporter: Reporter | None = None) -> None:
+                 reporter: Reporter | None = None, accumulate: int = 1, compiled: bool = False) -> None:
         if device not in ("auto", "cpu", "cuda"):
             raise InputError("device", got=repr(device), wanted="auto, cpu or cuda")
         if precision not in ("fp32", "bf16"):
@@ -65,12 +73,18 @@ class LocalRuntime:
             torch.set_num_threads(threads)
         # accelerate keeps process-wide state; two runtimes with different precision in one process would clash.
         AcceleratorState._reset_state(reset_partial_state=True)
-        self.accelerator = Accelerator(cpu=use_cpu, mixed_precision="bf16" if precision == "bf16" else "no")
-        if self.accelerator.num_processes > 1:
-            raise InputError("distributed launch", got=f"{self.accelerator.num_processes} processes", wanted="one process",
-                             do="start `bench` directly; training over several processes is not part of this release")
-        self.precision = precision
-        self.reporter = reporter or Reporter()
+        self.accelerator = Accelerator(cpu=use_cpu, mixed_precision="bf16" if precision == "bf16" else "no",
+                                       kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+        processes = self.accelerator.num_processes
+        if accumulate < 1 or accumulate % processes:
+            raise InputError("--accumulate", got=f"{accumulate} with {processes} processes",
+                             wanted="a multiple of the number of processes, which share the batches of an optimiser step",
+                             do=f"add --accumulate {processes}")
+        if compiled:
+            check_compiler(not use_cpu)
+        self.team = Team(self.accelerator.process_index, processes)
+        self.precision, self.accumulate, self.compiled = precision, accumulate, compiled
+        self.reporter = reporter if reporter is not None and self.team.leads else Reporter()
         self.checkpoints: Path | None = None
         self.training_logs: dict[str, TrainingLog] = {}
 
@@ -89,6 +103,13 @@ class LocalRuntime:
             return torch.cuda.get_device_name(self.device)
         return f"cpu x{os.cpu_count()}"
 
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """What changes the numbers of a training beside its own settings; empty with the defaults. Part of stage keys."""
+        given = {"accumulate": (self.accumulate, 1), "precision": (self.precision, "fp32"),
+                 "compile": (self.compiled, False)}
+        return {name: value for name, (value, default) in given.items() if value != default}
+
     def tensor(self, array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
         return torch.as_tensor(np.asarray(array, order="C"), dtype=dtype).to(self.device, copy=True)
 
@@ -99,7 +120,8 @@ class LocalRuntime:
 
     def train(self, plan: TrainingPlan) -> TrainingLog:
         path = None if self.checkpoints is None else self.checkpoints / f"{plan.name}.safetensors"
-        log = Training(plan, self.accelerator, self.reporter, path).run()
+        log = Training(plan, self.accelerator, self.reporter, path, team=self.team, accumulate=self.accumulate,
+                       compiled=self.compiled).run()
         self.training_logs[plan.name] = log
         return log
 

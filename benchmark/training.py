@@ -1,69 +1,64 @@
-"""The one training loop: schedules, clipping, early stopping, checkpoints, live figures, and guards.
+"""The one training loop: accumulation, clipping, early stopping, checkpoints, live figures, and guards.
 
-The loop is deterministic: the batch is a function of (epoch, index) and dropout noise of (rng, step), so a training
-resumed from a checkpoint continues bit for bit on the same machine type.
+The loop is deterministic: the batch is a function of (epoch, index) and dropout noise of (rng, batch number), so a
+training resumed from a checkpoint continues bit for bit on the same machine type. An optimiser step averages the
+gradients of ``accumulate`` consecutive batches; several processes deal these batches out among themselves, so that the
+result depends on ``accumulate`` and not on how many processes there are, up to the order of a sum.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from sidbench.benchmark.checkpoints import (
+    check_signature,
     flatten,
     load_optimiser_state,
     optimiser_state,
+    plan_signature,
     read_checkpoint,
     section,
     write_checkpoint,
 )
+from sidbench.benchmark.compiling import compiled_loss
+from sidbench.benchmark.optimisers import learning_rate_factor, make_optimiser, shared_places, sum_over_team
 from sidbench.benchmark.progress import Reporter
-from sidbench.datasets.foundation.errors import NonFiniteLoss
-from sidbench.tokenizers.blocks.runtime import TrainingLog, TrainingPlan
+from sidbench.benchmark.team import Team
+from sidbench.datasets.foundation.errors import NonFiniteLoss, StageError
+from sidbench.datasets.foundation.hashing import hash_arrays, hash_json
+from sidbench.tokenizers.blocks.runtime import TrainingLog, TrainingPlan, to_numpy
 
 CHECKPOINT_SECONDS = 20.0
 COLLAPSE_UTILISATION = 0.2
 COLLAPSE_SHARE = 0.25  # share of the steps after which low utilisation is an alarm rather than a beginning
-
-
-def learning_rate_factor(plan: TrainingPlan, step: int) -> float:
-    """Multiplier of the learning rate at a 0-based step: linear warm-up, then the plan's schedule."""
-    if step < plan.warmup_steps:
-        return (step + 1) / plan.warmup_steps
-    if plan.schedule == "constant":
-        return 1.0
-    if plan.schedule == "inverse_sqrt":
-        return math.sqrt(max(plan.warmup_steps, 1) / max(step, 1))
-    total = max(plan.steps_per_epoch * plan.epochs - plan.warmup_steps, 1)
-    done = min((step - plan.warmup_steps) / total, 1.0)
-    return plan.final_lr_share + (1 - plan.final_lr_share) * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def make_optimiser(plan: TrainingPlan) -> torch.optim.AdamW:
-    """AdamW with weight decay on every parameter whose name holds none of ``plan.no_decay``."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for name, parameter in plan.model.named_parameters():
-        if parameter.requires_grad:
-            (free if any(word in name for word in plan.no_decay) else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    groups = [g for g in groups if g["params"]]
-    return torch.optim.AdamW(groups, lr=plan.learning_rate, betas=plan.betas, weight_decay=0.0, fused=True)
+TIMED_STEPS = 1001  # latest optimiser steps whose median time is reported
 
 
 class Training:
-    """One execution of a plan; holds what a checkpoint must hold."""
+    """One execution of a plan; holds what a checkpoint must hold.
 
-    def __init__(self, plan: TrainingPlan, accelerator: Accelerator, reporter: Reporter, checkpoint: Path | None) -> None:
+    accumulate: batches of one optimiser step, a multiple of the team's size. compiled: run the loss through
+    ``torch.compile``.
+    """
+
+    def __init__(self, plan: TrainingPlan, accelerator: Accelerator, reporter: Reporter, checkpoint: Path | None, *,
+                 team: Team | None = None, accumulate: int = 1, compiled: bool = False) -> None:
         self.plan, self.accelerator, self.reporter, self.path = plan, accelerator, reporter, checkpoint
+        self.team, self.accumulate = team or Team(), accumulate
+        self.shared = plan.sharded and self.team.size > 1
+        self.compute_loss = compiled_loss(plan) if compiled else plan.loss
         self.optimiser = make_optimiser(plan)
+        self.parameters = list(plan.model.parameters())
         self.log = TrainingLog()
         self.best_value, self.bad = -math.inf, 0
         self.best_state: dict[str, Tensor] | None = None
@@ -73,17 +68,18 @@ class Training:
         self.saved_at = time.monotonic()
         self.previous_seconds = 0.0
         self.examples = 0
+        self.step_seconds: deque[float] = deque(maxlen=TIMED_STEPS)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
     def save(self) -> None:
-        """Write a checkpoint of the present state."""
-        if self.path is None:
+        """Write a checkpoint of the present state; of several processes the leader does."""
+        if self.path is None or not self.team.leads:
             return
         tensors: dict[str, Tensor] = {}
         log = {**vars(self.log), "wall_seconds": self.previous_seconds}
         plain: dict[str, Any] = {"log": log, "counters": [self.step, self.epoch, self.index, self.bad, self.examples],
                                  "best_value": None if self.best_value == -math.inf else self.best_value,
-                                 "done": self.done}
+                                 "done": self.done, "signature": self._signature()}
         flatten("model", dict(self.plan.model.state_dict()), tensors, plain)
         flatten("optimiser", optimiser_state(self.optimiser), tensors, plain)
         flatten("best", self.best_state or {}, tensors, plain)
@@ -93,10 +89,11 @@ class Training:
         self.saved_at = time.monotonic()
 
     def restore(self) -> None:
-        """Continue from the checkpoint if a readable one exists."""
+        """Continue from the checkpoint if a readable one exists. Raises ``InputError`` for one of another plan."""
         entries = None if self.path is None else read_checkpoint(self.path)
-        if entries is None:
+        if self.path is None or entries is None:
             return
+        check_signature(self.path, self.plan.name, entries["signature"], self._signature())
         device = self.accelerator.device
         self.plan.model.load_state_dict(section("model", entries))
         load_optimiser_state(self.optimiser, section("optimiser", entries))
@@ -113,10 +110,14 @@ class Training:
             self.plan.load_extra_state(extra)
         self.reporter.line(f"  {self.plan.name}: continuing at step {self.step}")
 
+    def _signature(self) -> dict[str, Any]:
+        return plan_signature(self.plan, self.accumulate, str(self.accelerator.mixed_precision))
+
     # -- the loop ------------------------------------------------------------------------------------------------
     def run(self) -> TrainingLog:
         """Train to the end of the plan, or until patience runs out."""
         self.restore()
+        self._assemble()
         start = time.perf_counter()
         earlier = self.previous_seconds
         total = self.plan.steps_per_epoch * self.plan.epochs
@@ -137,18 +138,53 @@ class Training:
             self.previous_seconds = earlier + time.perf_counter() - start
             if self.best_state is not None:
                 self.plan.model.load_state_dict(self.best_state)
+            self._agree()
+            self.log.step_ms = 1e3 * median(self.step_seconds) if self.step_seconds else 0.0
             self.save()
         self.log.wall_seconds = self.previous_seconds
         self.log.examples_per_second = self.examples / max(self.log.wall_seconds, 1e-9)
+        self.log.processes = self.team.size if self.shared else 1
         self.plan.model.eval()
         return self.log
+
+    def _assemble(self) -> None:
+        """Several processes begin at one place with the leader's weights."""
+        if self.team.size == 1:
+            return
+        places = self.team.gather([self.step, self.epoch, self.index, self.done])
+        if any(place != places[0] for place in places):
+            raise StageError(f"{self.plan.name}: the processes found different checkpoints (steps "
+                             f"{', '.join(str(p[0]) for p in places)}). To do: put SIDBENCH_HOME on a disk that all "
+                             "machines of this command share.")
+        self.team.same(dict(self.plan.model.state_dict()))
+        if not self.shared:
+            self.reporter.warn(f"{self.plan.name}: changes state by other ways than gradients, so each of the "
+                               f"{self.team.size} processes ran all of its batches")
+
+    def _agree(self) -> None:
+        """The leader's weights on every process, after a check that a plan said rightly whether it can be shared."""
+        if self.team.size == 1:
+            return
+        if self.shared:
+            extra = self.plan.extra_state() if self.plan.extra_state else {}
+            tensors = {**dict(self.plan.model.named_buffers()), **{n: v for n, v in extra.items() if isinstance(v, Tensor)}}
+            plain = {n: v for n, v in extra.items() if not isinstance(v, Tensor)}
+            digests = self.team.gather([hash_arrays({n: to_numpy(t) for n, t in tensors.items()}), hash_json(plain)])
+            if any(digest != digests[0] for digest in digests):
+                raise StageError(f"{self.plan.name}: its buffers or extra state differ between the processes that shared "
+                                 "its batches, so gradients alone do not move its state. To do: declare sharded=False in "
+                                 "its TrainingPlan.")
+        self.team.same(dict(self.plan.model.state_dict()))
 
     def _epoch(self, start: float, earlier: float) -> None:
         plan = self.plan
         plan.model.train()
         while self.index < plan.steps_per_epoch:
-            self._step()
-            self.index += 1
+            count = min(self.accumulate, plan.steps_per_epoch - self.index)
+            began = time.perf_counter()
+            self._step(count)
+            self.index += count
+            self.step_seconds.append(time.perf_counter() - began)
             self.previous_seconds = earlier + time.perf_counter() - start
             if time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
                 self.save()
@@ -159,45 +195,73 @@ class Training:
         if plan.validate is not None and (self.epoch % plan.validate_every == 0 or self.epoch == plan.epochs):
             self._validate()
 
-    def _step(self) -> None:
-        plan, step = self.plan, self.step
-        factor = learning_rate_factor(plan, step)
+    def _step(self, count: int) -> None:
+        """One optimiser step over the next ``count`` batches; a step is known by the number of its last batch."""
+        plan, first = self.plan, self.epoch * self.plan.steps_per_epoch + self.index
+        last = first + count - 1
+        factor = learning_rate_factor(plan, last)
         for group in self.optimiser.param_groups:
             group["lr"] = plan.learning_rate * factor
-        torch.manual_seed(plan.rng.child("noise", step).integer())
-        batch = plan.batch(self.epoch, self.index)
-        with self.accelerator.autocast():
-            result = plan.loss(batch, step)
-        parts: Mapping[str, Tensor] = result if isinstance(result, Mapping) else {"loss": result}
-        loss = parts["loss"]
         self.optimiser.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(plan.model.parameters(), plan.clip_norm or math.inf)
-        if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
-            kept = self.path is not None and self.path.exists()
-            good = "the last good checkpoint is kept" if kept else "no checkpoint was due yet"
-            raise NonFiniteLoss(
-                f"{plan.name}: loss or gradient became {loss.item():g} (gradient norm {float(norm):g}) at step {step} of "
-                f"{plan.steps_per_epoch * plan.epochs}; {good}. "
-                f"To do: lower the learning rate (now {plan.learning_rate:g}) or check the input embeddings for outliers.")
+        figures = torch.zeros(2, count, device=self.accelerator.device)  # loss and examples of each batch
+        parts: Mapping[str, Tensor] = {}
+        for place in shared_places(count, self.team) if self.shared else range(count):
+            parts, examples = self._batch(self.index + place, first + place, count)
+            figures[0, place], figures[1, place] = parts["loss"].detach(), float(examples)
+        if self.shared:
+            figures = sum_over_team(self.parameters, figures.flatten(), self.team).view(2, count)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, plan.clip_norm or math.inf)
+        if not bool(torch.isfinite(figures[0]).all() & torch.isfinite(norm)):
+            self._refuse(float(figures[0].mean()), float(norm), last)
         self.optimiser.step()
-        self.loss_sum += loss.detach()
-        self.examples += _batch_examples(batch)
+        for loss in figures[0]:
+            self.loss_sum += loss
+        self.examples += int(figures[1].sum())
         self.step += 1
         self.log.steps = self.step
         if plan.after_step is not None:
-            plan.after_step(step)
-        self._report(parts, step)
+            plan.after_step(last)
+        self._report(parts, first, last + 1, (count - 1) % self.team.size if self.shared else None)
 
-    def _report(self, parts: Mapping[str, Tensor], step: int) -> None:
+    def _batch(self, index: int, number: int, count: int) -> tuple[Mapping[str, Tensor], int]:
+        """Add the gradients of one of the ``count`` batches of a step; returns its loss with parts, and its rows."""
+        plan = self.plan
+        torch.manual_seed(plan.rng.child("noise", number).integer())
+        try:
+            batch = plan.batch(self.epoch, index)
+            with self.accelerator.autocast():
+                result = self.compute_loss(batch, number)
+            parts: Mapping[str, Tensor] = result if isinstance(result, Mapping) else {"loss": result}
+            self.accelerator.backward(parts["loss"] if count == 1 else parts["loss"] / count)
+        except (MemoryError, RuntimeError) as error:
+            if plan.batch_setting is None or not is_out_of_memory(error):
+                raise
+            name, value = plan.batch_setting
+            raise StageError(
+                f"{plan.name} ran out of memory at step {number} with {name}={value} ({str(error)[:200]}). To do: set "
+                f"{name}={max(value // 2, 1)} for this stage, with --accumulate {2 * self.accumulate} to keep the "
+                "examples of an optimiser step; finished stages are kept.") from error
+        return parts, _batch_examples(batch)
+
+    def _refuse(self, loss: float, norm: float, step: int) -> None:
+        plan, kept = self.plan, self.path is not None and self.path.exists()
+        good = "the last good checkpoint is kept" if kept else "no checkpoint was due yet"
+        raise NonFiniteLoss(
+            f"{plan.name}: loss or gradient became {loss:g} (gradient norm {norm:g}) at step {step} of "
+            f"{plan.steps_per_epoch * plan.epochs}; {good}. "
+            f"To do: lower the learning rate (now {plan.learning_rate:g}) or check the input embeddings for outliers.")
+
+    def _report(self, parts: Mapping[str, Tensor], first: int, done: int, source: int | None) -> None:
+        """Live figures when a period of ``monitor_every`` batches ended; ``source``: the process with the last batch."""
         plan, total = self.plan, self.plan.steps_per_epoch * self.plan.epochs
-        if (step + 1) % plan.monitor_every and step + 1 != total:
+        if done // plan.monitor_every == first // plan.monitor_every and done != total:
             return
-        self.log.parts = {name: float(value.detach()) for name, value in parts.items()}
+        values = {name: float(value.detach()) for name, value in parts.items()}
+        self.log.parts = values if source is None else self.team.say(values, source)
         if plan.monitor is not None:
             self.log.monitor = {name: float(value) for name, value in plan.monitor().items()}
-            self._alarm(step, total)
-        self.reporter.step(step + 1, {"loss": self.log.parts["loss"], **self.log.monitor})
+            self._alarm(done - 1, total)
+        self.reporter.step(done, {"loss": self.log.parts["loss"], **self.log.monitor})
 
     def _alarm(self, step: int, total: int) -> None:
         used = self.log.monitor.get("utilisation")
@@ -212,7 +276,7 @@ class Training:
         plan = self.plan
         plan.model.eval()
         with torch.no_grad():
-            value = float(plan.validate()) if plan.validate is not None else math.nan
+            value = float(self.team.say(float(plan.validate()))) if plan.validate is not None else math.nan
         self.log.validations.append(value)
         if value > self.best_value:
             self.best_value, self.bad, self.log.best_epoch = value, 0, self.epoch
@@ -221,7 +285,7 @@ class Training:
             self.bad += 1
             if plan.patience and self.bad >= plan.patience:
                 self.done, self.log.stopped = True, "patience"
-        self.reporter.step(self.step, {"epoch": self.epoch, "validation": value})
+        self.reporter.step(self.epoch * plan.steps_per_epoch, {"epoch": self.epoch, "validation": value})
 
 
 def _batch_examples(batch: Any) -> int:
@@ -232,3 +296,9 @@ def _batch_examples(batch: Any) -> int:
         batch = batch[0]
     shape = getattr(batch, "shape", None)
     return int(shape[0]) if shape else 0
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch's CPU allocator has no exception of its own."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error))

@@ -193,7 +193,9 @@ class AdaSid(Tokenizer):
             rng=rng.child("train", name), learning_rate=c.learning_rate, weight_decay=1e-4,
             warmup_steps=min(c.warmup_steps, steps), schedule="cosine" if objective.quantised else "constant",
             after_step=objective.after_step, monitor=objective.monitor,
-            extra_state=objective.state, load_extra_state=objective.load_state)
+            extra_state=objective.state, load_extra_state=objective.load_state,
+            sharded=False,  # lambda follows the sparsity that batches show; moving averages and restarts their latents
+            batch_setting=("batch_size", c.batch_size))
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
         net, layout = self.net_.to(runtime.device), self.net_.layout
@@ -299,7 +301,7 @@ class Objective:
         if self.config.vq == "ema":
             self.net.move_codebooks(latents, codes, used, EMA_DECAY)
         if self.config.restart_dead_codes:
-            self.restart.after_step(latents, codes.T, used.T)
+            self.restart.after_step(latents, codes.T, used.T, step)
 
     def monitor(self) -> dict[str, float]:
         """Live figures on a sample of the fit items."""

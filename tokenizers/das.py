@@ -117,7 +117,8 @@ class Das(ResidualAutoencoder):
         log = runtime.train(TrainingPlan(
             name="das.towers", model=objective.towers, steps_per_epoch=c.tower_steps, epochs=1, batch=batches,
             loss=objective.tower_loss, rng=rng.child("noise", "towers"), learning_rate=c.learning_rate,
-            weight_decay=c.weight_decay, warmup_steps=min(c.warmup_steps, c.tower_steps // 4)))
+            weight_decay=c.weight_decay, warmup_steps=min(c.warmup_steps, c.tower_steps // 4),
+            batch_setting=("batch_size", c.batch_size)))
         self._diagnostics |= {f"towers_{name}": value for name, value in log.parts.items()}
 
 

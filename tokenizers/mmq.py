@@ -173,7 +173,8 @@ class Mmq(Tokenizer):
             rng=rng.child("train", name), learning_rate=c.learning_rate, weight_decay=1e-4,
             warmup_steps=min(c.warmup_steps, steps // 4), schedule="cosine" if objective.quantised else "constant",
             after_step=objective.after_step, monitor=objective.monitor if objective.quantised else None,
-            extra_state=objective.restart.state, load_extra_state=objective.restart.load_state)
+            extra_state=objective.restart.state, load_extra_state=objective.restart.load_state,
+            sharded=not (objective.quantised and c.restart_dead_codes), batch_setting=("batch_size", c.batch_size))
 
     def _tune(self, objective: Objective, histories: HistoryWindows, rng: Rng, runtime: Runtime) -> None:
         """Stage 2: the network together with a next-item model on users' histories."""
@@ -186,7 +187,7 @@ class Mmq(Tokenizer):
             name="mmq.tuning", model=nn.ModuleDict({"tokenizer": self.net_, "next_item": model}),
             steps_per_epoch=c.tuning_steps, epochs=1, batch=batches, loss=objective.stage_2, rng=rng.child("train"),
             learning_rate=c.tuning_learning_rate, weight_decay=1e-4, warmup_steps=min(c.warmup_steps, c.tuning_steps // 4),
-            schedule="cosine", monitor=objective.monitor))
+            schedule="cosine", monitor=objective.monitor, batch_setting=("tuning_users", c.tuning_users)))
         after, gates, _ = self.net_.quantise_all(objective.fitted)
         self._diagnostics |= {f"tuning_{name}": value for name, value in log.parts.items()}
         self._diagnostics["codes_moved_by_tuning"] = float(mean_over((after != before).float(), gates > 0))
@@ -285,7 +286,7 @@ class Objective:
         """The restart of dead codes."""
         if self.quantised and self.config.restart_dead_codes:
             latents, codes, used = self._last
-            self.restart.after_step(latents, codes.T, used.T)
+            self.restart.after_step(latents, codes.T, used.T, step)
 
     def monitor(self) -> dict[str, float]:
         """Live figures on a sample of the fitted items."""

@@ -101,7 +101,7 @@ class Rvq(ResidualCodebooks):
 
         runtime.train(TrainingPlan(name=f"rvq.{rng.path[-1]}", model=model, steps_per_epoch=steps, epochs=1, batch=batches,
                                    loss=loss, rng=rng.child("noise"), learning_rate=self.config.learning_rate,
-                                   schedule="cosine"))
+                                   schedule="cosine", batch_setting=("batch_size", self.config.batch_size)))
         return model.get_parameter("codebook").detach() / scale
 
 

@@ -87,7 +87,8 @@ class RunRequest:
     (``tokenizer.codebook_size=256``). threads: 0 for all cores. skipped: plugins that ``all`` left out, because they are
     broken or need a setting, with the reason; to be shown, never dropped in silence. debug: show the traceback of every
     failed run. json: print one JSON object instead of tables. collisions: canonical name of a collision policy.
-    presets: tokenizer -> the preset it runs with.
+    presets: tokenizer -> the preset it runs with. accumulate: batches of one optimiser step. compile: losses of trainings
+    through ``torch.compile``.
     """
 
     tokenizers: tuple[str, ...]
@@ -107,12 +108,15 @@ class RunRequest:
     skipped: tuple[str, ...] = ()
     collisions: str = NO_POLICY
     presets: Mapping[str, Preset] = field(default_factory=dict)
+    accumulate: int = 1
+    compile: bool = False
 
     @staticmethod
     def from_options(tokenizer: str, dataset: str, recommender: str, seed: str, *, budget: str, ties: str,
                      data_dir: Path | None, device: str, precision: str, threads: int, json: bool, rerun: str,
                      overrides: Sequence[str], debug: bool = False, registry: Registry | None = None,
-                     collisions: str = NO_POLICY, preset: str = "") -> RunRequest:
+                     collisions: str = NO_POLICY, preset: str = "", accumulate: int = 1,
+                     compile: bool = False) -> RunRequest:
         """Check the options against the installed plugins; raises ``InputError`` before any work is done."""
         registry = registry or installed()
         if rerun not in RERUN:
@@ -137,7 +141,7 @@ class RunRequest:
             skipped += without
         return RunRequest(
             names, data, models, seed_list(seed), budget, ties, data_dir, device, precision, threads, json, rerun,
-            tuple(overrides), debug, tuple(skipped), policy, presets)
+            tuple(overrides), debug, tuple(skipped), policy, presets, accumulate, compile)
 
 
 def _left_out(plugin: Plugin, overrides: Sequence[str]) -> str:

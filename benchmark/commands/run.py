@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,23 +48,32 @@ class Failure:
 def run_command(request: RunRequest) -> None:
     """Execute the request and print its table (or JSON). Exits with 1 when a run failed, after trying all of them."""
     reporter = Reporter() if request.json else default_reporter()
+    runtime = LocalRuntime(request.device, request.precision, request.threads, reporter, request.accumulate,
+                           request.compile)
+    try:
+        _run_all(request, runtime)
+    finally:
+        runtime.team.close()
+
+
+def _run_all(request: RunRequest, runtime: LocalRuntime) -> None:
     for line in request.skipped:
-        reporter.warn(line)
-    runtime = LocalRuntime(request.device, request.precision, request.threads, reporter)
+        runtime.warn(line)
     records: list[RunRecord] = []
     failures: list[Failure] = []
     for config in _grid(request):
         try:
-            records.append(_one(request, config, runtime))
+            records.append(runtime.team.together(partial(_one, request, config, runtime)))
         except InputError:
             if len(request.tokenizers) * len(request.seeds) == 1:
                 raise
             failures.append(_failure(request, config, sys.exception()))
         except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything, also outside its stages
             failures.append(_failure(request, config, error))
-            if request.debug:
+            if request.debug and runtime.team.leads:
                 sys.stderr.write("".join(traceback.format_exception(error)))
-    _show(request, records, failures)
+    if runtime.team.leads:
+        _show(request, records, failures)
     if failures:
         raise Exit(1)
 
@@ -88,12 +98,13 @@ def _grid(request: RunRequest) -> Iterator[RunConfig]:
                     dataset=request.dataset, tokenizer=None if tokenizer == NO_TOKENIZER else tokenizer,
                     recommenders=recommenders, seed=seed, budget=request.budget, ties=request.ties,
                     device=request.device, precision=request.precision, threads=request.threads,
+                    accumulate=request.accumulate, compile=request.compile,
                     collisions=NO_POLICY if tokenizer == NO_TOKENIZER else request.collisions)
 
 
 def _one(request: RunRequest, config: RunConfig, runtime: LocalRuntime) -> RunRecord:
     runtime.reporter.warnings.clear()
-    cache = StageCache(cache_folder(), runtime.reporter, refresh=request.rerun == "always")
+    cache = StageCache(cache_folder(), runtime.reporter, refresh=request.rerun == "always", team=runtime.team)
     preset = request.presets.get(config.tokenizer or NO_TOKENIZER)
     groups = None if preset is None else preset.groups
     composed = compose_run(config, request.overrides, preset=groups)
@@ -115,16 +126,18 @@ def _one(request: RunRequest, config: RunConfig, runtime: LocalRuntime) -> RunRe
     if request.rerun != "always" and (known := builder.existing()) is not None:
         runtime.report(f"{name}: recorded as {builder.id}")
         return known
-    if request.rerun == "never" and note.exists():
-        earlier = json.loads(note.read_text())["error"]
+    earlier = json.loads(note.read_text())["error"] if request.rerun == "never" and note.exists() else None
+    if runtime.team.say(earlier) is not None:
         raise SidbenchError(f"{earlier} (failed before and not tried again: --rerun never)")
     runtime.report(f"{name}: {builder.id}")
     try:
         record = builder.execute()
     except SidbenchError as error:
-        _write_note(note, _failure(request, config, error))
+        if runtime.team.leads:
+            _write_note(note, _failure(request, config, error))
         raise
-    note.unlink(missing_ok=True)
+    if runtime.team.leads:
+        note.unlink(missing_ok=True)
     return record
 
 
@@ -156,6 +169,8 @@ def _failure(request: RunRequest, config: RunConfig, error: BaseException | None
     words = ["bench", "run", "--tokenizer", config.tokenizer or NO_TOKENIZER, "--dataset", config.dataset,
              "--recommender", ",".join(config.recommenders) or NO_RECOMMENDER, "--seed", str(config.seed),
              "--budget", config.budget, "--ties", config.ties, *request.overrides]
+    if config.accumulate != 1:
+        words[4:4] = ["--accumulate", str(config.accumulate)]
     if config.collisions != NO_POLICY:
         words[4:4] = ["--collisions", config.collisions]
     if (preset := request.presets.get(config.tokenizer or NO_TOKENIZER)) is not None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sidbench.benchmark.checkpoints import read_checkpoint
+from sidbench.benchmark.optimisers import learning_rate_factor
 from sidbench.benchmark.progress import Reporter
 from sidbench.benchmark.runtime import LocalRuntime
-from sidbench.benchmark.training import learning_rate_factor
-from sidbench.datasets.foundation.errors import InputError, NonFiniteLoss
+from sidbench.datasets.foundation.errors import InputError, NonFiniteLoss, StageError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.blocks.runtime import TrainingLog, TrainingPlan
 
@@ -133,6 +136,173 @@ def test_runtime_refuses_unknown_choices() -> None:
         LocalRuntime("tpu")
     with pytest.raises(InputError, match="wanted fp32 or bf16"):
         LocalRuntime("cpu", precision="fp8")
+
+
+def by_hand(plan: TrainingPlan, accumulate: int) -> list[float]:
+    """The loop written out: mean loss of each epoch."""
+    decayed = [p for n, p in plan.model.named_parameters() if "bias" not in n]
+    free = [p for n, p in plan.model.named_parameters() if "bias" in n]
+    optimiser = torch.optim.AdamW([{"params": decayed, "weight_decay": plan.weight_decay},
+                                   {"params": free, "weight_decay": 0.0}], lr=plan.learning_rate)
+    curve = []
+    for epoch in range(plan.epochs):
+        losses = []
+        for start in range(0, plan.steps_per_epoch, accumulate):
+            group = range(start, min(start + accumulate, plan.steps_per_epoch))
+            last = epoch * plan.steps_per_epoch + group[-1]
+            for entry in optimiser.param_groups:
+                entry["lr"] = plan.learning_rate * learning_rate_factor(plan, last)
+            optimiser.zero_grad()
+            total = torch.zeros(())
+            for index in group:
+                number = epoch * plan.steps_per_epoch + index
+                torch.manual_seed(plan.rng.child("noise", number).integer())
+                loss = plan.loss(plan.batch(epoch, index), number)
+                assert isinstance(loss, Tensor)
+                losses.append(loss.detach())
+                total = total + loss
+            (total / len(group)).backward()
+            torch.nn.utils.clip_grad_norm_(plan.model.parameters(), plan.clip_norm)
+            optimiser.step()
+        curve.append(float(torch.stack(losses).mean()))
+    return curve
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 3, 7, 50])
+def test_accumulation_by_hand(accumulate: int) -> None:
+    """Groups of batches of one epoch; 7 batches leave a smaller group at 2 and 3, and 50 is the whole epoch."""
+    plan, hand = toy_plan(), toy_plan()
+    for p in (plan, hand):
+        p.schedule, p.warmup_steps, p.weight_decay, p.clip_norm = "cosine", 9, 0.1, 0.05
+    log = LocalRuntime("cpu", accumulate=accumulate).train(plan)
+    assert log.steps == 5 * math.ceil(7 / accumulate)
+    assert plan.monitor is not None and plan.monitor()["calls"] == log.steps  # after_step once per optimiser step
+    assert log.losses == pytest.approx(by_hand(hand, accumulate), rel=1e-5)
+    for a, b in zip(weights(plan), weights(hand), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_accumulated_batches_are_one_large_batch() -> None:
+    """Without noise, A equal batches give the gradient of their union."""
+    small, large = toy_plan(), toy_plan()
+    for plan in (small, large):
+        plan.model[1].p, plan.after_step, plan.validate, plan.monitor = 0.0, None, None, None  # type: ignore[union-attr]
+    batch = small.batch
+    large.batch = lambda e, i: torch.cat([batch(e, j) for j in range(7)])
+    large.steps_per_epoch = 1
+    LocalRuntime("cpu", accumulate=7).train(small)
+    LocalRuntime("cpu").train(large)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(weights(small), weights(large), strict=True))
+
+
+@pytest.mark.parametrize("stop_at", [3, 8, 20])
+def test_accumulated_training_resumes_bit_for_bit(tmp_path: Path, stop_at: int) -> None:
+    whole, resumed = toy_plan(), toy_plan()
+    runtime = LocalRuntime("cpu", accumulate=3)
+    log = runtime.train(whole)
+    with runtime.checkpointing(tmp_path):
+        with pytest.raises(KeyboardInterrupt):
+            runtime.train(toy_plan(stop_at=stop_at))
+        again = runtime.train(resumed)
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
+    assert (again.steps, again.losses, again.validations) == (log.steps, log.losses, log.validations)
+
+
+CHANGES: dict[str, Any] = {"steps_per_epoch": 8, "epochs": 6, "schedule": "cosine", "learning_rate": 0.02,
+                           "warmup_steps": 3, "weight_decay": 0.5, "clip_norm": 2.0, "final_lr_share": 0.5,
+                           "betas": (0.8, 0.99), "seed": Rng(1)}
+
+
+@pytest.mark.parametrize("name", [*CHANGES, "accumulate", "precision", "parameter 0.bias", "parameter 3.bias"])
+def test_a_checkpoint_of_another_plan_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    runtime, plan = LocalRuntime("cpu"), toy_plan()
+    with runtime.checkpointing(tmp_path):
+        runtime.train(toy_plan())
+    if name == "parameter 0.bias":
+        plan.model[0] = nn.Linear(8, 12)  # type: ignore[operator]
+    elif name == "parameter 3.bias":
+        plan.model.append(nn.Linear(1, 1))  # type: ignore[operator]
+    elif name in CHANGES:
+        setattr(plan, "rng" if name == "seed" else name, CHANGES[name])
+    runtime = LocalRuntime("cpu", accumulate=2 if name == "accumulate" else 1,
+                           precision="bf16" if name == "precision" else "fp32")
+    with runtime.checkpointing(tmp_path), pytest.raises(InputError, match=rf"toy.safetensors of toy: {name}; got .*delete"):
+        runtime.train(plan)
+
+
+def test_a_plan_without_changes_continues(tmp_path: Path) -> None:
+    runtime, plan = LocalRuntime("cpu"), toy_plan()
+    plan.betas, plan.schedule, plan.learning_rate = (0.9, 0.98), "cosine", 1 / 3
+    with runtime.checkpointing(tmp_path):
+        runtime.train(plan)
+        runtime.train(plan)
+
+
+def test_bf16_keeps_fp32_weights_and_learns() -> None:
+    plan, exact, seen = toy_plan(), toy_plan(), []
+    for p in (plan, exact):
+        p.model[1].p = 0.0  # type: ignore[union-attr]
+    loss = plan.loss
+
+    def watched(batch: Tensor, step: int) -> Tensor:
+        seen.append(plan.model(batch).dtype)
+        value = loss(batch, step)
+        assert isinstance(value, Tensor)
+        return value
+
+    plan.loss = watched
+    log = LocalRuntime("cpu", precision="bf16").train(plan)
+    assert set(seen) == {torch.bfloat16}
+    assert {p.dtype for p in plan.model.parameters()} == {torch.float32}
+    assert log.losses[-1] < 0.5 * log.losses[0]
+    expected = LocalRuntime("cpu").train(exact)
+    assert log.losses != expected.losses and log.losses == pytest.approx(expected.losses, rel=0.05)
+
+
+@pytest.mark.parametrize("setting", [("batch_positions", 768), ("batch_size", 1)])
+def test_out_of_memory_names_the_setting_to_halve(setting: tuple[str, int]) -> None:
+    plan = toy_plan()
+    loss = plan.loss
+
+    def hungry(batch: Tensor, step: int) -> Any:
+        return torch.empty(1 << 60) if step == 5 else loss(batch, step)
+
+    plan.loss, plan.batch_setting = hungry, setting
+    name, value = setting
+    with pytest.raises(StageError, match=f"toy ran out of memory at step 5 with {name}={value} .*set "
+                                         f"{name}={max(value // 2, 1)} for this stage, with --accumulate 4"):
+        LocalRuntime("cpu", accumulate=2).train(plan)
+
+
+def test_other_runtime_errors_are_not_taken_for_memory() -> None:
+    plan = toy_plan()
+    plan.batch_setting, plan.loss = ("batch_size", 8), lambda batch, step: torch.zeros(3) @ torch.zeros(4)
+    with pytest.raises(RuntimeError, match="size"):
+        LocalRuntime("cpu").train(plan)
+
+
+def test_median_step_time_is_measured() -> None:
+    log = LocalRuntime("cpu").train(toy_plan())
+    assert 0 < log.step_ms * log.steps / 1e3 < 10 * log.wall_seconds
+    assert log.processes == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None and shutil.which("c++") is None,
+                    reason="no C++ compiler: torch.compile cannot work on a CPU")
+def test_compiled_losses_agree() -> None:
+    """Dropout included: the compiled loss draws what the eager one draws."""
+    eager, compiled = toy_plan(epochs=2), toy_plan(epochs=2)
+    expected = LocalRuntime("cpu").train(eager)
+    log = LocalRuntime("cpu", compiled=True).train(compiled)
+    assert log.losses == pytest.approx(expected.losses, rel=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(weights(eager), weights(compiled), strict=True))
+
+
+def test_compile_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match=r"no C\+\+ compiler .* leave --compile out"):
+        LocalRuntime("cpu", compiled=True)
 
 
 @pytest.mark.gpu

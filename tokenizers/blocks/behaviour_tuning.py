@@ -71,7 +71,7 @@ class TunedCodebooks(ResidualCodebooks):
         log = runtime.train(TrainingPlan(
             name=f"{self.who}.tuning", model=model, steps_per_epoch=c.steps, epochs=1, batch=batches, loss=loss,
             rng=rng.child("noise"), learning_rate=c.learning_rate, weight_decay=1e-4,
-            warmup_steps=min(c.warmup_steps, c.steps), schedule="cosine"))
+            warmup_steps=min(c.warmup_steps, c.steps), schedule="cosine", batch_setting=("batch_size", c.batch_size)))
         self._diagnostics.update(tuning_pairs=float(len(pairs)), tuning_loss=log.parts["loss"])
         return model
 

@@ -52,7 +52,7 @@ def diversity_loss(codes: Tensor, codebooks: Tensor, groups: Tensor) -> Tensor:
 
 
 class CodeGroups:
-    """Groups of the codes of every level, brought up to date every ``every`` steps.
+    """Groups of the codes of every level, brought up to date when another ``every`` steps are over.
 
     A refresh continues k-means with bounded sizes from the groups as they are, so it is a function of them and of the
     codebooks alone. The state belongs into ``TrainingPlan.extra_state``.
@@ -63,13 +63,15 @@ class CodeGroups:
     def __init__(self, codebooks: Tensor, every: int, rng: Rng, runtime: Runtime) -> None:
         self.codebooks, self.every = codebooks, every
         self.count, self.low, self.high = group_sizes(codebooks.shape[1])
+        self.periods = 0
         self.groups = torch.stack([
             bounded_kmeans(book, self.count, self.low, self.high, rng.child(level), runtime, iterations=ITERATIONS).codes
             for level, book in enumerate(codebooks.detach())])
 
     def after_step(self, step: int) -> None:
-        """Refresh when the step ended a period."""
-        if (step + 1) % self.every == 0:
+        """Refresh when a period ended since the last call; steps may come in strides (``--accumulate``)."""
+        before, self.periods = self.periods, (step + 1) // self.every
+        if self.periods > before:
             self.groups = torch.stack([self._settle(book, groups) for book, groups
                                        in zip(self.codebooks.detach(), self.groups, strict=True)])
 
@@ -84,8 +86,9 @@ class CodeGroups:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold."""
-        return {"code_groups": self.groups}
+        return {"code_groups": self.groups, "code_group_periods": self.periods}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore ``state``."""
         self.groups = state["code_groups"].to(self.codebooks.device).clone()
+        self.periods = int(state["code_group_periods"])

@@ -31,8 +31,10 @@ class DeadCodeRestart:
         self.steps, self.restarted = 0, 0
 
     @torch.no_grad()
-    def after_step(self, latents: Tensor, codes: Tensor, used: Tensor | None = None) -> int:
+    def after_step(self, latents: Tensor, codes: Tensor, used: Tensor | None = None, step: int | None = None) -> int:
         """Count one step and restart when due; returns how many codes were replaced.
+
+        step: number of the step, which may come in strides (``--accumulate``); ``None``: the one after the last.
 
         latents ``[P, B, d]``: what each position quantised. codes int64 ``[B, P]``. used bool ``[B, P]``: False where a
         row does not use the position (its code does not count and its latent is not taken).
@@ -43,8 +45,8 @@ class DeadCodeRestart:
         counts = torch.bincount((codes + offset).reshape(-1), weights, positions * size).view(positions, size)
         share = counts / counts.sum(1, keepdim=True).clamp(min=1)
         self.usage.mul_(self.decay).add_(share, alpha=1 - self.decay)
-        self.steps += 1
-        if self.steps % self.every or (self.last_step is not None and self.steps > self.last_step):
+        before, self.steps = self.steps, self.steps + 1 if step is None else step + 1
+        if self.steps // self.every == before // self.every or (self.last_step is not None and self.steps > self.last_step):
             return 0
         replaced = 0
         for position in range(positions):

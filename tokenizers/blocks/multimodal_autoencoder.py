@@ -150,6 +150,10 @@ class JointObjective(Objective):
             parts |= self.joint(rows)
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
+    @property
+    def sharded(self) -> bool:
+        return all(tower.sharded for tower in self.towers.values())
+
     def after_step(self, step: int) -> None:
         for tower in self.towers.values():
             tower.after_step(step)

@@ -153,9 +153,14 @@ class Objective:
                 totals[key] = totals.get(key, 0.0) + float(part) * len(rows) / len(self.content)
         return totals
 
+    @property
+    def sharded(self) -> bool:
+        """Whether gradients alone move the state: no moving average, no restart of dead codes."""
+        return not self.quantised or (self.average is None and not self.config.restart_dead_codes)
+
     def after_step(self, step: int) -> None:
         """Moving averages and the restart of dead codes, where asked for."""
-        if not self.quantised or self._last is None or (self.average is None and not self.config.restart_dead_codes):
+        if self.sharded or self._last is None:
             return
         z, codes = self._last
         residuals = self.net.quantiser.residuals(z, codes)
@@ -163,7 +168,7 @@ class Objective:
             self.average.after_step(residuals, codes)
         if self.config.restart_dead_codes:
             before = self.net.quantiser.codebooks.data.clone() if self.average is not None else None
-            if self.restart.after_step(residuals, codes) and self.average is not None and before is not None:
+            if self.restart.after_step(residuals, codes, step=step) and self.average is not None and before is not None:
                 self.average.place((before != self.net.quantiser.codebooks.data).any(2))
 
     def validate(self) -> float:
@@ -220,7 +225,8 @@ def _training_plan(name: str, steps: int, net: nn.Module, objective: Objective, 
         warmup_steps=min(c.warmup_steps, steps // 4), schedule="cosine" if objective.quantised else "constant",
         validate=objective.validate if choose else None, validate_every=max(1, epochs // VALIDATIONS),
         after_step=objective.after_step, monitor=objective.monitor if objective.quantised else None,
-        extra_state=objective.state, load_extra_state=objective.load_state)
+        extra_state=objective.state, load_extra_state=objective.load_state, sharded=objective.sharded,
+        batch_setting=("batch_size", c.batch_size))
 
 
 class ResidualAutoencoder(Tokenizer):

@@ -25,18 +25,26 @@ class TrainingPlan:
 
     name: short name for progress and errors ("rqvae").
     model: module already on ``runtime.device``.
-    steps_per_epoch, epochs: length; the loop runs ``steps_per_epoch * epochs`` optimiser steps at most.
-    batch: ``(epoch, index) -> batch``; must be a pure function of its arguments (resume calls it again).
+    steps_per_epoch, epochs: length; the loop works through ``steps_per_epoch * epochs`` batches at most. A step here and
+        below is a batch, of which ``--accumulate A`` puts A into one optimiser step; with A = 1, the default, the two
+        are the same. Warm-up and schedule therefore end after the same data whatever A is.
+    batch: ``(epoch, index) -> batch``; must be a pure function of its arguments (a resume calls it again, and of
+        several processes each makes only its own batches).
     loss: ``(batch, step) -> scalar Tensor`` or mapping with key "loss" and parts to log.
     rng: seed node for dropout noise; noise at a step depends on (rng, step) only, so a resumed run is identical.
     learning_rate, betas, weight_decay: AdamW. no_decay: parameter names (substring match) without weight decay.
     warmup_steps, schedule: linear warm-up, then "constant", "cosine" (to ``final_lr_share``) or "inverse_sqrt".
     clip_norm: gradient norm bound, 0 for none.
-    after_step: ``(step) -> None`` after each optimiser step (adaptive coefficients, dead-code restart).
+    after_step: ``(step) -> None`` after each optimiser step, with the number of its last batch (adaptive coefficients,
+        dead-code restart). What ``loss`` left for it is of that last batch.
     validate: ``() -> float`` (higher is better) run every ``validate_every`` epochs; the best state is restored at the end.
     patience: validations without improvement before stopping, 0 for never.
     monitor: ``() -> dict`` of live figures (utilisation, collision rate), called every ``monitor_every`` steps.
     extra_state / load_extra_state: stage state outside the model that must survive a resume (tensors, floats).
+    sharded: several processes may share the batches of an optimiser step. False where ``loss`` or ``after_step`` changes
+        state by other ways than gradients (moving averages, dead codes): every process then runs every batch.
+    batch_setting: name and value of the setting that sizes a batch, ``("batch_size", 1024)``, for the error when memory
+        runs out.
     """
 
     name: str
@@ -62,11 +70,17 @@ class TrainingPlan:
     monitor_every: int = 100
     extra_state: Callable[[], dict[str, Any]] | None = None
     load_extra_state: Callable[[dict[str, Any]], None] | None = None
+    sharded: bool = True
+    batch_setting: tuple[str, int] | None = None
 
 
 @dataclass
 class TrainingLog:
-    """What a training did: steps run, wall seconds, per-epoch mean losses, validation values, why it stopped."""
+    """What a training did: optimiser steps, wall seconds, per-epoch mean losses, validation values, why it stopped.
+
+    step_ms: median wall milliseconds of the latest optimiser steps. processes: how many shared the batches of a step (1
+    also where each of several ran all of them).
+    """
 
     steps: int = 0
     epochs: int = 0
@@ -78,6 +92,8 @@ class TrainingLog:
     stopped: str = "budget"
     parts: dict[str, float] = field(default_factory=dict)
     monitor: dict[str, float] = field(default_factory=dict)
+    step_ms: float = 0.0
+    processes: int = 1
 
 
 class Runtime(Protocol):
