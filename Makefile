@@ -38,9 +38,9 @@ unit: setup
 
 test: lint imports types unit
 
-# One page per tokenizer, from its source; a test fails when they are out of date.
+# One page per tokenizer and recommender, from its source; a test fails when they are out of date.
 docs: setup
-	$(BIN)/bench plugin docs --out docs/tokenizers
+	$(BIN)/bench plugin docs
 
 speed: setup
 	$(BIN)/python -m pytest tests/speed -p no:xdist --benchmark-columns=min,median,max,rounds

@@ -25,7 +25,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Prepare, check and import dat
 app.add_typer(data_app, name="data")
 sids_app = typer.Typer(no_args_is_help=True, help="Inspect, export, import and compare tables of semantic IDs.")
 app.add_typer(sids_app, name="sids")
-plugin_app = typer.Typer(no_args_is_help=True, help="Start, check and document tokenizers.")
+plugin_app = typer.Typer(no_args_is_help=True, help="Start, check and document plugins.")
 app.add_typer(plugin_app, name="plugin")
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder with raw files; default $SIDBENCH_DATA.")]
@@ -172,7 +172,7 @@ def plugin_check(
     target: Annotated[str, typer.Argument(help="Installed name, pkg.module:Class or path/to/file.py:Class.")],
     as_json: AsJson = False,
 ) -> None:
-    """Run every conformance check on one tokenizer."""
+    """Run every conformance check on one tokenizer or recommender."""
     from sidbench.benchmark.commands.plugin import check_command
 
     check_command(target, as_json)
@@ -180,10 +180,10 @@ def plugin_check(
 
 @plugin_app.command("docs")
 def plugin_docs(
-    out: Annotated[Path, typer.Option(help="Folder of the pages.")] = Path("docs/tokenizers"),
+    out: Annotated[Path, typer.Option(help="Folder to hold tokenizers/ and recommenders/.")] = Path("docs"),
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when a page is not up to date.")] = False,
 ) -> None:
-    """Write one page per tokenizer of the suite from its metadata, docstring and settings."""
+    """Write one page per tokenizer and recommender of the suite from its metadata, docstring and settings."""
     from sidbench.benchmark.commands.plugin import docs_command
 
     docs_command(out, check)

@@ -156,6 +156,11 @@ def _read(kind: str, name: str, module: str, path: Path | None, *, class_name: s
     return Plugin(kind, name, module, class_name, path, summary, info, source, broken)
 
 
+def read_plugin(kind: str, path: Path) -> Plugin:
+    """The plugin that ``path`` would be as a file of its room; ``broken`` says what its source lacks."""
+    return _read(_kind(kind).name, _canonical(kind, path.stem), path.stem, path)
+
+
 def _locate(module: str) -> Path | None:
     """Source file of a module, found as the import system would find it but without importing its packages."""
     places: Any = None

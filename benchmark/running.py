@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sidbench.benchmark.fingerprint import room_code
 from sidbench.benchmark.home import RECORD_NAME, runs_folder
 from sidbench.benchmark.metrics.auc import ranking_metrics
 from sidbench.benchmark.metrics.quantisation import collision_numbers
-from sidbench.benchmark.metrics.ranking_at_k import bound_violations, retrieval_metrics
+from sidbench.benchmark.metrics.ranking_at_k import beyond_depth, bound_violations, retrieval_metrics
 from sidbench.benchmark.metrics.strata import item_strata
 from sidbench.benchmark.pipeline import (
     Bench,
@@ -192,6 +193,7 @@ class RunBuilder:
         ranks, inference = evaluate_retriever(self.bench, name, cls(self.composed.retriever), fitted, data, sids)
         strata = item_strata(self.prepared.retrieval_counts)[data.test_target]
         numbers = retrieval_metrics(ranks, strata, Rng(0).child("intervals").numpy(), self.run.cutoffs)
+        self._tell_depth(name, beyond_depth(ranks, self.run.cutoffs))
         violations = bound_violations({n: m.value for n, m in numbers.metrics.items()})
         if violations:
             raise StageError(f"retrieval metrics of {name} break the NDCG-Recall bounds: {', '.join(violations)}. This "
@@ -199,6 +201,13 @@ class RunBuilder:
         frame = retrieval_frame(ranks, numbers.per_user, self.prepared, data)
         counts = {"users": len(data.test_target), **{k: int(v) for k, v in self.prepared.retrieval_dropped.items()}}
         return self._task("retrieval", name, cls, fitted, inference, numbers.metrics, counts, frame, violations)
+
+    def _tell_depth(self, name: str, missing: Mapping[str, str]) -> None:
+        """A warning for the record about cut-offs that have no number because a beam is too short for them."""
+        for reason in dict.fromkeys(missing.values()):
+            cutoffs = sorted({int(metric.rsplit("_", 1)[1]) for metric, why in missing.items() if why == reason})
+            self.bench.runtime.warn(f"retrieval by {name}: no numbers at {', '.join(f'@{k}' for k in cutoffs)}, since the "
+                                    f"shortest {reason}; raise its cover, or leave these cut-offs out")
 
     def _rank(self, name: str) -> TaskRecord:
         data = self.prepared.ranking

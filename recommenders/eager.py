@@ -39,11 +39,11 @@ from sidbench.recommenders.blocks.states import load_into, numpy_state, training
 from sidbench.recommenders.blocks.stream_decoder import StreamDecoder, StreamSession
 from sidbench.recommenders.blocks.transfer import GuidedTransfer, Puzzles, sampled_contrast
 from sidbench.recommenders.blocks.transformer import Dropout, PreNormBlock, initialise
+from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import (
     TrainingWindows,
     check_histories,
     count_truncated,
-    take_sequences,
 )
 from sidbench.recommenders.decoding.beam import Beam
 from sidbench.recommenders.decoding.joint import JointSearch
@@ -256,10 +256,7 @@ class Eager(Retriever):
                 drawn["negatives"] = generator.integers(data.n_items, size=config.negatives)
             return {name: runtime.tensor(array) for name, array in drawn.items()}
 
-        chosen = rng.child("validation").numpy().permutation(len(data.validation_user))[:config.validation_users]
-        histories = take_sequences(data.train, data.validation_user[chosen])
-        targets = data.validation_target[chosen]
-        check_histories(histories, targets, data.n_items)
+        histories, targets = validation_subset(data, config.validation_users, rng)
         log = runtime.train(TrainingPlan(
             "eager", training, windows.steps_per_epoch, config.epochs, batch,
             lambda made, step: training.loss(made, item_rows), rng.child("training"),
@@ -291,6 +288,7 @@ class Eager(Retriever):
                cover: int) -> tuple[TargetRanks, dict[str, float]]:
         network, max_length = self._network().to(runtime.device).eval(), self.config.max_length
         item_rows = runtime.tensor(fused_rows(network.layout, sids, sids.n_items, "eager"))
+        network.layout.check_same(sids, "eager")
         table = network.codes.inputs()
         joint = JointSearch(sids, [decoder.positions for decoder in network.decoders], runtime)
 

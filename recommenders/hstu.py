@@ -31,12 +31,12 @@ from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever
 from sidbench.recommenders.blocks.exact import Candidates, RankCollector, expected_ndcg, rank_scores, softmax_loss
 from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
 from sidbench.recommenders.blocks.transformer import Dropout, initialise
+from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import (
     TrainingWindows,
     check_histories,
     count_truncated,
     history_batches,
-    take_sequences,
 )
 from sidbench.tokenizers.base import SemanticIds
 from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan
@@ -170,10 +170,7 @@ class Hstu(Retriever):
             hidden = network(made["items"]).flatten(0, 1).index_select(0, made["labelled"])
             return softmax_loss(hidden, network.item_table, made["targets"])
 
-        chosen = rng.child("validation").numpy().permutation(len(data.validation_user))[:config.validation_users]
-        histories = take_sequences(data.train, data.validation_user[chosen])
-        targets = data.validation_target[chosen]
-        check_histories(histories, targets, data.n_items)
+        histories, targets = validation_subset(data, config.validation_users, rng)
         log = runtime.train(TrainingPlan(
             "hstu", network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
             learning_rate=config.learning_rate, betas=(0.9, 0.98), clip_norm=0.0, patience=config.patience,

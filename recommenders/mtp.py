@@ -47,12 +47,12 @@ from sidbench.recommenders.blocks.prefixes import prefix_windows, similar_rows
 from sidbench.recommenders.blocks.sid_tables import CodeLayout, CodeTable, fused_rows
 from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
 from sidbench.recommenders.blocks.transformer import Dropout, PreNormBlock, initialise
+from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import (
     TrainingWindows,
     check_histories,
     count_truncated,
     history_batches,
-    take_sequences,
 )
 from sidbench.recommenders.decoding.beam import Beam
 from sidbench.recommenders.decoding.confidence import OPEN, confidence_search, search_rows
@@ -243,10 +243,7 @@ class Mtp(Retriever):
             decoded = network.decoder.given_earlier(hidden, codes, made["turn"]).index_select(0, labelled)
             return network.loss(decoded.transpose(0, 1), targets)
 
-        chosen = rng.child("validation").numpy().permutation(len(data.validation_user))[:config.validation_users]
-        histories = take_sequences(data.train, data.validation_user[chosen])
-        targets = data.validation_target[chosen]
-        check_histories(histories, targets, data.n_items)
+        histories, targets = validation_subset(data, config.validation_users, rng)
         log = runtime.train(TrainingPlan(
             "mtp", network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
             learning_rate=config.learning_rate,
@@ -278,6 +275,7 @@ class Mtp(Retriever):
         if network.decoder is None:
             return self._exact_ranks(network, vectors, histories, targets, DistinctSids.of(sids, host_rows, runtime),
                                      runtime), {}
+        network.layout.check_same(sids, "mtp")
         decoder, trie = network.decoder, SidTrie.of(sids, runtime)
         width, cover = (VALIDATION_BEAM, VALIDATION_COVER) if selecting else (config.beam, config.cover)
 

@@ -37,6 +37,7 @@ from sidbench.recommenders.blocks.exact import expected_ndcg, softmax_loss
 from sidbench.recommenders.blocks.sid_tables import CodeLayout, fused_rows
 from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
 from sidbench.recommenders.blocks.transformer import Dropout, initialise
+from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import (
     TrainingWindows,
     WindowBatch,
@@ -221,10 +222,7 @@ class Ntp(Retriever):
             predicting = hidden[:, 1:].flatten(0, 1).index_select(0, made["labelled"])
             return network.loss(predicting, item_rows[made["targets"]])
 
-        chosen = rng.child("validation").numpy().permutation(len(data.validation_user))[:config.validation_users]
-        histories = take_sequences(data.train, data.validation_user[chosen])
-        targets = data.validation_target[chosen]
-        check_histories(histories, targets, data.n_items)
+        histories, targets = validation_subset(data, config.validation_users, rng)
         trie = SidTrie.of(sids, runtime)
 
         def validate() -> float:
@@ -273,11 +271,7 @@ class Ntp(Retriever):
         """Encodes the histories of some users. Raises ``InputError`` when ``sids`` do not fit the model."""
         network = self._network().to(runtime.device).eval()
         item_rows = runtime.tensor(fused_rows(network.layout, sids, sids.n_items, "ntp"))
-        layout = CodeLayout.of(sids)
-        if layout.sizes.tolist() != network.layout.sizes.tolist() or (layout.has_pad != network.layout.has_pad).any():
-            raise InputError("ntp: semantic IDs", got=f"sizes {layout.sizes.tolist()}, PAD {layout.has_pad.tolist()}",
-                             wanted=f"sizes {network.layout.sizes.tolist()}, PAD {network.layout.has_pad.tolist()}",
-                             do="use the SIDs the model was fitted on")
+        network.layout.check_same(sids, "ntp")
         lengths = np.minimum(histories.lengths, self.config.max_length)
         widths = bucket_lengths(self.config.max_length)
 

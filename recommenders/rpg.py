@@ -40,6 +40,7 @@ from sidbench.recommenders.blocks.exact import (
 from sidbench.recommenders.blocks.gpt2 import INITIAL_STD, Gpt2
 from sidbench.recommenders.blocks.sid_tables import CodeLayout, CodeTable, fused_rows
 from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
+from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import (
     TrainingWindows,
     check_histories,
@@ -47,7 +48,7 @@ from sidbench.recommenders.blocks.windows import (
     history_batches,
     take_sequences,
 )
-from sidbench.recommenders.decoding.graph import GraphWalks, SidGraph
+from sidbench.recommenders.decoding.graph import GraphWalks, SidGraph, walk_seeds
 from sidbench.recommenders.decoding.ranks import rank_by_search
 from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.base import SemanticIds
@@ -193,10 +194,7 @@ class Rpg(Retriever):
             hidden = network.body(vectors).view(rows * width, -1).index_select(0, made["labelled"])
             return network.loss(hidden, item_rows[made["targets"]])
 
-        chosen = rng.child("validation").numpy().permutation(len(data.validation_user))[:config.validation_users]
-        histories = take_sequences(data.train, data.validation_user[chosen])
-        targets = data.validation_target[chosen]
-        check_histories(histories, targets, data.n_items)
+        histories, targets = validation_subset(data, config.validation_users, rng)
         log = runtime.train(TrainingPlan(
             "rpg", network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
             learning_rate=config.learning_rate, warmup_steps=config.warmup_steps, schedule="cosine", clip_norm=1.0,
@@ -230,6 +228,7 @@ class Rpg(Retriever):
     def _by_graph(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime) -> TargetRanks:
         config, network = self.config, self._network()
         vectors = self._item_vectors(fused_rows(network.layout, sids, sids.n_items, "rpg"), runtime)
+        network.layout.check_same(sids, "rpg")
         begin = time.perf_counter()
         graph = SidGraph.build(SidTrie.of(sids, runtime), network.codes.directions(), config.n_edges)
         build_seconds = time.perf_counter() - begin
@@ -239,7 +238,8 @@ class Rpg(Retriever):
             order = runtime.tensor(np.argsort(np.concatenate([at for at, _ in made])))
             return torch.cat([log_probs for _, log_probs in made], dim=1).index_select(1, order)
 
-        walks = GraphWalks(graph, predict, len(targets), config.n_steps, self.start_, runtime)
+        seeds = walk_seeds(histories, config.max_length, self.start_)
+        walks = GraphWalks(graph, predict, seeds, config.n_steps, runtime)
         batches = (users for users, _, _ in history_batches(histories, config.max_length, INFERENCE_POSITIONS))
         ranks, notes = rank_by_search(batches, walks, histories, targets, graph.trie, config.n_beams, config.cover, runtime)
         self._notes |= {**notes, **walks.notes(), "graph_build_seconds": build_seconds}

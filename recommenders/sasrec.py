@@ -27,6 +27,7 @@ from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever
 from sidbench.recommenders.blocks.exact import Candidates, RankCollector, expected_ndcg, rank_scores, softmax_loss
 from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
 from sidbench.recommenders.blocks.transformer import Dropout, SasrecBlock, initialise
+from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import (
     TrainingWindows,
     check_histories,
@@ -176,10 +177,7 @@ class Sasrec(Retriever):
         network = self.network_ = _Network(config, data.n_items).to(runtime.device)
         network.initialise(runtime.generator(rng.child("initial")))
         windows = TrainingWindows(data.train, config.max_length, config.batch_positions, rng.child("windows"))
-        chosen = rng.child("validation").numpy().permutation(len(data.validation_user))[:config.validation_users]
-        histories = take_sequences(data.train, data.validation_user[chosen])
-        targets = data.validation_target[chosen]
-        check_histories(histories, targets, data.n_items)
+        histories, targets = validation_subset(data, config.validation_users, rng)
         log = runtime.train(_plan(
             "sasrec", config, network, windows, rng, runtime,
             validate=lambda: expected_ndcg(_rank(network, histories, targets, config.max_length, runtime), 10)))

@@ -33,6 +33,7 @@ from sidbench.recommenders.blocks.sid_tables import CodeLayout, fused_rows
 from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
 from sidbench.recommenders.blocks.t5 import T5, T5Shape
 from sidbench.recommenders.blocks.t5_session import T5Session
+from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import check_histories, count_truncated, take_sequences
 from sidbench.recommenders.decoding.ranks import invalid_rate, rank_by_beam
 from sidbench.recommenders.decoding.trie import SidTrie
@@ -148,10 +149,7 @@ class Tiger(Retriever):
 
             return in_parts(part_loss, len(parts), parameters)
 
-        chosen = rng.child("validation").numpy().permutation(len(data.validation_user))[:config.validation_users]
-        histories = take_sequences(data.train, data.validation_user[chosen])
-        targets = data.validation_target[chosen]
-        check_histories(histories, targets, data.n_items)
+        histories, targets = validation_subset(data, config.validation_users, rng)
         trie = SidTrie.of(sids, runtime)
 
         def ndcg() -> float:
@@ -178,6 +176,7 @@ class Tiger(Retriever):
                              wanted="SIDs of the whole catalogue and a fitted model", do="call fit first")
         check_histories(histories, targets, sids.n_items)
         start = time.perf_counter()
+        self._layout().check_same(sids, "tiger")
         trie = SidTrie.of(sids, runtime)
         ranks, notes = self._rank(histories, targets, trie, self.config.beam, self.config.cover, runtime)
         self._notes |= {**notes, "ms_per_user": 1e3 * (time.perf_counter() - start) / max(len(targets), 1),
@@ -193,11 +192,8 @@ class Tiger(Retriever):
         return similar_rows(histories, self.config.max_length, USERS_A_SESSION)
 
     def _opener(self, histories: Sequences, trie: SidTrie, runtime: Runtime) -> Callable[[np.ndarray], T5Session]:
-        """Rows of ``histories`` -> decoding session. Raises ``InputError`` when the SIDs are not those of ``fit``."""
+        """Rows of ``histories`` -> decoding session."""
         network, layout = self._network().to(runtime.device).eval(), self._layout()
-        if not (np.array_equal(trie.layout.sizes, layout.sizes) and np.array_equal(trie.layout.has_pad, layout.has_pad)):
-            raise InputError("tiger: semantic IDs", got=_words(trie.layout), wanted=_words(layout),
-                             do="use the SIDs the model was fitted on")
         tokens_of = (trie.classes + runtime.tensor(1 + layout.offsets[:-1]))[runtime.tensor(trie.of_item)]
 
         @torch.no_grad()
@@ -249,8 +245,3 @@ def _tokens(items: np.ndarray, length: np.ndarray, tokens_of: Tensor, runtime: R
     tokens = tokens_of[runtime.tensor(np.maximum(items, 0))].flatten(1)
     full = bool((length == items.shape[1]).all())
     return tokens, None if full else runtime.tensor(length * tokens_of.shape[1])
-
-
-def _words(layout: CodeLayout) -> str:
-    """A layout for an error message."""
-    return f"sizes {layout.sizes.tolist()}, PAD at {np.flatnonzero(layout.has_pad).tolist()}"

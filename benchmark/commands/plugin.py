@@ -1,4 +1,5 @@
-"""`bench plugin new | check | docs`: start a tokenizer of one's own, check it, write the pages about all of them."""
+"""`bench plugin new | check | docs`: start a tokenizer of one's own, check a tokenizer or recommender, write the pages
+about all of them."""
 
 from __future__ import annotations
 
@@ -8,15 +9,20 @@ import inspect
 import json
 import shlex
 import sys
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.registry import find, load
-from sidbench.datasets.foundation.errors import InputError
+from sidbench.benchmark.registry import KINDS, load, plugins, read_plugin
+from sidbench.datasets.foundation.errors import InputError, StageError, unknown_name
 
-FORMS = "the name of an installed tokenizer, pkg.module:Class or path/to/file.py:Class"
+if TYPE_CHECKING:
+    from sidbench.benchmark.testing import CheckResult
+
+CHECKED = ("tokenizer", "recommender")
+FORMS = "the name of an installed tokenizer or recommender, pkg.module:Class or path/to/file.py:Class"
 
 
 def new_command(name: str, out: Path) -> None:
@@ -31,11 +37,13 @@ def new_command(name: str, out: Path) -> None:
 
 
 def check_command(target: str, as_json: bool) -> None:
-    """Run the conformance checks on a tokenizer and print the result of each. Exits with 1 when one failed."""
+    """Run the conformance checks on a tokenizer or recommender and print the result of each. Exits with 1 when one
+    failed."""
     cls = resolve(target)
     from sidbench.benchmark.testing import run_checks
+    from sidbench.tokenizers.base import Tokenizer
 
-    results = run_checks(cls)
+    results = run_checks(cls) if issubclass(cls, Tokenizer) else _check_recommender(cls)
     counts = {status: sum(r.status == status for r in results) for status in ("passed", "skipped", "failed")}
     if as_json:
         sys.stdout.write(json.dumps({"target": target, "class": f"{cls.__module__}:{cls.__qualname__}",
@@ -50,8 +58,28 @@ def check_command(target: str, as_json: bool) -> None:
         raise Exit(1)
 
 
+def _check_recommender(cls: type[Any]) -> list[CheckResult]:
+    """Whether the source says what the registry must know, and the life cycle, which ends at its first broken promise."""
+    from sidbench.benchmark.testing import CheckResult
+    from sidbench.benchmark.testing_recommenders import check_recommender
+
+    source = inspect.getsourcefile(cls) or ""
+    described = read_plugin("recommender", Path(source))
+    results = [CheckResult("metadata", "failed" if described.broken else "passed", described.broken)]
+    try:
+        check_recommender(cls)
+    except StageError as broken:
+        return [*results, CheckResult("life cycle", "failed", str(broken))]
+    except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything; it becomes a named failure
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
+        where = f" (line {lines[-1]})" if lines else ""
+        return [*results, CheckResult("life cycle", "failed", f"raised {type(error).__name__}: {error}{where}")]
+    return [*results, CheckResult("life cycle", "passed")]
+
+
 def docs_command(out: Path, check: bool) -> None:
-    """Write the pages of all in-tree tokenizers, or with ``check`` compare them; exits with 1 when one differs."""
+    """Write the pages of all in-tree tokenizers and recommenders below ``out``, or with ``check`` compare them; exits
+    with 1 when one differs."""
     from sidbench.benchmark.plugin_docs import compare_pages, pages, write_pages
 
     made = pages()
@@ -69,21 +97,34 @@ def docs_command(out: Path, check: bool) -> None:
 
 
 def resolve(target: str) -> type[Any]:
-    """The tokenizer class that ``target`` names (see ``FORMS``).
+    """The tokenizer or recommender class that ``target`` names (see ``FORMS``).
 
-    A file without ``:Class`` must hold one public tokenizer. The working folder is searched last for ``pkg.module``.
+    A file without ``:Class`` must hold one public plugin. The working folder is searched last for ``pkg.module``.
     Raises ``InputError`` naming the module, file or class that cannot be found, and the error an import raised.
     """
     place, colon, class_name = target.rpartition(":") if ":" in target else (target, "", "")
     if place.endswith(".py"):
         return _class_of(_import_file(Path(place)), class_name, place)
     if not colon:
-        return load("tokenizer", find("tokenizer", target).name)
+        return _installed(target)
     if not all(part.isidentifier() for part in (*place.split("."), class_name)):
-        raise InputError("tokenizer to check", got=repr(target), wanted=FORMS)
+        raise InputError("plugin to check", got=repr(target), wanted=FORMS)
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     return _class_of(_guarded(lambda: importlib.import_module(place), place), class_name, place)
+
+
+def _installed(name: str) -> type[Any]:
+    """The class of the one tokenizer or recommender of this name."""
+    known = {kind: {n.replace("-", "_") for n in plugins(kind)} for kind in CHECKED}
+    kinds = [kind for kind in CHECKED if name.replace("-", "_") in known[kind]]
+    if not kinds:
+        raise unknown_name("tokenizer or recommender", name, set().union(*known.values()), do="run `bench list`")
+    if len(kinds) > 1:
+        classes = [load(kind, name) for kind in kinds]
+        raise InputError(f"plugin {name!r}", got=f"a {' and a '.join(kinds)} of this name", wanted="one class",
+                         do="name it: " + " or ".join(f"{c.__module__}:{c.__qualname__}" for c in classes))
+    return load(kinds[0], name)
 
 
 def _import_file(path: Path) -> Any:
@@ -113,16 +154,21 @@ def _guarded(work: Any, place: str) -> Any:
 
 
 def _class_of(module: Any, class_name: str, place: str) -> type[Any]:
-    from sidbench.tokenizers.base import Tokenizer
+    bases = {kind: getattr(importlib.import_module(f"{KINDS[kind].package}.base"), KINDS[kind].base_class)
+             for kind in CHECKED}
 
-    own = {n: c for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, Tokenizer)
-           and c.__module__ == module.__name__ and not n.startswith("_")}
-    found = getattr(module, class_name, None) if class_name else next(iter(own.values()), None) if len(own) == 1 else None
-    if not (inspect.isclass(found) and issubclass(found, Tokenizer)):
-        raise InputError(f"{place}: tokenizer class {class_name}".rstrip(), got=repr(found) if found else "nothing",
-                         wanted="a subclass of sidbench.tokenizers.base.Tokenizer",
+    def kind_of(found: Any) -> str:
+        return next((k for k, base in bases.items() if inspect.isclass(found) and issubclass(found, base)), "")
+
+    own = {n: c for n, c in vars(module).items() if kind_of(c) and c.__module__ == module.__name__ and not n.startswith("_")}
+    found: Any = getattr(module, class_name, None) if class_name else next(iter(own.values())) if len(own) == 1 else None
+    kind = kind_of(found)
+    if not kind:
+        raise InputError(f"{place}: plugin class {class_name}".rstrip(), got=repr(found) if found else "nothing",
+                         wanted="a subclass of " + " or ".join(f"{b.__module__}.{b.__name__}" for b in bases.values()),
                          do=f"this module defines {', '.join(own) or 'none'}")
-    if inspect.isabstract(found):
-        raise InputError(f"{place}: {found.__name__}", got=f"no {', '.join(sorted(found.__abstractmethods__))}",
-                         wanted="every method of the contract", do="see docs/add-a-tokenizer.md")
-    return found
+    cls: type[Any] = found
+    if inspect.isabstract(cls):
+        raise InputError(f"{place}: {cls.__name__}", got=f"no {', '.join(sorted(cls.__abstractmethods__))}",
+                         wanted="every method of the contract", do=f"see docs/add-a-{kind}.md")
+    return cls

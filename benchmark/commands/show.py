@@ -43,8 +43,15 @@ def setting_range(row: Mapping[str, Any]) -> str:
         return " | ".join(str(c) for c in row["choices"])
     if row["low"] is None and row["high"] is None:
         return ""
-    low, high = ("" if v is None else f"{v:g}" for v in (row["low"], row["high"]))
+    low, high = ("" if v is None else setting_number(v) for v in (row["low"], row["high"]))
     return f"{low}..{high}"
+
+
+def setting_number(value: float) -> str:
+    """A number as people read it: powers of two beyond 2^16, which stand for "as many as there are", as such."""
+    if isinstance(value, int) and value > 1 << 16 and value & (value - 1) == 0:
+        return f"2^{value.bit_length() - 1}"
+    return f"{value:g}" if isinstance(value, float) or value >= 1_000_000 else str(value)
 
 
 def _settings_table(rows: list[dict[str, Any]]) -> list[str]:

@@ -56,11 +56,13 @@ class RankingConfig(RepresentationConfig):
 class RankingNetwork(nn.Module):
     """Base of the networks: a batch of ``RankingBatches`` to logits ``[B]`` and its embedding penalty.
 
-    ``items`` represents target and history; parameters whose name holds "table" are embeddings. ``sharded`` is what
-    ``TrainingPlan.sharded`` says: False where a forward pass changes state.
+    ``items`` represents target and history; ``user_table`` has a row a known user and one for unseen ones; parameters
+    whose name holds "table" are embeddings. ``sharded`` is what ``TrainingPlan.sharded`` says: False where a forward
+    pass changes state.
     """
 
     items: ItemRepresentation
+    user_table: nn.Parameter
     sharded: bool = True
 
     def make_side_tables(self, fields: Mapping[str, int], width: int) -> None:
@@ -186,6 +188,7 @@ class NeuralRanker(Ranker):
         network = self._network()
         check_rows(data, split)
         lookup = ItemLookup.of(self.config, self.layout_, sids, data.n_items, self.name)
+        self._check_tables(data, network)
         table = network.items.item_table
         if table is not None and len(table) != item_table_rows(self.config, data.n_items, self.layout_):
             raise InputError(f"{self.name}: catalogue", got=f"{data.n_items} items",
@@ -196,6 +199,18 @@ class NeuralRanker(Ranker):
         scores = self._scores(batches, data.rows[split])
         self._notes["ms_per_row"] = 1e3 * (time.perf_counter() - start) / max(len(scores), 1)
         return scores
+
+    def _check_tables(self, data: RankingData, network: RankingNetwork) -> None:
+        """Raise ``InputError`` unless users and side fields are those of ``fit``: with another number of users, the
+        unseen one would read a known user's row."""
+        known = {"users": (data.n_users, len(network.user_table) - 1)}
+        for name in sorted(data.item_field_sizes.keys() | network.field_tables.keys()):
+            fitted = len(network.field_tables[name]) if name in network.field_tables else 0
+            known[f"values of item field {name}"] = (data.item_field_sizes.get(name, 0), fitted)
+        for name, (got, wanted) in known.items():
+            if got != wanted:
+                raise InputError(f"{self.name}: {name}", got=got, wanted=f"{wanted}, as when it was fitted",
+                                 do="predict on the data it was fitted on")
 
     @torch.no_grad()
     def _scores(self, batches: RankingBatches, rows: RankingRows) -> np.ndarray:
@@ -240,7 +255,7 @@ class NeuralRanker(Ranker):
 
 
 def check_rows(data: RankingData, split: str) -> None:
-    """Raise ``InputError`` for an absent or empty split, or indices out of range."""
+    """Raise ``InputError`` for an absent or empty split, or indices or item fields out of range."""
     if split not in data.rows or not len(data.rows[split]):
         raise InputError(f"ranking rows {split!r}", got="none", wanted="at least one row", do="check the split")
     rows = data.rows[split]
@@ -250,6 +265,11 @@ def check_rows(data: RankingData, split: str) -> None:
         if values.size and (values.min() < low or values.max() > high):
             raise InputError(f"ranking rows {split!r}: {name}", got=f"{values.min()}..{values.max()}",
                              wanted=f"{low}..{high}")
+    for name, values in data.item_fields.items():
+        high = data.item_field_sizes[name] - 1
+        if len(values) != data.n_items or values.min() < 0 or values.max() > high:
+            raise InputError(f"item field {name}", got=f"{len(values)} items with values up to {values.max(initial=-1)}",
+                             wanted=f"{data.n_items} items with values 0..{high}")
 
 
 def area_under_curve(score: np.ndarray, label: np.ndarray) -> float:

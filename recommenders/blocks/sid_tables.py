@@ -78,6 +78,17 @@ class CodeLayout:
                              do="use the SIDs the model was fitted on")
         return filled + self.offsets[:-1]
 
+    def check_same(self, sids: SemanticIds, who: str) -> None:
+        """Raise ``InputError`` unless ``sids`` have this layout. Decoding along a trie of them needs it: a PAD class at
+        another place would shift or swap classes without any code being out of range."""
+        other = CodeLayout.of(sids)
+        if not (np.array_equal(self.sizes, other.sizes) and np.array_equal(self.has_pad, other.has_pad)):
+            raise InputError(f"{who}: semantic IDs", got=other._words(), wanted=self._words(),
+                             do="use the SIDs the model was fitted on")
+
+    def _words(self) -> str:
+        return f"sizes {self.sizes.tolist()}, PAD at {np.flatnonzero(self.has_pad).tolist()}"
+
 
 def fused_rows(layout: CodeLayout, sids: SemanticIds, n_items: int, who: str) -> np.ndarray:
     """int64 ``[N, L]`` fused rows of a catalogue's SIDs. Raises ``InputError`` for another number of items."""

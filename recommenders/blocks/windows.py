@@ -112,7 +112,7 @@ def check_histories(histories: Sequences, targets: np.ndarray, n_items: int) -> 
         raise InputError("targets", got=len(targets), wanted=f"one per history ({histories.n_users})")
     empty = np.flatnonzero(histories.lengths == 0)
     if len(empty):
-        raise InputError(f"histories of {len(empty)} users are empty (first: row {empty[0]})",
+        raise InputError("histories", got=f"{len(empty)} without an item (first: row {empty[0]})",
                          wanted="at least one item each", do="leave users without history out of the evaluation")
     for name, items in (("history items", histories.items), ("targets", targets)):
         if len(items) and (items.min() < 0 or items.max() >= n_items):

@@ -61,7 +61,7 @@ def beam_search(session: DecodingSession, trie: SidTrie, width: int, constrained
         _check_step(log_probs, batch, node.shape[1], int(trie.layout.classes[p]), p)
         grow = _grow_along_trie if constrained else _grow_freely
         grown = grow(trie, p, node, score, log_probs.float())
-        at, pruned = _best(grown.score, width)
+        at, pruned = best_columns(grown.score, width)
         parent, label, node = grown.take(at)
         score, bound = grown.score.gather(1, at), torch.maximum(bound, pruned)
         if p + 1 < trie.length:
@@ -125,7 +125,7 @@ def _grow_freely(trie: SidTrie, depth: int, node: Tensor, score: Tensor, log_pro
     return _Grown(total, take)
 
 
-def _best(total: Tensor, width: int) -> tuple[Tensor, Tensor]:
+def best_columns(total: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Columns int64 ``[B, W]``, ascending, of the best ``W = min(width, C)`` of each row, equal ones from the left, and
     the best value left out float32 ``[B]``."""
     batch, n_candidates = total.shape

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sidbench.datasets.foundation.errors import InputError, StageError
-from sidbench.recommenders.decoding.beam import LOWEST, Beam
+from sidbench.recommenders.decoding.beam import LOWEST, Beam, best_columns
 from sidbench.recommenders.decoding.trie import SidTrie
 
 OPEN = -1
@@ -68,7 +68,7 @@ def confidence_search(model: OpenPositions, batch: int, trie: SidTrie, width: in
         real = torch.zeros(batch, beams * classes + 1, dtype=torch.bool, device=device).scatter_(1, child, True)[:, :-1]
         # A probability of zero stays a candidate, behind all others: -inf means "no SID continues so".
         total = (score[:, :, None] + values).clamp_min(LOWEST).view(batch, -1).masked_fill_(~real, -torch.inf)
-        at, pruned = _best(total, min(width, int(real.sum(1).max())))
+        at, pruned = best_columns(total, min(width, int(real.sum(1).max())))
         slot = torch.full((batch, beams * classes + 1), -1, dtype=torch.int64, device=device)
         owner = slot.scatter_(1, at, torch.arange(at.shape[1], device=device).expand_as(at)).gather(1, child)
         score = total.gather(1, at)
@@ -96,15 +96,6 @@ def _surest(model: OpenPositions, partial: Tensor, classes: int) -> tuple[Tensor
         position = torch.where(better, p, position)
         values[..., :log_probs.shape[-1]] = torch.where(better[:, :, None], log_probs, values[..., :log_probs.shape[-1]])
     return position, values
-
-
-def _best(total: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Columns int64 ``[B, width]`` of the best candidates of each row, equal ones from the left, and the best value left
-    out float32 ``[B]``."""
-    last = torch.topk(total, width, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
-    above, equal = total > last, total == last
-    keep = above | (equal & (torch.cumsum(equal, 1) <= width - above.sum(1, keepdim=True)))
-    return keep.nonzero()[:, 1].view(len(total), width), torch.where(keep, -torch.inf, total).amax(dim=1)
 
 
 def _finished(owner: Tensor, score: Tensor, bound: Tensor, pruned: Tensor, width: int) -> Beam:

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
+from sidbench.datasets.splits.base import Sequences
 from sidbench.recommenders.blocks.exact import CELLS
+from sidbench.recommenders.blocks.item_representation import HASH_STEP, mix
 from sidbench.recommenders.decoding.beam import Beam
 from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.blocks.runtime import Runtime
@@ -133,39 +135,48 @@ def _ordered(sid: Tensor, score: Tensor, cut: Tensor) -> Beam:
                 cut & reached[:, -1])
 
 
+def walk_seeds(histories: Sequences, max_length: int, rng: Rng) -> np.ndarray:
+    """uint64 ``[n_users]``: a hash of each user's newest ``max_length`` items, in their order, and of ``rng``.
+
+    Seeds from row numbers would give a user other starts, and other ranks, when his rows are dealt out to several
+    processes. Every history needs an item.
+    """
+    back = np.repeat(histories.indptr[1:], histories.lengths) - np.arange(len(histories.items))  # 1 for the newest
+    word = mix(mix(histories.items.astype(np.uint64)) + HASH_STEP * back.astype(np.uint64))
+    total = np.add.reduceat(np.where(back > max_length, np.uint64(0), word), histories.indptr[:-1])
+    return mix(total + np.uint64(rng.integer()))
+
+
 class GraphWalks:
     """Walks of ``n_users`` users as a search for ``ranks.rank_by_search``.
 
-    predict: rows int64 ``[B]`` -> their log-probabilities float32 ``[rows, B]``. rng: seeds the starts, drawn with
-    replacement and for all users at once, so that they do not depend on the batches. A beam as wide as the catalogue
-    starts at every SID instead, which makes it exact.
+    predict: rows int64 ``[B]`` -> their log-probabilities float32 ``[rows, B]``. seeds: uint64 ``[n_users]`` of each
+    user's starts, drawn with replacement (see ``walk_seeds``); so what a user finds depends neither on the batches nor on
+    the users beside him. A beam as wide as the catalogue starts at every SID instead, which makes it exact.
     """
 
-    def __init__(self, graph: SidGraph, predict: Callable[[np.ndarray], Tensor], n_users: int, n_steps: int, rng: Rng,
+    def __init__(self, graph: SidGraph, predict: Callable[[np.ndarray], Tensor], seeds: np.ndarray, n_steps: int,
                  runtime: Runtime) -> None:
-        self._graph, self._predict, self._n_users, self._n_steps = graph, predict, n_users, n_steps
-        self._rng, self._runtime = rng, runtime
-        self._starts: dict[int, np.ndarray] = {}
+        self._graph, self._predict, self._seeds, self._n_steps = graph, predict, seeds, n_steps
+        self._runtime = runtime
         self._visited = torch.zeros(graph.trie.n_sids, dtype=torch.bool, device=runtime.device)
         self._scored, self._walks = 0, 0
 
     def __call__(self, users: np.ndarray, width: int) -> Beam:
         """The beam of ``width`` SIDs of each of ``users`` int64 ``[B]``."""
-        start = self._runtime.tensor(self._start(width)[users], torch.int64)
+        start = self._runtime.tensor(self._start(users, width))
         beam, scored = self._graph.search(self._predict(users), start, self._n_steps, self._visited)
         self._scored += int(scored.sum())
         self._walks += len(users)
         return beam
 
-    def _start(self, width: int) -> np.ndarray:
-        """int32 ``[n_users, min(width, U)]`` SIDs to start at."""
+    def _start(self, users: np.ndarray, width: int) -> np.ndarray:
+        """int64 ``[B, min(width, U)]`` SIDs to start at."""
         n_sids = self._graph.trie.n_sids
         if width >= n_sids:
-            return np.broadcast_to(np.arange(n_sids, dtype=np.int32), (self._n_users, n_sids))
-        if width not in self._starts:
-            generator = self._rng.child("width", width).numpy()
-            self._starts[width] = generator.integers(n_sids, size=(self._n_users, width), dtype=np.int32)
-        return self._starts[width]
+            return np.tile(np.arange(n_sids), (len(users), 1))
+        drawn = mix(self._seeds[users, None] + HASH_STEP * np.arange(1, width + 1, dtype=np.uint64))
+        return (drawn % np.uint64(n_sids)).astype(np.int64)
 
     def notes(self) -> dict[str, float]:
         """Figures of all walks so far.

@@ -191,3 +191,67 @@ def test_bad_targets_are_one_paragraph(target: str, said: str, capsys: pytest.Ca
     assert invoke(["plugin", "check", target]) == 2
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1
+
+
+MODEL = '''\
+"""A recommender that is wrong in one way."""
+
+import numpy as np
+
+from sidbench.recommenders.base import RecommenderInfo
+from sidbench.recommenders.sasrec import Sasrec
+
+INFO = RecommenderInfo(title="Wrong", paper="none", year=2026, task="retrieval", needs_sids=False)
+
+
+class Wrong(Sasrec):
+    info = INFO
+'''
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> Path:
+    path = tmp_path / "wrong.py"
+    path.write_text(MODEL)
+    return path
+
+
+def test_check_takes_recommenders_by_name_module_and_file(wrong: Path) -> None:
+    assert resolve("sasrec").__name__ == "Sasrec"
+    assert resolve("sidbench.recommenders.ppnet:Ppnet") is resolve("ppnet")
+    assert resolve(str(wrong)).__name__ == resolve(f"{wrong}:Wrong").__name__ == "Wrong"
+
+
+def test_a_name_of_two_kinds_is_not_guessed() -> None:
+    with pytest.raises(InputError, match="sidbench.tokenizers.eager:Eager or sidbench.recommenders.eager:Eager"):
+        resolve("eager")
+
+
+def test_a_good_recommender_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["plugin", "check", "sidbench.recommenders.sasrec:Sasrec"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:] == ["metadata passed", "life cycle passed", "2 passed, 0 skipped, 0 failed"]
+
+
+@pytest.mark.parametrize(("change", "check", "reason"), [
+    ("    def rank_targets(self, *a):\n        r = super().rank_targets(*a)\n"
+     "        r.score[:] += np.random.default_rng().normal()\n        return r\n", "life cycle", "equal seeds"),
+    ("    def rank_targets(self, *a):\n        return {}['ranks']\n", "life cycle", "raised KeyError: 'ranks' (line 14)"),
+    ("    budgets = {}\n", "life cycle", "smoke"),
+    ("\nINFO = RecommenderInfo(title='Wrong', paper='none', year=2000 + 26, task='retrieval', needs_sids=False)\n",
+     "metadata", "year of INFO is not a literal"),
+])
+def test_a_broken_recommender_is_told_what_and_why(wrong: Path, change: str, check: str, reason: str,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    wrong.write_text(MODEL + change)
+    assert invoke(["plugin", "check", str(wrong), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["file"] == str(wrong) and told["failed"] == 1 and told["passed"] == 1
+    assert reason in next(c["detail"] for c in told["checks"] if c["status"] == "failed" and c["name"] == check)
+
+
+def test_a_recommender_without_its_methods_is_sent_to_its_guide(wrong: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong.write_text(MODEL.replace("sasrec import Sasrec", "base import Retriever").replace("(Sasrec)", "(Retriever)"))
+    assert invoke(["plugin", "check", str(wrong)]) == 2
+    told = capsys.readouterr().err
+    assert "no fit, load_state_dict, rank_targets, state_dict" in told and "docs/add-a-recommender.md" in told

@@ -66,6 +66,16 @@ def test_a_run_leaves_files_that_give_its_numbers(home: Path, capsys: pytest.Cap
     assert auc is not None and auc.value == pytest.approx(roc_auc_score(rows["label"], rows["score"]), abs=1e-9)
 
 
+def test_cut_offs_beyond_a_beam_have_no_number_and_the_record_says_why(home: Path,
+                                                                        capsys: pytest.CaptureFixture[str]) -> None:
+    record = only_record(capsys, "--tokenizer", "random", "--recommender", "rpg", "retriever.decoding=graph",
+                         "retriever.n_beams=20", "retriever.cover=12", "retriever.epochs=1")
+    assert record.metric("item_recall_at_10", "retrieval") is not None
+    assert record.metric("item_recall_at_50", "retrieval") is None
+    told = [w for w in record.warnings if "no numbers at @50, @100" in w]
+    assert len(told) == 2 and "items" in told[0] and "SIDs" in told[1]
+
+
 def test_equal_runs_are_recorded_once_and_numbers_repeat(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = only_record(capsys, "--tokenizer", "rqkmeans")
     again = only_record(capsys, "--tokenizer", "rqkmeans")

@@ -157,6 +157,10 @@ def test_graph_starts_come_with_the_saved_state_and_do_not_depend_on_other_users
     longer = [[1, 2, 3, *data.test_history.of(u)] if u % 2 else data.test_history.of(u).tolist() for u in range(500)]
     moved = first.rank_targets(as_sequences(longer), data.test_target, sids, local_runtime())
     assert np.array_equal(moved.better[::2], runs[0].better[::2])
+    # Several processes rank a part of the users each; the parts must be the whole.
+    part = as_sequences([data.test_history.of(u).tolist() for u in range(300, 500)])
+    alone = second.rank_targets(part, data.test_target[300:], sids, local_runtime())
+    assert np.array_equal(alone.better, runs[0].better[300:]) and np.array_equal(alone.depth, runs[0].depth[300:])
 
 
 def test_beam_must_reach_the_cut_off_only_when_the_graph_decodes():

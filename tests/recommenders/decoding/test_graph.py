@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from sidbench.benchmark.runtime import local_runtime
+from sidbench.benchmark.testing_recommenders import as_sequences
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.decoding import graph as module
-from sidbench.recommenders.decoding.graph import GraphWalks, SidGraph
+from sidbench.recommenders.decoding.graph import GraphWalks, SidGraph, walk_seeds
 from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.base import PAD, SemanticIds
 
@@ -127,8 +128,9 @@ def test_orphans_and_unreached_items_are_counted_in_items():
     neighbours = torch.tensor([[0, 1], [1, 0], [2, 0], [3, 1]], dtype=torch.int32)
     graph = SidGraph(trie, torch.arange(4)[None], neighbours)
     assert graph.orphans().tolist() == [False, False, True, True]
-    walks = GraphWalks(graph, lambda users: torch.zeros(4, len(users)), 3, 2, Rng(0), local_runtime())
-    starts = walks._start(1)
+    walks = GraphWalks(graph, lambda users: torch.zeros(4, len(users)), np.arange(3, dtype=np.uint64), 2,
+                       local_runtime())
+    starts = walks._start(np.arange(3), 1)
     walks(np.array([0, 1, 2]), 1)
     touched = {0, 1} | {int(s) for s in starts[:, 0]}
     notes = walks.notes()
@@ -143,7 +145,8 @@ def test_walks_do_not_depend_on_how_users_are_batched():
     def predict(users: np.ndarray) -> torch.Tensor:
         return log_probs[:, torch.from_numpy(users)]
 
-    together, alone = (GraphWalks(graph, predict, 30, 2, Rng(5), local_runtime()) for _ in range(2))
+    seeds = walk_seeds(as_sequences([[u, u + 1] for u in range(30)]), 5, Rng(5))
+    together, alone = (GraphWalks(graph, predict, seeds, 2, local_runtime()) for _ in range(2))
     users = np.random.default_rng(0).permutation(30)
     whole = together(users, 4)
     for at, user in enumerate(users):
@@ -151,6 +154,24 @@ def test_walks_do_not_depend_on_how_users_are_batched():
         assert torch.equal(single.sid[0], whole.sid[at]) and torch.equal(single.score[0], whole.score[at])
     assert together.notes() == alone.notes()
     assert (together(users, trie.n_sids).sid.sort(1).values == torch.arange(trie.n_sids)).all()
+
+
+def test_starts_hang_on_the_seed_and_the_newest_items_in_their_order_alone():
+    rows = [[1, 2, 3], [3, 2, 1], [9, 1, 2, 3], [1, 2, 3]]
+    seeds, windowed, other = walk_seeds(as_sequences(rows), 50, Rng(0)), walk_seeds(as_sequences(rows), 3, Rng(0)), \
+        walk_seeds(as_sequences(rows), 50, Rng(1))
+    assert seeds[0] == seeds[3] and len(set(seeds.tolist())) == 3
+    assert windowed[0] == windowed[2] == seeds[0] != windowed[1]
+    assert not set(seeds.tolist()) & set(other.tolist())
+    trie = catalogue()
+    graph = SidGraph.build(trie, unit_vectors(trie), 3)
+    many = walk_seeds(as_sequences([[u % 97, u // 97] for u in range(4000)]), 50, Rng(0))
+    walks = GraphWalks(graph, lambda users: torch.zeros(int(trie.layout.offsets[-1]), len(users)), many, 1, local_runtime())
+    starts = walks._start(np.arange(4000), 5)
+    expected = starts.size / trie.n_sids
+    # Chi-square of uniform draws: its mean is U - 1, its standard deviation sqrt(2 (U - 1)).
+    chi = float(((np.bincount(starts.ravel(), minlength=trie.n_sids) - expected) ** 2).sum() / expected)
+    assert abs(chi - (trie.n_sids - 1)) < 5 * (2 * (trie.n_sids - 1)) ** 0.5
 
 
 def test_a_graph_needs_an_edge():
