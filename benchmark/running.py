@@ -245,7 +245,12 @@ class RunBuilder:
             users_hash=hash_file(path), bound_violations=violations, protocol_key=hash_json(protocol),
             comparability_key=hash_json({"protocol": protocol, "features": self._features_identity(),
                                          "recommender": name, "config": config, "budget": self.run.budget,
-                                         **({} if self.run.accumulate == 1 else {"accumulate": self.run.accumulate})}))
+                                         **self._numerics()}))
+
+    def _numerics(self) -> dict[str, Any]:
+        """How losses were computed, where it is not the default: such runs stand in tables of their own."""
+        usual = {"accumulate": 1, "precision": "fp32"}
+        return {name: value for name, value in vars(self.run).items() if name in usual and value != usual[name]}
 
     # -- the record ----------------------------------------------------------------------------------------------
     def _features_identity(self) -> str | None:

@@ -95,7 +95,9 @@ def test_comparability_follows_what_matters(home: Path, capsys: pytest.CaptureFi
     other_recommender = only_record(capsys, "--tokenizer", "random", "retriever.dropout=0.3")
     other_features = only_record(capsys, "--tokenizer", "random", "features.vision=none")
     assert base.comparability_key == other_tokenizer.comparability_key
-    for different in (other_ties, other_recommender, other_features):
+    other_precision = only_record(capsys, "--tokenizer", "random", "--precision", "bf16")
+    other_steps = only_record(capsys, "--tokenizer", "random", "--accumulate", "2")
+    for different in (other_ties, other_recommender, other_features, other_precision, other_steps):
         assert different.comparability_key != base.comparability_key
     assert other_features.features is not None and "vision" in other_features.features.absent
     assert other_recommender.protocol_key == base.protocol_key != other_ties.protocol_key
