@@ -171,6 +171,8 @@ def _failure(request: RunRequest, config: RunConfig, error: BaseException | None
              "--budget", config.budget, "--ties", config.ties, *request.overrides]
     if config.accumulate != 1:
         words[4:4] = ["--accumulate", str(config.accumulate)]
+    if config.precision != "fp32":
+        words[4:4] = ["--precision", config.precision]
     if config.collisions != NO_POLICY:
         words[4:4] = ["--collisions", config.collisions]
     if (preset := request.presets.get(config.tokenizer or NO_TOKENIZER)) is not None:

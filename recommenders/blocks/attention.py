@@ -36,7 +36,8 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 def rotary_attention(packed: Tensor, heads: int, base: float) -> Tensor:
     """Causal self-attention ``[B, T, width]`` from queries, keys and values side by side, ``packed [B, T, 3 width]``."""
     if packed.device.type == "cpu":
-        attended: Tensor = _SpanAttention.apply(packed.float(), heads, base)
+        with torch.autocast("cpu", enabled=False):
+            attended: Tensor = _SpanAttention.apply(packed.float(), heads, base)
         return attended
     batch, length, total = packed.shape
     q, k, v = packed.view(batch, length, 3, heads, -1).unbind(2)
