@@ -45,6 +45,7 @@ from sidbench.tokenizers.collisions.base import CollisionPolicy, Costs, Resolved
 
 TRAINING_CODE = {ROOT / "benchmark" / name for name in ("training.py", "optimisers.py", "compiling.py")}
 METRIC_CODE = ("benchmark/metrics",)
+SHARING_CODE = ("benchmark/sharding.py",)
 T = TypeVar("T")
 
 
@@ -239,7 +240,7 @@ def evaluate_retriever(bench: Bench, name: str, model: Retriever, fitted: Fitted
         save_ranks(value[0], folder)
         save_json(folder / "diagnostics.json", value[1])
 
-    stage = Stage("retrieval.evaluate", {"fit": fitted.key}, compute, save,
+    stage = Stage("retrieval.evaluate", {"fit": fitted.key, "code": room_code(*SHARING_CODE)}, compute, save,
                   lambda f: (load_ranks(f), load_json(f / "diagnostics.json")), by_all=True)
     return bench.cache.run(stage)
 
@@ -259,6 +260,6 @@ def evaluate_ranker(bench: Bench, name: str, model: Ranker, fitted: Fitted, data
         save_arrays(folder / "scores.npz", {"score": value[0]})
         save_json(folder / "diagnostics.json", value[1])
 
-    stage = Stage("ranking.evaluate", {"fit": fitted.key}, compute, save,
+    stage = Stage("ranking.evaluate", {"fit": fitted.key, "code": room_code(*SHARING_CODE)}, compute, save,
                   lambda f: (load_arrays(f / "scores.npz")["score"], load_json(f / "diagnostics.json")), by_all=True)
     return bench.cache.run(stage)

@@ -108,12 +108,14 @@ class TaskRecord(_Frozen):
 
     protocol: the evaluation protocol in full (split, tie rule, candidates, cut-offs). counts: users evaluated, dropped,
     histories truncated. bound_violations: names of metric pairs that break the NDCG-Recall bounds (must be empty).
+    undefined: metric -> why it has no number.
     """
 
     task: str
     recommender: PluginRecord
     protocol: dict[str, Any]
     metrics: dict[str, Metric]
+    undefined: dict[str, str] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
     users_file: str
     users_hash: str

@@ -20,9 +20,14 @@ from sidbench.benchmark.config import ComposedRun
 from sidbench.benchmark.environment import environment
 from sidbench.benchmark.fingerprint import room_code
 from sidbench.benchmark.home import RECORD_NAME, runs_folder
-from sidbench.benchmark.metrics.auc import ranking_metrics
+from sidbench.benchmark.metrics.auc import RankingNumbers, ranking_metrics
 from sidbench.benchmark.metrics.quantisation import collision_numbers
-from sidbench.benchmark.metrics.ranking_at_k import beyond_depth, bound_violations, retrieval_metrics
+from sidbench.benchmark.metrics.ranking_at_k import (
+    RetrievalNumbers,
+    beyond_depth,
+    bound_violations,
+    retrieval_metrics,
+)
 from sidbench.benchmark.metrics.strata import item_strata
 from sidbench.benchmark.pipeline import (
     Bench,
@@ -200,7 +205,7 @@ class RunBuilder:
                              "cannot happen with one target per user; please report it with the record.")
         frame = retrieval_frame(ranks, numbers.per_user, self.prepared, data)
         counts = {"users": len(data.test_target), **{k: int(v) for k, v in self.prepared.retrieval_dropped.items()}}
-        return self._task("retrieval", name, cls, fitted, inference, numbers.metrics, counts, frame, violations)
+        return self._task("retrieval", name, cls, fitted, inference, numbers, counts, frame, violations)
 
     def _tell_depth(self, name: str, missing: Mapping[str, str]) -> None:
         """A warning for the record about cut-offs that have no number because a beam is too short for them."""
@@ -225,10 +230,11 @@ class RunBuilder:
         numbers = ranking_metrics(events, rows.label, scores, strata, Rng(0).child("intervals").numpy())
         frame = ranking_frame(scores, self.prepared, rows, events)
         counts = {**{f"{part}_rows": len(r) for part, r in data.rows.items()}, **numbers.counts}
-        return self._task("ranking", name, cls, fitted, inference, numbers.metrics, counts, frame, ())
+        return self._task("ranking", name, cls, fitted, inference, numbers, counts, frame, ())
 
-    def _task(self, task: str, name: str, cls: Any, fitted: Fitted, inference: dict[str, float], metrics: Any,
-              counts: dict[str, int], frame: Any, violations: tuple[str, ...]) -> TaskRecord:
+    def _task(self, task: str, name: str, cls: Any, fitted: Fitted, inference: dict[str, float],
+              numbers: RetrievalNumbers | RankingNumbers, counts: dict[str, int], frame: Any,
+              violations: tuple[str, ...]) -> TaskRecord:
         path = self.temporary / f"users_{task}.parquet"
         frame.write_parquet(path)
         config = self.composed.retriever if task == "retrieval" else self.composed.ranker
@@ -241,8 +247,9 @@ class RunBuilder:
                               n_parameters=fitted.facts["n_parameters"], deviations=tuple(cls.info.deviations))
         protocol = self.prepared.protocol(task, self.run.cutoffs)
         return TaskRecord(
-            task=task, recommender=plugin, protocol=protocol, metrics=metrics, counts=counts, users_file=path.name,
-            users_hash=hash_file(path), bound_violations=violations, protocol_key=hash_json(protocol),
+            task=task, recommender=plugin, protocol=protocol, metrics=numbers.metrics, counts=counts, users_file=path.name,
+            users_hash=hash_file(path), undefined=numbers.undefined, bound_violations=violations,
+            protocol_key=hash_json(protocol),
             comparability_key=hash_json({"protocol": protocol, "features": self._features_identity(),
                                          "recommender": name, "config": config, "budget": self.run.budget,
                                          **self._numerics()}))

@@ -72,6 +72,7 @@ def test_cut_offs_beyond_a_beam_have_no_number_and_the_record_says_why(home: Pat
                          "retriever.n_beams=20", "retriever.cover=12", "retriever.epochs=1")
     assert record.metric("item_recall_at_10", "retrieval") is not None
     assert record.metric("item_recall_at_50", "retrieval") is None
+    assert "beam covers" in record.tasks[0].undefined["item_recall_at_50"]
     told = [w for w in record.warnings if "no numbers at @50, @100" in w]
     assert len(told) == 2 and "items" in told[0] and "SIDs" in told[1]
 
