@@ -95,20 +95,37 @@ def _grow_along_trie(trie: SidTrie, depth: int, node: Tensor, score: Tensor, log
     Ragged: deep nodes have about one child of hundreds of classes, so ``[B, W, classes]`` would be nearly all mask.
     """
     batch, beams, classes = log_probs.shape
+    start, count = trie.child_range(depth, node)
+    if int(count.min()) == classes:  # the top of a large trie: every class exists
+        return _grow_fully(start, score, log_probs)
     found = trie.children(depth, node.view(-1))
     value = log_probs.reshape(-1).index_select(0, found.owner * classes + found.label)
     # A probability of zero stays a candidate, behind all others: clamp, so that -inf means "no candidate".
     value = value.add_(score.view(-1).index_select(0, found.owner)).clamp_min_(LOWEST)
     # The candidates of a user stand together; give every user the columns of the one who has most.
-    count = found.count.view(batch, beams).sum(1)
+    count = count.sum(1)
     begin = (torch.cumsum(count, 0) - count)[:, None]
     most = int(count.max())
     total = torch.full((batch, most), -torch.inf, device=node.device)
-    total.masked_scatter_(torch.arange(most, device=node.device) < count[:, None], value)
+    rows = torch.arange(0, batch * most, most, device=node.device) - begin[:, 0]
+    place = torch.repeat_interleave(rows, count).add_(torch.arange(len(value), device=node.device))
+    total.view(-1).index_copy_(0, place, value)
 
     def take(at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         index = begin + at
         return found.owner[index] % beams, found.label[index].long(), found.node[index]
+
+    return _Grown(total, take)
+
+
+def _grow_fully(start: Tensor, score: Tensor, log_probs: Tensor) -> _Grown:
+    """All classes of hypotheses whose nodes have them all; ``start`` int64 ``[B, W]`` is each node's first child."""
+    batch, _, classes = log_probs.shape
+    total = (score[:, :, None] + log_probs).clamp_min_(LOWEST).view(batch, -1)
+
+    def take(at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        parent, label = at // classes, at % classes
+        return parent, label, start.gather(1, parent) + label
 
     return _Grown(total, take)
 

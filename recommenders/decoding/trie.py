@@ -104,11 +104,15 @@ class SidTrie:
             below = below[self.first[p].long()]
         return classes
 
-    def children(self, depth: int, node: Tensor) -> Children:
-        """Children of ``node`` int64 ``[M]``, all of depth ``depth`` (0..L-1)."""
+    def child_range(self, depth: int, node: Tensor) -> tuple[Tensor, Tensor]:
+        """First child and number of children of each ``node`` of depth ``depth``, int64 of the same shape."""
         first = self.first[depth]
         start = first[node].long()
-        count = first[node + 1].long() - start
+        return start, first[node + 1].long() - start
+
+    def children(self, depth: int, node: Tensor) -> Children:
+        """Children of ``node`` int64 ``[M]``, all of depth ``depth`` (0..L-1)."""
+        start, count = self.child_range(depth, node)
         owner = torch.repeat_interleave(count)
         begin = start - (torch.cumsum(count, 0) - count)
         child = torch.arange(len(owner), device=node.device).add_(begin.index_select(0, owner))
