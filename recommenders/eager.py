@@ -16,7 +16,6 @@ decoders score each of them exactly, so no candidate's score depends on which be
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,20 +30,17 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever, TargetRanks
+from sidbench.recommenders.base import RecommenderInfo, RetrievalData
 from sidbench.recommenders.blocks.exact import expected_ndcg, softmax_loss
 from sidbench.recommenders.blocks.prefixes import prefix_windows, similar_rows
+from sidbench.recommenders.blocks.retrieval import Ranked, SidRetriever
 from sidbench.recommenders.blocks.sid_tables import CodeLayout, CodeTable, fused_rows
-from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
+from sidbench.recommenders.blocks.states import training_notes
 from sidbench.recommenders.blocks.stream_decoder import StreamDecoder, StreamSession
 from sidbench.recommenders.blocks.transfer import GuidedTransfer, Puzzles, sampled_contrast
 from sidbench.recommenders.blocks.transformer import Dropout, PreNormBlock, initialise
 from sidbench.recommenders.blocks.validation import validation_subset
-from sidbench.recommenders.blocks.windows import (
-    TrainingWindows,
-    check_histories,
-    count_truncated,
-)
+from sidbench.recommenders.blocks.windows import TrainingWindows
 from sidbench.recommenders.decoding.beam import Beam
 from sidbench.recommenders.decoding.joint import JointSearch
 from sidbench.recommenders.decoding.ranks import rank_by_search
@@ -210,10 +206,12 @@ class _Training(nn.Module):
         return {"loss": total, **parts}
 
 
-class Eager(Retriever):
+class Eager(SidRetriever[_Network]):
     """Two-stream generative retrieval with exact joint scores of all candidates."""
 
     info = INFO
+    name = "eager"
+    saves = ("stream",)  # of each position
     config_class = EagerConfig
     budgets = {
         "smoke": {"width": 32, "heads": 2, "decoder_layers": 1, "epochs": 2, "batch_positions": 512, "warmup_steps": 0,
@@ -226,19 +224,15 @@ class Eager(Retriever):
 
     config: EagerConfig
 
-    def __init__(self, config: EagerConfig) -> None:
-        super().__init__(config)
-        self.network_: _Network | None = None
-        self._notes: dict[str, float] = {}
+    def _make_network(self, layout: CodeLayout) -> _Network:
+        return _Network(self.config, layout, self.saved_["stream"])
 
     def fit(self, data: RetrievalData, sids: SemanticIds | None, rng: Rng, runtime: Runtime) -> Self:
         config = self.config
-        if sids is None:
-            raise InputError("eager: semantic IDs", got="none", wanted="SIDs of all items", do="name a tokenizer")
-        layout = CodeLayout.of(sids)
-        item_rows = runtime.tensor(fused_rows(layout, sids, data.n_items, "eager"))
+        sids, layout, item_rows = self._begin(sids, data.n_items, runtime)
         stream, named = split_streams(sids)
-        network = self.network_ = _Network(config, layout, stream).to(runtime.device)
+        self.saved_ = {"stream": stream}
+        network = self.network_ = self._make_network(layout).to(runtime.device)
         training = _Training(config, network, _item_vectors(config, sids, runtime)).to(runtime.device)
         training.initialise(runtime.generator(rng.child("initial")))
         windows = TrainingWindows(data.train, config.max_length, config.batch_positions, rng.child("windows"))
@@ -258,37 +252,28 @@ class Eager(Retriever):
 
         histories, targets = validation_subset(data, config.validation_users, rng)
         log = runtime.train(TrainingPlan(
-            "eager", training, windows.steps_per_epoch, config.epochs, batch,
+            self.name, training, windows.steps_per_epoch, config.epochs, batch,
             lambda made, step: training.loss(made, item_rows), rng.child("training"),
             learning_rate=config.learning_rate, warmup_steps=config.warmup_steps, schedule="inverse_sqrt",
             validate=lambda: expected_ndcg(self._ranks(histories, targets, sids, runtime, VALIDATION_BEAM,
                                                        VALIDATION_COVER)[0], 10),
             patience=config.patience, batch_setting=("batch_positions", config.batch_positions)))
         self._notes = {
-            **training_notes(log, windows), "validation_ndcg_at_10": max(log.validations),
-            "streams_named": float(named), "contrastive_streams": float(sum(v is not None for v in training.vectors)),
+            **training_notes(log, windows), "streams_named": float(named),
+            "contrastive_streams": float(sum(v is not None for v in training.vectors)),
             "embedding_parameters": float(network.codes.table.numel() + sum(d.table.numel() for d in network.decoders)),
             "training_only_parameters": float(sum(p.numel() for p in training.parameters()) - self.n_parameters)}
         return self
 
-    def rank_targets(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
-                     runtime: Runtime) -> TargetRanks:
-        if sids is None or self.network_ is None:
-            raise InputError("eager: ranking", got="no semantic IDs" if sids is None else "no fitted model",
-                             wanted="SIDs of the whole catalogue and a fitted model", do="call fit first")
-        check_histories(histories, targets, sids.n_items)
-        start = time.perf_counter()
-        ranks, notes = self._ranks(histories, targets, sids, runtime, self.config.beam, self.config.cover)
-        self._notes |= {**notes, "ms_per_user": 1e3 * (time.perf_counter() - start) / max(len(targets), 1),
-                        "truncated_histories": float(count_truncated(histories, self.config.max_length))}
-        return ranks
+    def _ranked(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime) -> Ranked:
+        return self._ranks(histories, targets, sids, runtime, self.config.beam, self.config.cover)
 
     @torch.no_grad()
     def _ranks(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime, width: int,
-               cover: int) -> tuple[TargetRanks, dict[str, float]]:
+               cover: int) -> Ranked:
         network, max_length = self._network().to(runtime.device).eval(), self.config.max_length
-        item_rows = runtime.tensor(fused_rows(network.layout, sids, sids.n_items, "eager"))
-        network.layout.check_same(sids, "eager")
+        item_rows = runtime.tensor(fused_rows(network.layout, sids, sids.n_items, self.name))
+        network.layout.check_same(sids, self.name)
         table = network.codes.inputs()
         joint = JointSearch(sids, [decoder.positions for decoder in network.decoders], runtime)
 
@@ -301,32 +286,6 @@ class Eager(Retriever):
 
         batches = similar_rows(histories, max_length, min(SEARCH_ROWS, joint.rows(width)))
         return rank_by_search(batches, search, histories, targets, joint.trie, width, cover, runtime)
-
-    def _network(self) -> _Network:
-        if self.network_ is None:
-            raise InputError("eager: model", got="not fitted", wanted="fit or load_state_dict first")
-        return self.network_
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        network = self._network()
-        return {**numpy_state(network), "layout.sizes": network.layout.sizes, "layout.has_pad": network.layout.has_pad,
-                "layout.stream": network.stream}
-
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        missing = {"layout.sizes", "layout.has_pad", "layout.stream"} - set(state)
-        if missing:
-            raise InputError("eager: saved state", got=f"no entry {sorted(missing)[0]}", wanted="a state of eager")
-        layout = CodeLayout(state["layout.sizes"], state["layout.has_pad"].astype(bool))
-        self.network_ = _Network(self.config, layout, state["layout.stream"])
-        load_into(self.network_, {k: v for k, v in state.items() if not k.startswith("layout.")}, "eager")
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._notes)
-
-    @property
-    def n_parameters(self) -> int:
-        return sum(p.numel() for p in self._network().parameters())
-
 
 def _item_vectors(config: EagerConfig, sids: SemanticIds, runtime: Runtime) -> list[Tensor | None]:
     """Per stream float32 ``[N, D]`` vectors to contrast with, ``None`` where not asked for or not to be had: the

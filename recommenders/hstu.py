@@ -13,7 +13,6 @@ the distances alone order the items, so an item's score does not depend on where
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -27,17 +26,13 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever, TargetRanks
+from sidbench.recommenders.base import RecommenderInfo, RetrievalData, TargetRanks
 from sidbench.recommenders.blocks.exact import Candidates, RankCollector, expected_ndcg, rank_scores, softmax_loss
-from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
+from sidbench.recommenders.blocks.retrieval import ItemNetwork, ItemRetriever
+from sidbench.recommenders.blocks.states import training_notes
 from sidbench.recommenders.blocks.transformer import Dropout, initialise
 from sidbench.recommenders.blocks.validation import validation_subset
-from sidbench.recommenders.blocks.windows import (
-    TrainingWindows,
-    check_histories,
-    count_truncated,
-    history_batches,
-)
+from sidbench.recommenders.blocks.windows import TrainingWindows, history_batches
 from sidbench.tokenizers.base import SemanticIds
 from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan
 
@@ -114,7 +109,7 @@ class _Layer(nn.Module):
         return x + self.output(self.dropout(self.mixed_norm(mixed) * gate))
 
 
-class _Network(nn.Module):
+class _Network(ItemNetwork):
     def __init__(self, config: HstuConfig, n_items: int) -> None:
         super().__init__()
         self.item_table = nn.Parameter(torch.zeros(n_items, config.width))
@@ -136,10 +131,11 @@ class _Network(nn.Module):
         return self.final_norm(x)
 
 
-class Hstu(Retriever):
+class Hstu(ItemRetriever[_Network]):
     """Hierarchical sequential transduction units over item IDs."""
 
     info = INFO
+    name = "hstu"
     config_class = HstuConfig
     budgets = {
         "smoke": {"width": 16, "epochs": 3, "batch_positions": 512, "validation_users": 100},
@@ -150,14 +146,12 @@ class Hstu(Retriever):
 
     config: HstuConfig
 
-    def __init__(self, config: HstuConfig) -> None:
-        super().__init__(config)
-        self.network_: _Network | None = None
-        self._notes: dict[str, float] = {}
+    def _make_network(self, n_items: int) -> _Network:
+        return _Network(self.config, n_items)
 
     def fit(self, data: RetrievalData, sids: SemanticIds | None, rng: Rng, runtime: Runtime) -> Self:
         config = self.config
-        network = self.network_ = _Network(config, data.n_items).to(runtime.device)
+        network = self.network_ = self._make_network(data.n_items).to(runtime.device)
         network.initialise(runtime.generator(rng.child("initial")))
         windows = TrainingWindows(data.train, config.max_length, config.batch_positions, rng.child("windows"))
 
@@ -172,22 +166,12 @@ class Hstu(Retriever):
 
         histories, targets = validation_subset(data, config.validation_users, rng)
         log = runtime.train(TrainingPlan(
-            "hstu", network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
+            self.name, network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
             learning_rate=config.learning_rate, betas=(0.9, 0.98), clip_norm=0.0, patience=config.patience,
             validate=lambda: expected_ndcg(self._ranks(histories, targets, runtime), 10),
             batch_setting=("batch_positions", config.batch_positions)))
-        self._notes = {**training_notes(log, windows), "validation_ndcg_at_10": max(log.validations),
-                       "embedding_parameters": float(network.item_table.numel())}
+        self._notes = {**training_notes(log, windows), "embedding_parameters": float(network.item_table.numel())}
         return self
-
-    def rank_targets(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
-                     runtime: Runtime) -> TargetRanks:
-        check_histories(histories, targets, len(self._network().item_table))
-        start = time.perf_counter()
-        ranks = self._ranks(histories, targets, runtime)
-        self._notes |= {"ms_per_user": 1e3 * (time.perf_counter() - start) / max(len(targets), 1),
-                        "truncated_histories": float(count_truncated(histories, self.config.max_length))}
-        return ranks
 
     @torch.no_grad()
     def _ranks(self, histories: Sequences, targets: np.ndarray, runtime: Runtime) -> TargetRanks:
@@ -199,20 +183,3 @@ class Hstu(Retriever):
             last = hidden[torch.arange(len(users), device=hidden.device), runtime.tensor(length - 1)]
             collector.add(users, rank_scores(last @ network.item_table.T, users, candidates, runtime))
         return collector.result()
-
-    def _network(self) -> _Network:
-        if self.network_ is None:
-            raise InputError("hstu: model", got="not fitted", wanted="fit or load_state_dict first")
-        return self.network_
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        return numpy_state(self._network())
-
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        if "item_table" not in state:
-            raise InputError("hstu: saved state", got="no entry item_table", wanted="a state of hstu")
-        self.network_ = _Network(self.config, len(state["item_table"]))
-        load_into(self.network_, state, "hstu")
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._notes)

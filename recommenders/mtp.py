@@ -20,7 +20,6 @@ makes the rank of every item exact:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -34,7 +33,7 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever, TargetRanks
+from sidbench.recommenders.base import RecommenderInfo, RetrievalData, TargetRanks
 from sidbench.recommenders.blocks.cross import SetDecoder
 from sidbench.recommenders.blocks.exact import (
     Candidates,
@@ -44,16 +43,12 @@ from sidbench.recommenders.blocks.exact import (
     expected_ndcg,
 )
 from sidbench.recommenders.blocks.prefixes import prefix_windows, similar_rows
+from sidbench.recommenders.blocks.retrieval import Ranked, SidRetriever
 from sidbench.recommenders.blocks.sid_tables import CodeLayout, CodeTable, fused_rows
-from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
+from sidbench.recommenders.blocks.states import training_notes
 from sidbench.recommenders.blocks.transformer import Dropout, PreNormBlock, initialise
 from sidbench.recommenders.blocks.validation import validation_subset
-from sidbench.recommenders.blocks.windows import (
-    TrainingWindows,
-    check_histories,
-    count_truncated,
-    history_batches,
-)
+from sidbench.recommenders.blocks.windows import TrainingWindows, history_batches
 from sidbench.recommenders.decoding.beam import Beam
 from sidbench.recommenders.decoding.confidence import OPEN, confidence_search, search_rows
 from sidbench.recommenders.decoding.ranks import rank_by_search
@@ -193,10 +188,11 @@ class _OpenPositions:
             yield torch.log_softmax(logits.float(), dim=-1).view(batch, beams, -1)
 
 
-class Mtp(Retriever):
+class Mtp(SidRetriever[_Network]):
     """Multi-token prediction: exact ranks over the catalogue in parallel, ranks from a beam in the order of confidence."""
 
     info = INFO
+    name = "mtp"
     config_class = MtpConfig
     budgets = {
         "smoke": {"width": 32, "layers": 1, "heads": 2, "epochs": 2, "batch_positions": 512, "validation_users": 100},
@@ -207,18 +203,13 @@ class Mtp(Retriever):
 
     config: MtpConfig
 
-    def __init__(self, config: MtpConfig) -> None:
-        super().__init__(config)
-        self.network_: _Network | None = None
-        self._notes: dict[str, float] = {}
+    def _make_network(self, layout: CodeLayout) -> _Network:
+        return _Network(self.config, layout)
 
     def fit(self, data: RetrievalData, sids: SemanticIds | None, rng: Rng, runtime: Runtime) -> Self:
         config = self.config
-        if sids is None:
-            raise InputError("mtp: semantic IDs", got="none", wanted="SIDs of all items", do="name a tokenizer")
-        layout = CodeLayout.of(sids)
-        item_rows = runtime.tensor(fused_rows(layout, sids, data.n_items, "mtp"))
-        network = self.network_ = _Network(config, layout).to(runtime.device)
+        sids, layout, item_rows = self._begin(sids, data.n_items, runtime)
+        network = self.network_ = self._make_network(layout).to(runtime.device)
         network.initialise(runtime.generator(rng.child("initial")))
         windows = TrainingWindows(data.train, config.max_length, config.batch_positions, rng.child("windows"))
 
@@ -245,37 +236,28 @@ class Mtp(Retriever):
 
         histories, targets = validation_subset(data, config.validation_users, rng)
         log = runtime.train(TrainingPlan(
-            "mtp", network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
+            self.name, network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
             learning_rate=config.learning_rate,
             validate=lambda: expected_ndcg(self._ranks(histories, targets, sids, runtime, selecting=True)[0], 10),
             patience=config.patience, batch_setting=("batch_positions", config.batch_positions)))
-        self._notes = {**training_notes(log, windows), "validation_ndcg_at_10": max(log.validations)}
+        self._notes = training_notes(log, windows)
         return self
 
-    def rank_targets(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
-                     runtime: Runtime) -> TargetRanks:
-        if sids is None or self.network_ is None:
-            raise InputError("mtp: ranking", got="no semantic IDs" if sids is None else "no fitted model",
-                             wanted="SIDs of the whole catalogue and a fitted model", do="call fit first")
-        check_histories(histories, targets, sids.n_items)
-        start = time.perf_counter()
-        ranks, notes = self._ranks(histories, targets, sids, runtime, selecting=False)
-        self._notes |= {**notes, "ms_per_user": 1e3 * (time.perf_counter() - start) / max(len(targets), 1),
-                        "truncated_histories": float(count_truncated(histories, self.config.max_length))}
-        return ranks
+    def _ranked(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime) -> Ranked:
+        return self._ranks(histories, targets, sids, runtime, selecting=False)
 
     @torch.no_grad()
     def _ranks(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime,
-               selecting: bool) -> tuple[TargetRanks, dict[str, float]]:
+               selecting: bool) -> Ranked:
         """Ranks and figures of the search; ``selecting`` an epoch needs a narrow beam only."""
         network, config = self._network().to(runtime.device).eval(), self.config
-        host_rows = fused_rows(network.layout, sids, sids.n_items, "mtp")
+        host_rows = fused_rows(network.layout, sids, sids.n_items, self.name)
         item_rows = runtime.tensor(host_rows)
         vectors = torch.cat([network.items(rows) for rows in item_rows.split(1 << 16)])
         if network.decoder is None:
             return self._exact_ranks(network, vectors, histories, targets, DistinctSids.of(sids, host_rows, runtime),
                                      runtime), {}
-        network.layout.check_same(sids, "mtp")
+        network.layout.check_same(sids, self.name)
         decoder, trie = network.decoder, SidTrie.of(sids, runtime)
         width, cover = (VALIDATION_BEAM, VALIDATION_COVER) if selecting else (config.beam, config.cover)
 
@@ -296,26 +278,3 @@ class Mtp(Retriever):
             last = hidden[torch.arange(len(users), device=hidden.device), runtime.tensor(length - 1)]
             collector.add(users, distinct.rank(network.log_probs(last), users, candidates, runtime))
         return collector.result()
-
-    def _network(self) -> _Network:
-        if self.network_ is None:
-            raise InputError("mtp: model", got="not fitted", wanted="fit or load_state_dict first")
-        return self.network_
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        network = self._network()
-        return {**numpy_state(network), "layout.sizes": network.layout.sizes, "layout.has_pad": network.layout.has_pad}
-
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        missing = {"layout.sizes", "layout.has_pad"} - set(state)
-        if missing:
-            raise InputError("mtp: saved state", got=f"no entry {sorted(missing)[0]}", wanted="a state of mtp")
-        self.network_ = _Network(self.config, CodeLayout(state["layout.sizes"], state["layout.has_pad"].astype(bool)))
-        load_into(self.network_, {k: v for k, v in state.items() if not k.startswith("layout.")}, "mtp")
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._notes)
-
-    @property
-    def n_parameters(self) -> int:
-        return sum(p.numel() for p in self._network().parameters())

@@ -17,7 +17,6 @@ of a step by 0, 1 or 2 in turn: without it the last items carry indices that few
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -31,19 +30,18 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever, TargetRanks
+from sidbench.recommenders.base import RecommenderInfo, RetrievalData
 from sidbench.recommenders.blocks.causal import CachedDecoder, CausalBlock
 from sidbench.recommenders.blocks.exact import expected_ndcg, softmax_loss
+from sidbench.recommenders.blocks.retrieval import Ranked, SidRetriever
 from sidbench.recommenders.blocks.sid_tables import CodeLayout, fused_rows
-from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
+from sidbench.recommenders.blocks.states import training_notes
 from sidbench.recommenders.blocks.transformer import Dropout, initialise
 from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import (
     TrainingWindows,
     WindowBatch,
     bucket_lengths,
-    check_histories,
-    count_truncated,
     gather_windows,
     history_batches,
     take_sequences,
@@ -183,10 +181,11 @@ def _sequences(made: WindowBatch) -> np.ndarray:
     return np.concatenate([np.maximum(made.items[:, :1], 0), following.reshape(rows, width)], axis=1)
 
 
-class Ntp(Retriever):
+class Ntp(SidRetriever[_Network]):
     """Next-token prediction; ranks are exact as far as the beam covers the catalogue."""
 
     info = INFO
+    name = "ntp"
     config_class = NtpConfig
     budgets = {
         "smoke": {"width": 32, "layers": 1, "heads": 2, "epochs": 2, "batch_positions": 512, "validation_users": 100},
@@ -197,18 +196,13 @@ class Ntp(Retriever):
 
     config: NtpConfig
 
-    def __init__(self, config: NtpConfig) -> None:
-        super().__init__(config)
-        self.network_: _Network | None = None
-        self._notes: dict[str, float] = {}
+    def _make_network(self, layout: CodeLayout) -> _Network:
+        return _Network(self.config, layout)
 
     def fit(self, data: RetrievalData, sids: SemanticIds | None, rng: Rng, runtime: Runtime) -> Self:
         config = self.config
-        if sids is None:
-            raise InputError("ntp: semantic IDs", got="none", wanted="SIDs of all items", do="name a tokenizer")
-        layout = CodeLayout.of(sids)
-        item_rows = runtime.tensor(fused_rows(layout, sids, data.n_items, "ntp"))
-        network = self.network_ = _Network(config, layout).to(runtime.device)
+        sids, layout, item_rows = self._begin(sids, data.n_items, runtime)
+        network = self.network_ = self._make_network(layout).to(runtime.device)
         network.initialise(runtime.generator(rng.child("initial")))
         windows = TrainingWindows(data.train, config.max_length, config.batch_positions, rng.child("windows"))
 
@@ -230,34 +224,24 @@ class Ntp(Retriever):
             return expected_ndcg(ranks, VALIDATION_CUTOFF)
 
         log = runtime.train(TrainingPlan(
-            "ntp", network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
+            self.name, network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
             learning_rate=config.learning_rate, weight_decay=config.weight_decay, schedule="cosine",
             warmup_steps=round(config.warmup_share * windows.steps_per_epoch * config.epochs), validate=validate,
             patience=config.patience, batch_setting=("batch_positions", config.batch_positions)))
         few = take_sequences(histories, np.arange(min(len(targets), INVALID_USERS)))
         invalid = invalid_rate(self._batches(few, config.validation_beam), self._opener(few, sids, runtime), trie,
                                config.validation_beam, runtime)
-        self._notes = {**training_notes(log, windows), "validation_ndcg_at_10": max(log.validations),
-                       "invalid_rate_unconstrained": invalid,
+        self._notes = {**training_notes(log, windows), "invalid_rate_unconstrained": invalid,
                        "embedding_parameters": float(network.token_table.numel())}
         return self
 
-    def rank_targets(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
-                     runtime: Runtime) -> TargetRanks:
-        if sids is None or self.network_ is None:
-            raise InputError("ntp: ranking", got="no semantic IDs" if sids is None else "no fitted model",
-                             wanted="SIDs of the whole catalogue and a fitted model", do="call fit first")
-        check_histories(histories, targets, sids.n_items)
-        start = time.perf_counter()
-        ranks, notes = self._ranks(histories, targets, sids, SidTrie.of(sids, runtime), self.config.beam,
-                                   self.config.cover, runtime)
-        self._notes |= {**notes, "ms_per_user": 1e3 * (time.perf_counter() - start) / max(len(targets), 1),
-                        "truncated_histories": float(count_truncated(histories, self.config.max_length))}
-        return ranks
+    def _ranked(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime) -> Ranked:
+        trie = SidTrie.of(sids, runtime)
+        return self._ranks(histories, targets, sids, trie, self.config.beam, self.config.cover, runtime)
 
     @torch.no_grad()
     def _ranks(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, trie: SidTrie, width: int, cover: int,
-               runtime: Runtime) -> tuple[TargetRanks, dict[str, float]]:
+               runtime: Runtime) -> Ranked:
         return rank_by_beam(self._batches(histories, width), self._opener(histories, sids, runtime), histories, targets,
                             trie, width, cover, runtime)
 
@@ -270,8 +254,8 @@ class Ntp(Retriever):
                 runtime: Runtime) -> Callable[[np.ndarray], DecodingSession]:
         """Encodes the histories of some users. Raises ``InputError`` when ``sids`` do not fit the model."""
         network = self._network().to(runtime.device).eval()
-        item_rows = runtime.tensor(fused_rows(network.layout, sids, sids.n_items, "ntp"))
-        network.layout.check_same(sids, "ntp")
+        item_rows = runtime.tensor(fused_rows(network.layout, sids, sids.n_items, self.name))
+        network.layout.check_same(sids, self.name)
         lengths = np.minimum(histories.lengths, self.config.max_length)
         widths = bucket_lengths(self.config.max_length)
 
@@ -283,26 +267,3 @@ class Ntp(Retriever):
             return _Session(network, item_rows[runtime.tensor(np.maximum(items, 0))], runtime.tensor(length))
 
         return open_session
-
-    def _network(self) -> _Network:
-        if self.network_ is None:
-            raise InputError("ntp: model", got="not fitted", wanted="fit or load_state_dict first")
-        return self.network_
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        network = self._network()
-        return {**numpy_state(network), "layout.sizes": network.layout.sizes, "layout.has_pad": network.layout.has_pad}
-
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        missing = {"layout.sizes", "layout.has_pad"} - set(state)
-        if missing:
-            raise InputError("ntp: saved state", got=f"no entry {sorted(missing)[0]}", wanted="a state of ntp")
-        self.network_ = _Network(self.config, CodeLayout(state["layout.sizes"], state["layout.has_pad"].astype(bool)))
-        load_into(self.network_, {k: v for k, v in state.items() if not k.startswith("layout.")}, "ntp")
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._notes)
-
-    @property
-    def n_parameters(self) -> int:
-        return sum(p.numel() for p in self._network().parameters())

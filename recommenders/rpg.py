@@ -29,7 +29,7 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever, TargetRanks
+from sidbench.recommenders.base import RecommenderInfo, RetrievalData, TargetRanks
 from sidbench.recommenders.blocks.exact import (
     Candidates,
     DistinctSids,
@@ -38,13 +38,12 @@ from sidbench.recommenders.blocks.exact import (
     expected_ndcg,
 )
 from sidbench.recommenders.blocks.gpt2 import INITIAL_STD, Gpt2
+from sidbench.recommenders.blocks.retrieval import Ranked, SidRetriever
 from sidbench.recommenders.blocks.sid_tables import CodeLayout, CodeTable, fused_rows
-from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
+from sidbench.recommenders.blocks.states import training_notes
 from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import (
     TrainingWindows,
-    check_histories,
-    count_truncated,
     history_batches,
     take_sequences,
 )
@@ -124,6 +123,11 @@ class _Network(nn.Module):
         self.head_bias = nn.Parameter(torch.zeros(length, 1, width))
         self.register_buffer("first_row", torch.as_tensor(layout.offsets[:-1]), persistent=False)
 
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw body and codes; the heads start as the identity."""
+        self.body.initialise(generator)
+        self.codes.initialise(INITIAL_STD, generator)
+
     def items(self, rows: Tensor) -> Tensor:
         """Item vectors ``[M, width]``: the mean over present codes of fused rows int64 ``[M, L]``; all PAD gives zero."""
         total = F.embedding_bag(rows, self.codes.inputs(), mode="sum")
@@ -148,10 +152,12 @@ class _Network(nn.Module):
         return torch.cat([torch.log_softmax(classes @ q.T, dim=0) for q, classes in parts])
 
 
-class Rpg(Retriever):
+class Rpg(SidRetriever[_Network]):
     """Parallel prediction of long SIDs, ranked exactly or found on the graph of similar SIDs."""
 
     info = INFO
+    name = "rpg"
+    saves = ("start",)  # seed of the random starts of graph walks
     config_class = RpgConfig
     budgets = {
         "smoke": {"width": 32, "layers": 1, "heads": 2, "inner": 64, "dropout": 0.1, "learning_rate": 3e-3,
@@ -164,23 +170,15 @@ class Rpg(Retriever):
 
     config: RpgConfig
 
-    def __init__(self, config: RpgConfig) -> None:
-        super().__init__(config)
-        self.network_: _Network | None = None
-        self.start_ = Rng(0)
-        self._notes: dict[str, float] = {}
+    def _make_network(self, layout: CodeLayout) -> _Network:
+        return _Network(self.config, layout)
 
     def fit(self, data: RetrievalData, sids: SemanticIds | None, rng: Rng, runtime: Runtime) -> Self:
         config = self.config
-        if sids is None:
-            raise InputError("rpg: semantic IDs", got="none", wanted="SIDs of all items", do="name a tokenizer")
-        layout = CodeLayout.of(sids)
-        item_rows = runtime.tensor(fused_rows(layout, sids, data.n_items, "rpg"))
-        network = self.network_ = _Network(config, layout).to(runtime.device)
-        generator = runtime.generator(rng.child("initial"))
-        network.body.initialise(generator)
-        network.codes.initialise(INITIAL_STD, generator)
-        self.start_ = Rng(rng.child("start").integer())
+        sids, layout, item_rows = self._begin(sids, data.n_items, runtime)
+        self.saved_ = {"start": np.array([rng.child("start").integer()], np.int64)}
+        network = self.network_ = self._make_network(layout).to(runtime.device)
+        network.initialise(runtime.generator(rng.child("initial")))
         windows = TrainingWindows(data.train, config.max_length, config.batch_positions, rng.child("windows"))
 
         def batch(epoch: int, index: int) -> dict[str, Tensor]:
@@ -196,39 +194,30 @@ class Rpg(Retriever):
 
         histories, targets = validation_subset(data, config.validation_users, rng)
         log = runtime.train(TrainingPlan(
-            "rpg", network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
+            self.name, network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
             learning_rate=config.learning_rate, warmup_steps=config.warmup_steps, schedule="cosine", clip_norm=1.0,
             validate=lambda: expected_ndcg(self._exact(histories, targets, sids, runtime), 10),
             patience=config.patience, batch_setting=("batch_positions", config.batch_positions)))
-        self._notes = {**training_notes(log, windows), "validation_ndcg_at_10": max(log.validations),
-                       "embedding_parameters": float(network.codes.table.numel())}
+        self._notes = {**training_notes(log, windows), "embedding_parameters": float(network.codes.table.numel())}
         return self
 
-    def rank_targets(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
-                     runtime: Runtime) -> TargetRanks:
-        if sids is None or self.network_ is None:
-            raise InputError("rpg: ranking", got="no semantic IDs" if sids is None else "no fitted model",
-                             wanted="SIDs of the whole catalogue and a fitted model", do="call fit first")
-        check_histories(histories, targets, sids.n_items)
-        start = time.perf_counter()
-        rank = self._exact if self.config.decoding == "exact" else self._by_graph
-        ranks = rank(histories, targets, sids, runtime)
-        self._notes |= {"ms_per_user": 1e3 * (time.perf_counter() - start) / max(len(targets), 1),
-                        "truncated_histories": float(count_truncated(histories, self.config.max_length))}
-        return ranks
+    def _ranked(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime) -> Ranked:
+        if self.config.decoding == "exact":
+            return self._exact(histories, targets, sids, runtime), {}
+        return self._by_graph(histories, targets, sids, runtime)
 
     def _exact(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime) -> TargetRanks:
-        rows = fused_rows(self._network().layout, sids, sids.n_items, "rpg")
+        rows = fused_rows(self._network().layout, sids, sids.n_items, self.name)
         distinct, vectors = DistinctSids.of(sids, rows, runtime), self._item_vectors(rows, runtime)
         candidates, collector = Candidates(histories, targets, sids.n_items), RankCollector(len(targets))
         for users, log_probs in self._predictions(histories, vectors, runtime):
             collector.add(users, distinct.rank(log_probs, users, candidates, runtime))
         return collector.result()
 
-    def _by_graph(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime) -> TargetRanks:
+    def _by_graph(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime) -> Ranked:
         config, network = self.config, self._network()
-        vectors = self._item_vectors(fused_rows(network.layout, sids, sids.n_items, "rpg"), runtime)
-        network.layout.check_same(sids, "rpg")
+        vectors = self._item_vectors(fused_rows(network.layout, sids, sids.n_items, self.name), runtime)
+        network.layout.check_same(sids, self.name)
         begin = time.perf_counter()
         graph = SidGraph.build(SidTrie.of(sids, runtime), network.codes.directions(), config.n_edges)
         build_seconds = time.perf_counter() - begin
@@ -238,12 +227,11 @@ class Rpg(Retriever):
             order = runtime.tensor(np.argsort(np.concatenate([at for at, _ in made])))
             return torch.cat([log_probs for _, log_probs in made], dim=1).index_select(1, order)
 
-        seeds = walk_seeds(histories, config.max_length, self.start_)
+        seeds = walk_seeds(histories, config.max_length, Rng(int(self.saved_["start"][0])))
         walks = GraphWalks(graph, predict, seeds, config.n_steps, runtime)
         batches = (users for users, _, _ in history_batches(histories, config.max_length, INFERENCE_POSITIONS))
         ranks, notes = rank_by_search(batches, walks, histories, targets, graph.trie, config.n_beams, config.cover, runtime)
-        self._notes |= {**notes, **walks.notes(), "graph_build_seconds": build_seconds}
-        return ranks
+        return ranks, {**notes, **walks.notes(), "graph_build_seconds": build_seconds}
 
     @torch.no_grad()
     def _item_vectors(self, rows: np.ndarray, runtime: Runtime) -> Tensor:
@@ -260,28 +248,3 @@ class Rpg(Retriever):
             hidden = network.body(vectors[runtime.tensor(np.maximum(items, 0))])
             last = hidden[torch.arange(len(users), device=hidden.device), runtime.tensor(length - 1)]
             yield users, network.log_probs(last)
-
-    def _network(self) -> _Network:
-        if self.network_ is None:
-            raise InputError("rpg: model", got="not fitted", wanted="fit or load_state_dict first")
-        return self.network_
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        network = self._network()
-        return {**numpy_state(network), "layout.sizes": network.layout.sizes, "layout.has_pad": network.layout.has_pad,
-                "layout.start": np.array([self.start_.seed], np.int64)}
-
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        missing = {"layout.sizes", "layout.has_pad", "layout.start"} - set(state)
-        if missing:
-            raise InputError("rpg: saved state", got=f"no entry {sorted(missing)[0]}", wanted="a state of rpg")
-        self.network_ = _Network(self.config, CodeLayout(state["layout.sizes"], state["layout.has_pad"].astype(bool)))
-        self.start_ = Rng(int(state["layout.start"][0]))
-        load_into(self.network_, {k: v for k, v in state.items() if not k.startswith("layout.")}, "rpg")
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._notes)
-
-    @property
-    def n_parameters(self) -> int:
-        return sum(p.numel() for p in self._network().parameters())

@@ -9,7 +9,6 @@ Positions count back from the end of the window, so the newest item always has p
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -23,15 +22,15 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever, TargetRanks
+from sidbench.recommenders.base import RecommenderInfo, RetrievalData, TargetRanks
 from sidbench.recommenders.blocks.exact import Candidates, RankCollector, expected_ndcg, rank_scores, softmax_loss
-from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
+from sidbench.recommenders.blocks.retrieval import ItemNetwork, ItemRetriever
+from sidbench.recommenders.blocks.states import training_notes
 from sidbench.recommenders.blocks.transformer import Dropout, SasrecBlock, initialise
 from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import (
     TrainingWindows,
     check_histories,
-    count_truncated,
     history_batches,
     take_sequences,
 )
@@ -95,7 +94,7 @@ BEHAVIOUR_BUDGETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class _Network(nn.Module):
+class _Network(ItemNetwork):
     def __init__(self, config: SasrecConfig, n_items: int) -> None:
         super().__init__()
         self.item_table = nn.Parameter(torch.zeros(n_items, config.width))
@@ -153,10 +152,11 @@ def _rank(network: _Network, histories: Sequences, targets: np.ndarray, max_leng
     return collector.result()
 
 
-class Sasrec(Retriever):
+class Sasrec(ItemRetriever[_Network]):
     """Self-attentive sequential recommendation over item IDs."""
 
     info = INFO
+    name = "sasrec"
     config_class = SasrecConfig
     budgets = {
         "smoke": {"width": 16, "epochs": 3, "batch_positions": 512, "validation_users": 100},
@@ -167,49 +167,23 @@ class Sasrec(Retriever):
 
     config: SasrecConfig
 
-    def __init__(self, config: SasrecConfig) -> None:
-        super().__init__(config)
-        self.network_: _Network | None = None
-        self._notes: dict[str, float] = {}
+    def _make_network(self, n_items: int) -> _Network:
+        return _Network(self.config, n_items)
 
     def fit(self, data: RetrievalData, sids: SemanticIds | None, rng: Rng, runtime: Runtime) -> Self:
         config = self.config
-        network = self.network_ = _Network(config, data.n_items).to(runtime.device)
+        network = self.network_ = self._make_network(data.n_items).to(runtime.device)
         network.initialise(runtime.generator(rng.child("initial")))
         windows = TrainingWindows(data.train, config.max_length, config.batch_positions, rng.child("windows"))
         histories, targets = validation_subset(data, config.validation_users, rng)
         log = runtime.train(_plan(
-            "sasrec", config, network, windows, rng, runtime,
-            validate=lambda: expected_ndcg(_rank(network, histories, targets, config.max_length, runtime), 10)))
-        self._notes = {**training_notes(log, windows), "validation_ndcg_at_10": max(log.validations)}
+            self.name, config, network, windows, rng, runtime,
+            validate=lambda: expected_ndcg(self._ranks(histories, targets, runtime), 10)))
+        self._notes = training_notes(log, windows)
         return self
 
-    def rank_targets(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
-                     runtime: Runtime) -> TargetRanks:
-        network = self._network()
-        check_histories(histories, targets, len(network.item_table))
-        start = time.perf_counter()
-        ranks = _rank(network, histories, targets, self.config.max_length, runtime)
-        self._notes |= {"ms_per_user": 1e3 * (time.perf_counter() - start) / max(len(targets), 1),
-                        "truncated_histories": float(count_truncated(histories, self.config.max_length))}
-        return ranks
-
-    def _network(self) -> _Network:
-        if self.network_ is None:
-            raise InputError("sasrec: model", got="not fitted", wanted="fit or load_state_dict first")
-        return self.network_
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        return numpy_state(self._network())
-
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        if "item_table" not in state:
-            raise InputError("sasrec: saved state", got="no entry item_table", wanted="a state of sasrec")
-        self.network_ = _Network(self.config, len(state["item_table"]))
-        load_into(self.network_, state, "sasrec")
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._notes)
+    def _ranks(self, histories: Sequences, targets: np.ndarray, runtime: Runtime) -> TargetRanks:
+        return _rank(self._network(), histories, targets, self.config.max_length, runtime)
 
 
 @dataclass

@@ -13,7 +13,6 @@ neither end token nor length penalty. Every position of a training sequence afte
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -22,19 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever, TargetRanks
+from sidbench.recommenders.base import RecommenderInfo, RetrievalData
 from sidbench.recommenders.blocks.exact import expected_ndcg
 from sidbench.recommenders.blocks.prefixes import PrefixInstances, in_parts, prefix_windows, similar_rows
-from sidbench.recommenders.blocks.sid_tables import CodeLayout, fused_rows
-from sidbench.recommenders.blocks.states import load_into, numpy_state, training_notes
+from sidbench.recommenders.blocks.retrieval import Ranked, SidRetriever
+from sidbench.recommenders.blocks.sid_tables import CodeLayout
+from sidbench.recommenders.blocks.states import training_notes
 from sidbench.recommenders.blocks.t5 import T5, T5Shape
 from sidbench.recommenders.blocks.t5_session import T5Session
 from sidbench.recommenders.blocks.validation import validation_subset
-from sidbench.recommenders.blocks.windows import check_histories, count_truncated, take_sequences
+from sidbench.recommenders.blocks.windows import take_sequences
 from sidbench.recommenders.decoding.ranks import invalid_rate, rank_by_beam
 from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.base import SemanticIds
@@ -96,10 +95,11 @@ class TigerConfig:
         check_settings(self)
 
 
-class Tiger(Retriever):
+class Tiger(SidRetriever[T5]):
     """Encoder-decoder over SID tokens; ranks are exact down to the depth that the beam covers."""
 
     info = INFO
+    name = "tiger"
     config_class = TigerConfig
     # One pass over Beauty's 131,413 examples takes two CPU cores about a quarter of an hour at standard size; quick is a
     # smaller network on two and a half passes. paper: 200,000 steps of 256 examples on Beauty.
@@ -116,19 +116,16 @@ class Tiger(Retriever):
 
     config: TigerConfig
 
-    def __init__(self, config: TigerConfig) -> None:
-        super().__init__(config)
-        self.network_: T5 | None = None
-        self.layout_: CodeLayout | None = None
-        self._notes: dict[str, float] = {}
+    def _make_network(self, layout: CodeLayout) -> T5:
+        config = self.config
+        return T5(T5Shape(1 + int(layout.offsets[-1]), config.width, config.heads, config.head_width, config.hidden,
+                          config.encoder_layers, config.decoder_layers), config.dropout)
 
     def fit(self, data: RetrievalData, sids: SemanticIds | None, rng: Rng, runtime: Runtime) -> Self:
         config = self.config
-        if sids is None:
-            raise InputError("tiger: semantic IDs", got="none", wanted="SIDs of all items", do="name a tokenizer")
-        layout = self.layout_ = CodeLayout.of(sids)
-        tokens_of = runtime.tensor(1 + fused_rows(layout, sids, data.n_items, "tiger"))
-        network = self.network_ = _make_network(config, layout).to(runtime.device)
+        sids, layout, item_rows = self._begin(sids, data.n_items, runtime)
+        tokens_of = 1 + item_rows
+        network = self.network_ = self._make_network(layout).to(runtime.device)
         network.initialise(runtime.generator(rng.child("initial")))
         parameters = list(network.parameters())
         instances = PrefixInstances(data.train, config.max_length, config.batch_size, rng.child("instances"),
@@ -157,34 +154,24 @@ class Tiger(Retriever):
             return expected_ndcg(ranks, 10)
 
         log = runtime.train(TrainingPlan(
-            "tiger", network, instances.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
+            self.name, network, instances.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
             learning_rate=config.learning_rate, weight_decay=config.weight_decay, warmup_steps=config.warmup_steps,
             schedule=config.schedule, validate=ndcg, validate_every=config.validate_every, patience=config.patience,
             batch_setting=("batch_size", config.batch_size)))
         subset = take_sequences(histories, np.arange(min(INVALID_USERS, len(targets))))
         self._notes = {
-            **training_notes(log, instances), "validation_ndcg_at_10": max(log.validations),
-            "embedding_parameters": float(network.shared.numel()),
+            **training_notes(log, instances), "embedding_parameters": float(network.shared.numel()),
             "invalid_rate_unconstrained": invalid_rate(self._batches(subset), self._opener(subset, trie, runtime), trie,
                                                        config.validation_beam, runtime)}
         return self
 
-    def rank_targets(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
-                     runtime: Runtime) -> TargetRanks:
-        if sids is None or self.network_ is None:
-            raise InputError("tiger: ranking", got="no semantic IDs" if sids is None else "no fitted model",
-                             wanted="SIDs of the whole catalogue and a fitted model", do="call fit first")
-        check_histories(histories, targets, sids.n_items)
-        start = time.perf_counter()
-        self._layout().check_same(sids, "tiger")
+    def _ranked(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime) -> Ranked:
+        self._layout().check_same(sids, self.name)
         trie = SidTrie.of(sids, runtime)
-        ranks, notes = self._rank(histories, targets, trie, self.config.beam, self.config.cover, runtime)
-        self._notes |= {**notes, "ms_per_user": 1e3 * (time.perf_counter() - start) / max(len(targets), 1),
-                        "truncated_histories": float(count_truncated(histories, self.config.max_length))}
-        return ranks
+        return self._rank(histories, targets, trie, self.config.beam, self.config.cover, runtime)
 
     def _rank(self, histories: Sequences, targets: np.ndarray, trie: SidTrie, beam: int, cover: int,
-              runtime: Runtime) -> tuple[TargetRanks, dict[str, float]]:
+              runtime: Runtime) -> Ranked:
         return rank_by_beam(self._batches(histories), self._opener(histories, trie, runtime), histories, targets, trie,
                             beam, cover, runtime)
 
@@ -202,42 +189,6 @@ class Tiger(Retriever):
             return T5Session(network, layout, *_tokens(items, length, tokens_of, runtime), self.config.temperature)
 
         return open_session
-
-    def _network(self) -> T5:
-        if self.network_ is None:
-            raise InputError("tiger: model", got="not fitted", wanted="fit or load_state_dict first")
-        return self.network_
-
-    def _layout(self) -> CodeLayout:
-        if self.layout_ is None:
-            raise InputError("tiger: model", got="not fitted", wanted="fit or load_state_dict first")
-        return self.layout_
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        layout = self._layout()
-        return {**numpy_state(self._network()), "layout.sizes": layout.sizes, "layout.has_pad": layout.has_pad}
-
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        missing = {"layout.sizes", "layout.has_pad"} - set(state)
-        if missing:
-            raise InputError("tiger: saved state", got=f"no entry {sorted(missing)[0]}", wanted="a state of tiger")
-        layout = CodeLayout(state["layout.sizes"], state["layout.has_pad"].astype(bool))
-        network = _make_network(self.config, layout)
-        load_into(network, {k: v for k, v in state.items() if not k.startswith("layout.")}, "tiger")
-        self.network_, self.layout_ = network, layout
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._notes)
-
-    @property
-    def n_parameters(self) -> int:
-        return sum(p.numel() for p in self._network().parameters())
-
-
-def _make_network(config: TigerConfig, layout: CodeLayout) -> T5:
-    return T5(T5Shape(1 + int(layout.offsets[-1]), config.width, config.heads, config.head_width, config.hidden,
-                      config.encoder_layers, config.decoder_layers), config.dropout)
-
 
 def _tokens(items: np.ndarray, length: np.ndarray, tokens_of: Tensor, runtime: Runtime) -> tuple[Tensor, Tensor | None]:
     """Encoder tokens int64 ``[B, T * L]`` of items int64 ``[B, T]`` (-1 behind the end), and how many of them count

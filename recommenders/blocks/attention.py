@@ -1,8 +1,6 @@
 """Causal self-attention with rotary positions, and a form of it for the many short sequences of a CPU batch.
 
-torch's CPU kernel treats every (sequence, head) by itself, which costs more than the arithmetic when sequences hold 2
-to 50 items. Here short sequences of a batch lie side by side in one span of about ``SPAN`` positions under a
-block-diagonal causal mask; the hidden entries are exact zeros after the softmax, so the result is the same.
+On a CPU short sequences lie side by side in one span under a block-diagonal causal mask (``spans``).
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SPAN = 32
+from sidbench.recommenders.blocks.spans import copies_in_span, span_mask
 
 
 def rotary_angles(length: int, width: int, base: float, device: torch.device) -> Tensor:
@@ -47,16 +45,12 @@ def rotary_attention(packed: Tensor, heads: int, base: float) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _tables(length: int, copies: int, width: int, base: float) -> tuple[Tensor, Tensor, Tensor]:
-    """What queries, keys and values are multiplied by, complex64 ``[3, 1, 1, copies * length, width / 2]``, its
-    conjugate, and the additive mask ``[copies * length, copies * length]``; queries take the ``1 / sqrt(width)``."""
-    cpu = torch.device("cpu")
-    angles = rotary_angles(length, width, base, cpu)
+def _tables(length: int, copies: int, width: int, base: float) -> tuple[Tensor, Tensor]:
+    """What queries, keys and values are multiplied by, complex64 ``[3, 1, 1, copies * length, width / 2]``, and its
+    conjugate; queries take the ``1 / sqrt(width)``."""
+    angles = rotary_angles(length, width, base, torch.device("cpu"))
     turn = torch.stack([angles / width ** 0.5, angles, torch.ones_like(angles)]).repeat(1, copies, 1)[:, None, None]
-    position = torch.arange(copies * length, device=cpu)
-    visible = (position[:, None] // length == position // length) & (position[:, None] >= position)
-    mask = torch.zeros(len(position), len(position), device=cpu).masked_fill_(~visible, -torch.inf)
-    return turn, turn.conj().resolve_conj(), mask
+    return turn, turn.conj().resolve_conj()
 
 
 class _SpanAttention(torch.autograd.Function):
@@ -66,15 +60,15 @@ class _SpanAttention(torch.autograd.Function):
     def forward(ctx: Any, packed: Tensor, heads: int, base: float) -> Tensor:
         batch, length, total = packed.shape
         width = total // (3 * heads)
-        copies = next(c for c in range(max(1, min(batch, SPAN // length)), 0, -1) if batch % c == 0)
-        turn, back, mask = _tables(length, copies, width, base)
+        copies = copies_in_span(batch, length)
+        turn, back = _tables(length, copies, width, base)
         spans, span = batch // copies, copies * length
         pairs = torch.view_as_complex(packed.reshape(spans, span, 3, heads, width // 2, 2)).permute(2, 0, 3, 1, 4)
         turned = torch.empty(pairs.shape, dtype=pairs.dtype, device=pairs.device)
         torch.mul(pairs, turn, out=turned)
         parts = torch.view_as_real(turned).view(3, spans * heads, span, width)
         q, k, v = parts
-        weights = torch.softmax(torch.baddbmm(mask, q, k.transpose(1, 2)), -1)
+        weights = torch.softmax(torch.baddbmm(span_mask(length, copies, packed.device), q, k.transpose(1, 2)), -1)
         mixed = torch.bmm(weights, v)
         ctx.save_for_backward(parts, weights, mixed)
         ctx.back, ctx.shape, ctx.heads = back, packed.shape, heads

@@ -1,23 +1,21 @@
 """A causal transformer over tokens that trains on packed sequences and decodes many hypotheses of one history.
 
-Training: short sequences lie side by side in spans under one block-diagonal causal mask, as in ``attention``, here
-without rotary positions (positions are embeddings of the caller).
+Training: short sequences lie side by side in spans under one block-diagonal causal mask (``spans``), as in
+``attention``, here without rotary positions (positions are embeddings of the caller).
 Decoding: keys and values of a history are made once per user and broadcast over that user's hypotheses; only the few
 positions decoded so far are cached per hypothesis.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sidbench.recommenders.blocks.spans import copies_in_span, span_mask
 from sidbench.recommenders.blocks.transformer import Dropout
-
-SPAN = 32
 
 
 def causal_attention(packed: Tensor, heads: int) -> Tensor:
@@ -116,14 +114,6 @@ class CachedDecoder:
         return x
 
 
-@lru_cache(maxsize=64)
-def _mask(length: int, copies: int) -> Tensor:
-    """Additive mask ``[copies * length, copies * length]``: each position sees its own sequence up to itself."""
-    position = torch.arange(copies * length, device=torch.device("cpu"))
-    visible = (position[:, None] // length == position // length) & (position[:, None] >= position)
-    return torch.zeros(visible.shape, device=torch.device("cpu")).masked_fill_(~visible, -torch.inf)
-
-
 class _SpanAttention(torch.autograd.Function):
     """``packed [B, T, 3 width] -> [B, T, width]``; spans of ``copies`` sequences, one matrix product a (span, head)."""
 
@@ -131,11 +121,11 @@ class _SpanAttention(torch.autograd.Function):
     def forward(ctx: Any, packed: Tensor, heads: int) -> Tensor:
         batch, length, total = packed.shape
         width = total // (3 * heads)
-        copies = next(c for c in range(max(1, min(batch, SPAN // length)), 0, -1) if batch % c == 0)
+        copies = copies_in_span(batch, length)
         spans, span = batch // copies, copies * length
         parts = packed.reshape(spans, span, 3, heads, width).permute(2, 0, 3, 1, 4).reshape(3, spans * heads, span, width)
         q, k, v = parts
-        weights = torch.baddbmm(_mask(length, copies), q, k.transpose(1, 2), alpha=width ** -0.5)
+        weights = torch.baddbmm(span_mask(length, copies, packed.device), q, k.transpose(1, 2), alpha=width ** -0.5)
         torch.softmax(weights, -1, out=weights)
         mixed = torch.bmm(weights, v)
         ctx.save_for_backward(parts, weights, mixed)

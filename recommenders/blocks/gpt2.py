@@ -5,24 +5,14 @@ Sequences are left-aligned and padded behind their end, so the causal mask alone
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sidbench.recommenders.blocks.attention import SPAN
+from sidbench.recommenders.blocks.spans import copies_in_span, span_mask
 from sidbench.recommenders.blocks.transformer import Dropout
 
 INITIAL_STD = 0.02
-
-
-@lru_cache(maxsize=64)
-def _mask(length: int, copies: int, device: torch.device) -> Tensor:
-    """Additive float32 ``[copies * length, copies * length]``: causal inside each of ``copies`` sequences."""
-    position = torch.arange(copies * length, device=device)
-    visible = (position[:, None] // length == position // length) & (position[:, None] >= position)
-    return torch.zeros(visible.shape, device=device).masked_fill_(~visible, -torch.inf)
 
 
 class Gpt2Attention(nn.Module):
@@ -38,11 +28,11 @@ class Gpt2Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, width] -> [B, T, width]``."""
         batch, length, width = x.shape
-        copies = next(c for c in range(max(1, min(batch, SPAN // length)), 0, -1) if batch % c == 0)
+        copies = copies_in_span(batch, length)
         spans, span = batch // copies, copies * length
         parts = self.packed(x).view(spans, span, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = parts.reshape(3, spans * self.heads, span, -1)
-        scores = torch.baddbmm(_mask(length, copies, x.device), q, k.transpose(1, 2), alpha=q.shape[2] ** -0.5)
+        scores = torch.baddbmm(span_mask(length, copies, x.device), q, k.transpose(1, 2), alpha=q.shape[2] ** -0.5)
         mixed = torch.bmm(self.dropout(torch.softmax(scores, -1)), v)
         return self.output(mixed.view(spans, self.heads, span, -1).transpose(1, 2).reshape(batch, length, width))
 

@@ -9,8 +9,7 @@
     sid_prefix   sum_p w_p e[hash(c_1..c_p) mod prefix_rows] a row a hashed prefix, for ordered SIDs only
     sid+id       sid_concat + item_id
 
-``w_p`` is 1, or the SID's own weight with ``code_weights`` (router weights of ADA-SID). The hash is fixed for all time:
-``h_p = mix(h_{p-1} + G (c_p + 1))`` in 64 bits, with ``h_0``, ``G`` and ``mix`` below (the finaliser of SplitMix64).
+``w_p`` is 1, or the SID's own weight with ``code_weights`` (router weights of ADA-SID). The hash is that of ``hashing``.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from torch.nn import functional as F
 
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.settings import check_settings, setting
+from sidbench.recommenders.blocks.hashing import prefix_hashes
 from sidbench.recommenders.blocks.sid_tables import CodeLayout, CodeTable, fused_rows
 from sidbench.tokenizers.base import PAD, SemanticIds
 
 BY_ID = ("item_id", "hashed_id", "sid+id")
 BY_CODE = ("sid_concat", "sid_sum", "sid_prefix", "sid+id")
-HASH_START, HASH_STEP = np.uint64(0x5349442D42454E43), np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -51,23 +50,6 @@ class RepresentationConfig:
         if self.code_weights and self.representation not in BY_CODE:
             raise InputError("setting code_weights=true", got=f"representation={self.representation}",
                              wanted=f"one with codes: {', '.join(BY_CODE)}", do="set code_weights=false")
-
-
-def mix(state: np.ndarray) -> np.ndarray:
-    """Scramble uint64 of any shape one to one: the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(state ^ (state >> np.uint64(31)))
-
-
-def prefix_hashes(codes: np.ndarray) -> np.ndarray:
-    """uint64 ``[M, L]``: entry ``p`` is a hash of ``codes[:, :p + 1]`` (non-negative int ``[M, L]``)."""
-    state = np.full(len(codes), HASH_START)
-    hashes = np.empty(codes.shape, np.uint64)
-    for position in range(codes.shape[1]):
-        state = mix(state + HASH_STEP * (codes[:, position].astype(np.uint64) + np.uint64(1)))
-        hashes[:, position] = state
-    return hashes
 
 
 def sid_concat_parameters(config: RepresentationConfig, layout: CodeLayout) -> int:

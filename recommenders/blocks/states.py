@@ -33,8 +33,10 @@ def load_into(module: nn.Module, state: Mapping[str, np.ndarray], who: str) -> N
 
 
 def training_notes(log: TrainingLog, windows: TrainingWindows | PrefixInstances) -> dict[str, float]:
-    """Diagnostics every sequence model shares; examples are labelled positions, histories are users' sequences."""
+    """Diagnostics every sequence model shares; examples are labelled positions, histories are users' sequences,
+    and NDCG@10 is what selected the epoch."""
     return {"examples_per_second": log.examples_per_second, "best_epoch": float(log.best_epoch),
             "epochs": float(log.epochs), "training_seconds": log.wall_seconds,
             "train_targets": float(windows.n_targets), "train_truncated_histories": float(windows.n_truncated),
-            "train_users_without_target": float(windows.n_without_target)}
+            "train_users_without_target": float(windows.n_without_target),
+            "validation_ndcg_at_10": max(log.validations)}

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.recommenders.blocks.hashing import prefix_hashes
 from sidbench.recommenders.blocks.item_representation import (
     ItemLookup,
     ItemRepresentation,
     RepresentationConfig,
     item_table_rows,
     layout_for,
-    prefix_hashes,
     sid_concat_parameters,
 )
 from sidbench.tokenizers.base import PAD, SemanticIds

@@ -32,7 +32,7 @@ def train(name: str, settings: dict[str, Any], runtime: LocalRuntime) -> tuple[f
                                  {**cls.budgets["smoke"], "epochs": 1, **settings}))
     data = make_ranking() if issubclass(cls, Ranker) else make_retrieval()
     model.fit(data, make_sids() if cls.info.needs_sids else None, Rng(5), runtime)
-    (log,) = [log for log in runtime.training_logs.values()]
+    (log,) = runtime.training_logs.values()
     return log.losses[0], model.state_dict()
 
 
