@@ -12,6 +12,7 @@ from torch import Tensor
 from sidbench.datasets.foundation.errors import InputError, StageError
 from sidbench.tokenizers.blocks.runtime import TrainingPlan
 
+VERSIONS = 64  # of one function that the compiler may make before the training is refused
 _COMPILERS = ("c++", "g++", "clang++")
 Loss = Callable[[Any, int], Tensor | Mapping[str, Tensor]]
 
@@ -32,14 +33,16 @@ def compiled_loss(plan: TrainingPlan) -> Loss:
     import torch._inductor.config as inductor
     from torch._dynamo.exc import FailOnRecompileLimitHit
 
-    fast = torch.compile(plan.loss)
+    # Batches come in a few widths and with any number of labels: one version for all sizes instead of one for each.
+    fast = torch.compile(plan.loss, dynamic=True)
 
     def loss(batch: Any, step: int) -> Tensor | Mapping[str, Tensor]:
         try:
-            with dynamo.patch(fail_on_recompile_limit_hit=True), inductor.patch(fallback_random=True):
+            with (dynamo.patch(fail_on_recompile_limit_hit=True, recompile_limit=VERSIONS),
+                  inductor.patch(fallback_random=True)):
                 result: Tensor | Mapping[str, Tensor] = fast(batch, step)
         except FailOnRecompileLimitHit as error:
-            raise StageError(f"{plan.name}: torch.compile gave up after {dynamo.recompile_limit} versions of one "
+            raise StageError(f"{plan.name}: torch.compile gave up after {VERSIONS} versions of one "
                              "function, whose shapes or numbers keep changing. To do: leave --compile out.") from error
         return result
 
