@@ -93,7 +93,27 @@ def make_retrieval(n_items: int = N_ITEMS, n_users: int = N_USERS, seed: int = 0
     for _ in range(n_users):
         steps = generator.integers(1, 3, size=generator.integers(4, 10))
         full.append(((generator.integers(n_items) + np.cumsum(steps)) % n_items).tolist())
-    users = np.arange(n_users)
+    return _last_two_held_out(full, n_items)
+
+
+def make_chain(n_users: int, n_items: int = 30, keep: float = 0.8, steps: tuple[int, int] = (6, 6)) -> RetrievalData:
+    """Users on a chain that goes to a fixed successor with probability ``keep``, else anywhere.
+
+    steps: fewest and most steps of a user. The best possible recall at 1 is ``keep + (1 - keep) / n_items``.
+    """
+    generator = np.random.default_rng(0)
+    successor = np.roll(generator.permutation(n_items), 1)
+    full = []
+    for _ in range(n_users):
+        row = [int(generator.integers(n_items))]
+        for _ in range(steps[0] if steps[0] == steps[1] else generator.integers(steps[0], steps[1] + 1)):
+            row.append(int(successor[row[-1]]) if generator.random() < keep else int(generator.integers(n_items)))
+        full.append(row)
+    return _last_two_held_out(full, n_items)
+
+
+def _last_two_held_out(full: list[list[int]], n_items: int) -> RetrievalData:
+    users = np.arange(len(full))
     validation, test = (np.array([s[-back] for s in full], np.int32) for back in (2, 1))
     return RetrievalData(n_items, as_sequences([s[:-2] for s in full]), users, validation, users,
                          as_sequences([s[:-1] for s in full]), test)

@@ -13,11 +13,9 @@ the distances alone order the items, so an item's score does not depend on where
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,16 +23,11 @@ from torch.nn import functional as F
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
-from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData, TargetRanks
-from sidbench.recommenders.blocks.exact import Candidates, RankCollector, expected_ndcg, rank_scores, softmax_loss
-from sidbench.recommenders.blocks.retrieval import ItemNetwork, ItemRetriever
-from sidbench.recommenders.blocks.states import training_notes
+from sidbench.recommenders.base import RecommenderInfo, RetrievalData
+from sidbench.recommenders.blocks.item_retrieval import ItemNetwork, ItemRetriever
 from sidbench.recommenders.blocks.transformer import Dropout, initialise
-from sidbench.recommenders.blocks.validation import validation_subset
-from sidbench.recommenders.blocks.windows import TrainingWindows, history_batches
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan
+from sidbench.tokenizers.blocks.runtime import Runtime
 
 INFO = RecommenderInfo(
     title="HSTU with full-softmax cross-entropy (item-ID baseline)",
@@ -48,8 +41,6 @@ INFO = RecommenderInfo(
         "inner products and full-softmax cross-entropy instead of cosines and a sampled softmax",
     ),
 )
-
-INFERENCE_POSITIONS = 8192
 
 
 @dataclass(frozen=True)
@@ -123,8 +114,8 @@ class _Network(ItemNetwork):
         initialise(self, generator)
         self.item_table.normal_(0.0, math.sqrt(2.0 / sum(self.item_table.shape)), generator=generator)
 
-    def forward(self, items: Tensor) -> Tensor:
-        """Context vectors ``[B, T, width]`` of left-aligned windows ``items`` int64 ``[B, T]``."""
+    def forward(self, items: Tensor, length: Tensor) -> Tensor:
+        """Context vectors ``[B, T, width]`` of windows ``items`` int64 ``[B, T]``; relative positions need no ``length``."""
         x = self.dropout(F.embedding(items, self.item_table) * math.sqrt(self.item_table.shape[1]))
         for layer in self.layers:
             x = layer(x)
@@ -150,36 +141,6 @@ class Hstu(ItemRetriever[_Network]):
         return _Network(self.config, n_items)
 
     def fit(self, data: RetrievalData, sids: SemanticIds | None, rng: Rng, runtime: Runtime) -> Self:
-        config = self.config
-        network = self.network_ = self._make_network(data.n_items).to(runtime.device)
-        network.initialise(runtime.generator(rng.child("initial")))
-        windows = TrainingWindows(data.train, config.max_length, config.batch_positions, rng.child("windows"))
-
-        def batch(epoch: int, index: int) -> dict[str, Tensor]:
-            made = windows.batch(epoch, index)
-            return {"targets": runtime.tensor(made.targets), "labelled": runtime.tensor(made.labelled),
-                    "items": runtime.tensor(np.maximum(made.items, 0))}
-
-        def loss(made: Mapping[str, Tensor], step: int) -> Tensor:
-            hidden = network(made["items"]).flatten(0, 1).index_select(0, made["labelled"])
-            return softmax_loss(hidden, network.item_table, made["targets"])
-
-        histories, targets = validation_subset(data, config.validation_users, rng)
-        log = runtime.train(TrainingPlan(
-            self.name, network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
-            learning_rate=config.learning_rate, betas=(0.9, 0.98), clip_norm=0.0, patience=config.patience,
-            validate=lambda: expected_ndcg(self._ranks(histories, targets, runtime), 10),
-            batch_setting=("batch_positions", config.batch_positions)))
-        self._notes = {**training_notes(log, windows), "embedding_parameters": float(network.item_table.numel())}
+        super().fit(data, sids, rng, runtime)
+        self._notes["embedding_parameters"] = float(self._network().item_table.numel())
         return self
-
-    @torch.no_grad()
-    def _ranks(self, histories: Sequences, targets: np.ndarray, runtime: Runtime) -> TargetRanks:
-        network = self._network().to(runtime.device).eval()
-        candidates = Candidates(histories, targets, len(network.item_table))
-        collector = RankCollector(len(targets))
-        for users, items, length in history_batches(histories, self.config.max_length, INFERENCE_POSITIONS):
-            hidden = network(runtime.tensor(np.maximum(items, 0)))
-            last = hidden[torch.arange(len(users), device=hidden.device), runtime.tensor(length - 1)]
-            collector.add(users, rank_scores(last @ network.item_table.T, users, candidates, runtime))
-        return collector.result()

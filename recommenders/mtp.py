@@ -215,8 +215,7 @@ class Mtp(SidRetriever[_Network]):
 
         def batch(epoch: int, index: int) -> dict[str, Tensor]:
             made = windows.batch(epoch, index)
-            tensors = {"targets": runtime.tensor(made.targets), "labelled": runtime.tensor(made.labelled),
-                       "items": runtime.tensor(np.maximum(made.items, 0))}
+            tensors = made.tensors(runtime)
             if config.decoding == "confidence":
                 draw = rng.child("order", epoch, index).numpy().random((made.items.size, layout.length))
                 tensors["turn"] = runtime.tensor(draw.argsort(axis=-1))

@@ -182,9 +182,7 @@ class Rpg(SidRetriever[_Network]):
         windows = TrainingWindows(data.train, config.max_length, config.batch_positions, rng.child("windows"))
 
         def batch(epoch: int, index: int) -> dict[str, Tensor]:
-            made = windows.batch(epoch, index)
-            return {"targets": runtime.tensor(made.targets), "labelled": runtime.tensor(made.labelled),
-                    "items": runtime.tensor(np.maximum(made.items, 0))}
+            return windows.batch(epoch, index).tensors(runtime)
 
         def loss(made: Mapping[str, Tensor], step: int) -> Tensor:
             rows, width = made["items"].shape

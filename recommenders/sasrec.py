@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,20 +22,11 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData, TargetRanks
-from sidbench.recommenders.blocks.exact import Candidates, RankCollector, expected_ndcg, rank_scores, softmax_loss
-from sidbench.recommenders.blocks.retrieval import ItemNetwork, ItemRetriever
-from sidbench.recommenders.blocks.states import training_notes
+from sidbench.recommenders.base import RecommenderInfo
+from sidbench.recommenders.blocks.item_retrieval import ItemNetwork, ItemRetriever, item_plan, rank_items
 from sidbench.recommenders.blocks.transformer import Dropout, SasrecBlock, initialise
-from sidbench.recommenders.blocks.validation import validation_subset
-from sidbench.recommenders.blocks.windows import (
-    TrainingWindows,
-    check_histories,
-    history_batches,
-    take_sequences,
-)
-from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan, to_numpy
+from sidbench.recommenders.blocks.windows import TrainingWindows, check_histories, take_sequences
+from sidbench.tokenizers.blocks.runtime import Runtime, to_numpy
 
 INFO = RecommenderInfo(
     title="SASRec with full-softmax cross-entropy (item-ID baseline)",
@@ -45,8 +36,6 @@ INFO = RecommenderInfo(
     needs_sids=False,
     deviations=("full-softmax cross-entropy instead of binary cross-entropy with one sampled negative",),
 )
-
-INFERENCE_POSITIONS = 8192
 
 
 @dataclass(frozen=True)
@@ -120,38 +109,6 @@ class _Network(ItemNetwork):
         return self.final_norm(x)
 
 
-def _plan(name: str, config: SasrecConfig, network: _Network, windows: TrainingWindows, rng: Rng, runtime: Runtime,
-          **more: Any) -> TrainingPlan:
-    """The training both uses share: cross-entropy over all items at every labelled position."""
-
-    def batch(epoch: int, index: int) -> dict[str, Tensor]:
-        made = windows.batch(epoch, index)
-        return {"targets": runtime.tensor(made.targets), "labelled": runtime.tensor(made.labelled),
-                "items": runtime.tensor(np.maximum(made.items, 0)), "length": runtime.tensor(made.length)}
-
-    def loss(made: Mapping[str, Tensor], step: int) -> Tensor:
-        hidden = network(made["items"], made["length"]).flatten(0, 1)[made["labelled"]]
-        return softmax_loss(hidden, network.item_table, made["targets"])
-
-    return TrainingPlan(name, network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
-                        learning_rate=config.learning_rate, betas=(0.9, 0.98), clip_norm=0.0, patience=config.patience,
-                        batch_setting=("batch_positions", config.batch_positions), **more)
-
-
-@torch.no_grad()
-def _rank(network: _Network, histories: Sequences, targets: np.ndarray, max_length: int,
-          runtime: Runtime) -> TargetRanks:
-    network = network.to(runtime.device).eval()
-    candidates = Candidates(histories, targets, len(network.item_table))
-    collector = RankCollector(len(targets))
-    for users, items, length in history_batches(histories, max_length, INFERENCE_POSITIONS):
-        length_t = runtime.tensor(length)
-        hidden = network(runtime.tensor(np.maximum(items, 0)), length_t)
-        last = hidden[torch.arange(len(users), device=hidden.device), length_t - 1]
-        collector.add(users, rank_scores(last @ network.item_table.T, users, candidates, runtime))
-    return collector.result()
-
-
 class Sasrec(ItemRetriever[_Network]):
     """Self-attentive sequential recommendation over item IDs."""
 
@@ -169,21 +126,6 @@ class Sasrec(ItemRetriever[_Network]):
 
     def _make_network(self, n_items: int) -> _Network:
         return _Network(self.config, n_items)
-
-    def fit(self, data: RetrievalData, sids: SemanticIds | None, rng: Rng, runtime: Runtime) -> Self:
-        config = self.config
-        network = self.network_ = self._make_network(data.n_items).to(runtime.device)
-        network.initialise(runtime.generator(rng.child("initial")))
-        windows = TrainingWindows(data.train, config.max_length, config.batch_positions, rng.child("windows"))
-        histories, targets = validation_subset(data, config.validation_users, rng)
-        log = runtime.train(_plan(
-            self.name, config, network, windows, rng, runtime,
-            validate=lambda: expected_ndcg(self._ranks(histories, targets, runtime), 10)))
-        self._notes = training_notes(log, windows)
-        return self
-
-    def _ranks(self, histories: Sequences, targets: np.ndarray, runtime: Runtime) -> TargetRanks:
-        return _rank(self._network(), histories, targets, self.config.max_length, runtime)
 
 
 @dataclass
@@ -245,12 +187,12 @@ def behaviour_embeddings(sequences: Sequences, n_items: int, rng: Rng, runtime: 
     kept = _EarliestGood(config.recall_share)
 
     def validate() -> float:
-        ranks = _rank(network, histories, targets, config.max_length, runtime)
+        ranks = rank_items(network, histories, targets, config.max_length, runtime)
         recall = float(np.mean(np.clip(10 - ranks.better, 0, ranks.tied) / ranks.tied))
         kept.offer(recall, network.item_table)
         return recall
 
-    log = runtime.train(_plan(
+    log = runtime.train(item_plan(
         "behaviour", config, network, windows, rng, runtime, weight_decay=config.item_decay,
         no_decay=[name for name, _ in network.named_parameters() if name != "item_table"],
         validate=validate, extra_state=kept.state, load_extra_state=kept.restore))

@@ -26,9 +26,10 @@ def rotary_angles(length: int, width: int, base: float, device: torch.device) ->
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotate the pairs ``(x_2j, x_2j+1)`` of ``[B, length, heads, width]`` by their position's angle (eq. 34)."""
+    """Rotate the pairs ``(x_2j, x_2j+1)`` of ``[B, length, heads, width]`` by their position's angle (eq. 34), complex64
+    ``[length, width / 2]``, or ``[B or 1, length or 1, width / 2]`` where users differ."""
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
-    return torch.view_as_real(pairs * angles[:, None]).flatten(-2).to(x.dtype)
+    return torch.view_as_real(pairs * angles[..., None, :]).flatten(-2).to(x.dtype)
 
 
 def rotary_attention(packed: Tensor, heads: int, base: float) -> Tensor:

@@ -57,9 +57,7 @@ class CrossAttention(nn.Module):
         batch, rows, width = x.shape
         length = memory.keys.shape[2]
         angles = rotary_angles(length, width // self.heads, self.base, x.device)[place]
-        q = self.query(x).view(batch, rows, self.heads, -1)
-        pairs = torch.view_as_complex(q.float().reshape(*q.shape[:-1], -1, 2)) * angles[:, :, None]
-        q = torch.view_as_real(pairs).flatten(-2).to(memory.keys.dtype)
+        q = rotate(self.query(x).view(batch, rows, self.heads, -1), angles)
         visible = place[:, None, :, None] >= torch.arange(length, device=x.device)
         mixed = F.scaled_dot_product_attention(q.transpose(1, 2), memory.keys, memory.values,
                                                attn_mask=visible.expand(batch, 1, rows, length))

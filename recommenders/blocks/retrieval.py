@@ -1,7 +1,7 @@
 """What retrievers share: their network, how it is saved, and the frame around a ranking. A retriever itself is a network,
 its training and its way to rank.
 
-``SidRetriever`` reads the SIDs of any tokenizer and saves their layout; ``ItemRetriever`` has a table of item IDs.
+``SidRetriever`` reads the SIDs of any tokenizer and saves their layout; item-ID baselines are in ``item_retrieval``.
 """
 
 from __future__ import annotations
@@ -127,36 +127,3 @@ class SidRetriever(NeuralRetriever[Net]):
         network = fresh._make_network(layout)
         load_into(network, {k: v for k, v in state.items() if not k.startswith("layout.")}, self.name)
         self.network_, self.layout_, self.saved_ = network, layout, fresh.saved_
-
-
-class ItemNetwork(nn.Module):
-    """Base of the networks of item-ID baselines: one row of ``item_table`` float32 ``[N, width]`` an item."""
-
-    item_table: nn.Parameter
-
-
-ItemNet = TypeVar("ItemNet", bound=ItemNetwork)
-
-
-class ItemRetriever(NeuralRetriever[ItemNet]):
-    """A retriever over item IDs, which reads no SIDs. A plugin defines ``fit``, ``_make_network`` and ``_ranks``."""
-
-    @abstractmethod
-    def _make_network(self, n_items: int) -> ItemNet:
-        """The network for a catalogue of ``n_items``."""
-
-    @abstractmethod
-    def _ranks(self, histories: Sequences, targets: np.ndarray, runtime: Runtime) -> TargetRanks:
-        """What ``rank_targets`` gives for checked histories and targets."""
-
-    def rank_targets(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
-                     runtime: Runtime) -> TargetRanks:
-        check_histories(histories, targets, len(self._network().item_table))
-        return self._measured(histories, lambda: (self._ranks(histories, targets, runtime), {}))
-
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        if "item_table" not in state:
-            raise InputError(f"{self.name}: saved state", got="no entry item_table", wanted=f"a state of {self.name}")
-        network = self._make_network(len(state["item_table"]))
-        load_into(network, state, self.name)
-        self.network_ = network

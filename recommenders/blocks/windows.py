@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
+from sidbench.tokenizers.blocks.runtime import Runtime
 
 BUCKETS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 NO_ITEM = -1
@@ -46,6 +48,12 @@ class WindowBatch:
     length: np.ndarray
     labelled: np.ndarray
     targets: np.ndarray
+
+    def tensors(self, runtime: Runtime) -> dict[str, Tensor]:
+        """``targets``, ``labelled`` and ``items`` on the runtime's device; behind the end of a window stands item 0, which
+        causal masks hide from every label."""
+        return {"targets": runtime.tensor(self.targets), "labelled": runtime.tensor(self.labelled),
+                "items": runtime.tensor(np.maximum(self.items, 0))}
 
 
 class TrainingWindows:

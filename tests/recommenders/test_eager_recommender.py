@@ -9,10 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender, make_retrieval, make_sids
+from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender, make_chain, make_retrieval, make_sids
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.recommenders.base import RetrievalData
 from sidbench.recommenders.blocks.stream_decoder import StreamSession
 from sidbench.recommenders.blocks.transfer import GuidedTransfer, Puzzles, sampled_contrast
 from sidbench.recommenders.decoding import forced
@@ -132,17 +131,7 @@ def test_conformance():
 
 
 def test_planted_chain_through_named_streams():
-    generator, n = np.random.default_rng(0), 30
-    successor = np.roll(generator.permutation(n), 1)
-    full = []
-    for _ in range(400):
-        row = [int(generator.integers(n))]
-        for _ in range(6):
-            row.append(int(successor[row[-1]]) if generator.random() < 0.8 else int(generator.integers(n)))
-        full.append(row)
-    users = np.arange(len(full))
-    data = RetrievalData(n, as_sequences([r[:-2] for r in full]), users, np.array([r[-2] for r in full], np.int32),
-                         users, as_sequences([r[:-1] for r in full]), np.array([r[-1] for r in full], np.int32))
+    n, data = 30, make_chain(400)
     index = np.arange(n)
     codes = np.stack([index % 6, np.where(index % 4, 0, PAD), index // 6], axis=1).astype(np.int32)
     sids = SemanticIds(codes, np.array([6, 1, 5], np.int32), False, position_names=("a 1", "a 2", "b 1"))

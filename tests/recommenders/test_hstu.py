@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender
+from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender, make_chain
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.recommenders.base import RetrievalData
 from sidbench.recommenders.hstu import Hstu, HstuConfig, _Layer, _Network, pointwise_attention
 
 N, KEEP = 30, 0.8
@@ -24,24 +23,14 @@ def test_conformance() -> None:
 
 
 def test_the_planted_chain_is_found() -> None:
-    generator = np.random.default_rng(0)
-    successor = np.roll(generator.permutation(N), 1)
-    rows = []
-    for _ in range(500):
-        row = [int(generator.integers(N))]
-        for _ in range(6):
-            row.append(int(successor[row[-1]]) if generator.random() < KEEP else int(generator.integers(N)))
-        rows.append(row)
-    users = np.arange(len(rows))
-    data = RetrievalData(N, as_sequences([r[:-2] for r in rows]), users, np.array([r[-2] for r in rows], np.int32),
-                         users, as_sequences([r[:-1] for r in rows]), np.array([r[-1] for r in rows], np.int32))
+    data = make_chain(500)
     config = HstuConfig(width=32, layers=1, dropout=0.1, epochs=12, batch_positions=256, learning_rate=5e-3)
     model = Hstu(config).fit(data, None, Rng(0), local_runtime())
     ranks = model.rank_targets(data.test_history, data.test_target, None, local_runtime())
     recall = float(np.mean((ranks.better == 0) / ranks.tied))
     popular = float(np.mean(data.test_target == np.bincount(data.train.items, minlength=N).argmax()))
     oracle = KEEP + (1 - KEEP) / N
-    assert popular + 0.5 < recall < oracle + 3 * (oracle * (1 - oracle) / len(rows)) ** 0.5
+    assert popular + 0.5 < recall < oracle + 3 * (oracle * (1 - oracle) / len(data.test_target)) ** 0.5
 
 
 def silu(x: float) -> float:
@@ -100,27 +89,31 @@ def network_of(layers: int, max_length: int) -> _Network:
     return network
 
 
+def contexts(network: _Network, items: Tensor) -> Tensor:
+    return network(items, torch.full((len(items),), items.shape[1]))
+
+
 def test_one_pass_equals_every_prefix_alone() -> None:
     network = network_of(3, 9)
     items = torch.randint(12, (4, 9), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        whole = network(items)
+        whole = contexts(network, items)
         for t in range(9):
-            torch.testing.assert_close(whole[:, t], network(items[:, :t + 1])[:, -1], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(whole[:, t], contexts(network, items[:, :t + 1])[:, -1], atol=1e-5, rtol=1e-5)
 
 
 def test_the_bias_orders_items_and_is_learned() -> None:
     network = network_of(1, 5)  # in one layer nothing but the bias tells the order of earlier items
     items = torch.tensor([[1, 2, 3]])
     swapped = torch.tensor([[2, 1, 3]])
-    assert not torch.allclose(network(items)[:, -1], network(swapped)[:, -1])
-    network(items)[:, -1, 0].sum().backward()
+    assert not torch.allclose(contexts(network, items)[:, -1], contexts(network, swapped)[:, -1])
+    contexts(network, items)[:, -1, 0].sum().backward()
     gradient = dict(network.named_parameters())["layers.0.position_bias"].grad
     assert gradient is not None and gradient.ne(0).tolist() == [True] * 3 + [False] * 2
     assert gradient[:3].abs().min() > 1e-6
     with torch.no_grad():
         network.get_parameter("layers.0.position_bias").zero_()
-    torch.testing.assert_close(network(items)[:, -1], network(swapped)[:, -1])
+    torch.testing.assert_close(contexts(network, items)[:, -1], contexts(network, swapped)[:, -1])
 
 
 def test_state_of_another_catalogue_and_unfitted_models_are_refused() -> None:

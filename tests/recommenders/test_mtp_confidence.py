@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender, make_retrieval, make_sids
+from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender, make_chain, make_retrieval, make_sids
 from sidbench.datasets.foundation.errors import InputError, StageError
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.recommenders.base import RetrievalData
 from sidbench.recommenders.blocks.sid_tables import CodeLayout
 from sidbench.recommenders.blocks.transformer import initialise
 from sidbench.recommenders.decoding.confidence import OPEN, confidence_search, search_rows
@@ -226,17 +225,7 @@ def test_conformance_in_the_order_of_confidence():
 
 
 def test_planted_chain():
-    generator, n = np.random.default_rng(0), 30
-    successor = np.roll(generator.permutation(n), 1)
-    full = []
-    for _ in range(400):
-        row = [int(generator.integers(n))]
-        for _ in range(6):
-            row.append(int(successor[row[-1]]) if generator.random() < 0.8 else int(generator.integers(n)))
-        full.append(row)
-    users = np.arange(len(full))
-    data = RetrievalData(n, as_sequences([r[:-2] for r in full]), users, np.array([r[-2] for r in full], np.int32),
-                         users, as_sequences([r[:-1] for r in full]), np.array([r[-1] for r in full], np.int32))
+    n, data = 30, make_chain(400)
     index = np.arange(n)
     codes = np.stack([index % 6, index // 6, np.where(index % 4, 0, PAD)], axis=1).astype(np.int32)
     sids = SemanticIds(codes, np.array([6, 5, 1], np.int32), False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender, make_retrieval, make_sids
+from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender, make_chain, make_retrieval, make_sids
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import RetrievalData
@@ -32,17 +32,7 @@ def sids_of(codes: np.ndarray, sizes: list[int]) -> SemanticIds:
 
 
 def test_the_planted_chain_is_found_through_sids_with_pad() -> None:
-    generator = np.random.default_rng(0)
-    successor = np.roll(generator.permutation(N), 1)
-    rows = []
-    for _ in range(400):
-        row = [int(generator.integers(N))]
-        for _ in range(6):
-            row.append(int(successor[row[-1]]) if generator.random() < KEEP else int(generator.integers(N)))
-        rows.append(row)
-    users = np.arange(len(rows))
-    data = RetrievalData(N, as_sequences([r[:-2] for r in rows]), users, np.array([r[-2] for r in rows], np.int32),
-                         users, as_sequences([r[:-1] for r in rows]), np.array([r[-1] for r in rows], np.int32))
+    data = make_chain(400)
     index = np.arange(N)
     sids = sids_of(np.stack([index % 6, index // 6, np.where(index % 4, 0, PAD)], axis=1), [6, 5, 1])
     model = Ntp(NtpConfig(width=32, layers=1, heads=2, epochs=14, batch_positions=128, learning_rate=5e-3,
@@ -52,7 +42,7 @@ def test_the_planted_chain_is_found_through_sids_with_pad() -> None:
     recall = float(np.mean((ranks.better == 0) / ranks.tied))
     popular = float(np.mean(data.test_target == np.bincount(data.train.items, minlength=N).argmax()))
     oracle = KEEP + (1 - KEEP) / N
-    assert popular + 0.5 < recall < oracle + 3 * (oracle * (1 - oracle) / len(rows)) ** 0.5
+    assert popular + 0.5 < recall < oracle + 3 * (oracle * (1 - oracle) / len(data.test_target)) ** 0.5
 
 
 # -- one network without training, with mixed codebook sizes and a PAD class ----------------------------------------

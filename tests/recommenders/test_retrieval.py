@@ -13,8 +13,9 @@ from sidbench.benchmark.testing_recommenders import as_sequences, make_retrieval
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import RetrievalData, TargetRanks
+from sidbench.recommenders.blocks.item_retrieval import ItemNetwork, ItemRetriever
 from sidbench.recommenders.blocks.ranking import NeuralRanker
-from sidbench.recommenders.blocks.retrieval import ItemNetwork, ItemRetriever, NeuralRetriever, SidRetriever
+from sidbench.recommenders.blocks.retrieval import NeuralRetriever, SidRetriever
 from sidbench.tokenizers.base import SemanticIds
 
 RUNTIME, DATA, SIDS = local_runtime(), make_retrieval(), make_sids()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender
+from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender, make_chain
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import RetrievalData
@@ -21,17 +21,7 @@ N, KEEP = 30, 0.8
 @pytest.fixture(scope="module")
 def chain() -> RetrievalData:
     """A chain that steps to a fixed successor with probability ``KEEP``, else anywhere."""
-    generator = np.random.default_rng(0)
-    successor = np.roll(generator.permutation(N), 1)
-    rows = []
-    for _ in range(500):
-        row = [int(generator.integers(N))]
-        for _ in range(6):
-            row.append(int(successor[row[-1]]) if generator.random() < KEEP else int(generator.integers(N)))
-        rows.append(row)
-    users = np.arange(len(rows))
-    return RetrievalData(N, as_sequences([r[:-2] for r in rows]), users, np.array([r[-2] for r in rows], np.int32),
-                         users, as_sequences([r[:-1] for r in rows]), np.array([r[-1] for r in rows], np.int32))
+    return make_chain(500, N, KEEP)
 
 
 def recall_at_1(data: RetrievalData, model: Sasrec | Mtp, sids: SemanticIds | None) -> float:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender, make_retrieval, make_sids
+from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender, make_chain, make_retrieval, make_sids
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import RetrievalData
@@ -86,17 +86,7 @@ def test_item_input_is_the_mean_of_its_present_codes():
 def chain() -> tuple[RetrievalData, SemanticIds]:
     """A chain that steps to a fixed successor with probability ``KEEP``, else anywhere; SIDs with PAD. Lengths vary, so
     that the positions read at test time were trained."""
-    generator = np.random.default_rng(0)
-    successor = np.roll(generator.permutation(N), 1)
-    rows = []
-    for _ in range(500):
-        row = [int(generator.integers(N))]
-        for _ in range(generator.integers(3, 11)):
-            row.append(int(successor[row[-1]]) if generator.random() < KEEP else int(generator.integers(N)))
-        rows.append(row)
-    users = np.arange(len(rows))
-    data = RetrievalData(N, as_sequences([r[:-2] for r in rows]), users, np.array([r[-2] for r in rows], np.int32),
-                         users, as_sequences([r[:-1] for r in rows]), np.array([r[-1] for r in rows], np.int32))
+    data = make_chain(500, N, KEEP, steps=(3, 10))
     index = np.arange(N)
     codes = np.stack([index % 6, index // 6, np.where(index % 4, 0, PAD)], axis=1).astype(np.int32)
     return data, SemanticIds(codes, np.array([6, 5, 1], np.int32), False)

@@ -14,7 +14,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender
+from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender, make_chain
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import RetrievalData
@@ -232,21 +232,6 @@ SMALL: dict[str, Any] = {**Tiger.budgets["smoke"], "epochs": 5, "learning_rate":
                          "max_length": 1}
 
 
-def chain(users: int = 350) -> RetrievalData:
-    """A chain that steps to a fixed successor with probability ``KEEP``, else anywhere."""
-    generator = np.random.default_rng(0)
-    successor = np.roll(generator.permutation(N), 1)
-    rows = []
-    for _ in range(users):
-        row = [int(generator.integers(N))]
-        for _ in range(6):
-            row.append(int(successor[row[-1]]) if generator.random() < KEEP else int(generator.integers(N)))
-        rows.append(row)
-    every = np.arange(users)
-    return RetrievalData(N, as_sequences([r[:-2] for r in rows]), every, np.array([r[-2] for r in rows], np.int32),
-                         every, as_sequences([r[:-1] for r in rows]), np.array([r[-1] for r in rows], np.int32))
-
-
 def chain_sids() -> SemanticIds:
     index = np.arange(N)
     codes = np.stack([index % 6, index // 6, np.where(index % 4, 0, PAD)], axis=1).astype(np.int32)
@@ -255,7 +240,7 @@ def chain_sids() -> SemanticIds:
 
 @pytest.fixture(scope="module")
 def planted() -> tuple[Tiger, RetrievalData]:
-    data = chain()
+    data = make_chain(350, N, KEEP)
     return Tiger(TigerConfig(**SMALL)).fit(data, chain_sids(), Rng(0), RUNTIME), data
 
 
