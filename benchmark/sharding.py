@@ -37,26 +37,21 @@ def in_blocks(tokenizer: Tokenizer, n_items: int) -> bool:
 
 def encode_catalogue(tokenizer: Tokenizer, features: ItemFeatures, runtime: LocalRuntime,
                      block_items: int = BLOCK_ITEMS) -> SemanticIds:
-    """What ``encode`` gives for the whole catalogue, with reconstructions; large ones in blocks dealt out in turn."""
+    """What ``encode`` gives for the whole catalogue, with reconstructions; large ones in blocks that processes share."""
     team, n = runtime.team, features.n_items
     if not tokenizer.itemwise or n <= block_items:
         return tokenizer.encode(features, runtime)
     if team.size == 1:
         return encode_in_blocks(tokenizer, features, runtime, rows=block_items, reconstruction=True)
-    starts = range(0, n, block_items)
-    own = {start: tokenizer.encode(features.block(start, start + block_items), runtime)
-           for start in starts[team.rank::team.size]}
-    arrays = {f"{start}/{name}": array for start, sids in own.items() for name, array in _arrays(sids).items()}
-    about = next((_about(sids) for sids in own.values()), None)
-    facts = [fact for fact in team.gather(about) if fact is not None]
+    part, own = part_of(-(-n // block_items), team.rank, team.size), None
+    if part.start < part.stop:
+        mine = features.block(part.start * block_items, part.stop * block_items)
+        own = encode_in_blocks(tokenizer, mine, runtime, rows=block_items, reconstruction=True)
+    facts = [fact for fact in team.gather(None if own is None else _about(own)) if fact is not None]
     if any(fact != facts[0] for fact in facts):
         raise StageError(f"{type(tokenizer).__name__}: sizes or weights differ between blocks of items, though the class "
                          "declares itemwise; set itemwise = False.")
-    found: dict[str, np.ndarray] = {}
-    for part in team.gather_arrays(arrays):
-        found |= part
-    names = [name.split("/", 1)[1] for name in found if name.startswith("0/")]
-    whole = {name: np.concatenate([found[f"{start}/{name}"] for start in starts]) for name in names}
+    whole = _joined(team.gather_arrays({} if own is None else _arrays(own)))
     decoded = {name.removeprefix("of:"): array for name, array in whole.items() if name.startswith("of:")}
     sizes, ordered, _, position_names = facts[0]
     return SemanticIds(whole["codes"], np.array(sizes, np.int32), ordered, whole.get("weights"), decoded,
