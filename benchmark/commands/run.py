@@ -169,14 +169,12 @@ def _failure(request: RunRequest, config: RunConfig, error: BaseException | None
     words = ["bench", "run", "--tokenizer", config.tokenizer or NO_TOKENIZER, "--dataset", config.dataset,
              "--recommender", ",".join(config.recommenders) or NO_RECOMMENDER, "--seed", str(config.seed),
              "--budget", config.budget, "--ties", config.ties, *request.overrides]
-    if config.accumulate != 1:
-        words[4:4] = ["--accumulate", str(config.accumulate)]
-    if config.precision != "fp32":
-        words[4:4] = ["--precision", config.precision]
-    if config.collisions != NO_POLICY:
-        words[4:4] = ["--collisions", config.collisions]
-    if (preset := request.presets.get(config.tokenizer or NO_TOKENIZER)) is not None:
-        words[4:4] = ["--preset", preset.name]
+    preset = request.presets.get(config.tokenizer or NO_TOKENIZER)
+    unusual = [("--preset", preset and preset.name, None), ("--collisions", config.collisions, NO_POLICY),
+               ("--precision", config.precision, "fp32"), ("--accumulate", str(config.accumulate), "1")]
+    words[4:4] = [w for option, value, usual in unusual if value is not None and value != usual for w in (option, value)]
+    if config.compile:
+        words[4:4] = ["--compile"]
     cause = str(error) if isinstance(error, SidbenchError) else f"{type(error).__name__}: {error}"
     return Failure(f"{_tokens(config)} seed {config.seed}", cause, shlex.join(words))
 

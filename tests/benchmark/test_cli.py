@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from sidbench.benchmark import cli
 from sidbench.benchmark.commands import request as requests
 from sidbench.benchmark.commands.request import RunRequest, named_values, plugin_names, seed_list
+from sidbench.benchmark.commands.run import _failure
+from sidbench.benchmark.config import RunConfig
 from sidbench.benchmark.registry import ROOT, Registry, installed, plugins
 from sidbench.datasets.foundation.errors import InputError, StageError
 from sidbench.leaderboards.controls import CONTROLS
@@ -221,3 +224,17 @@ def test_leaderboard_of_an_empty_home_is_refused_in_a_process(tmp_path: Path) ->
     done = bench("leaderboard", home=tmp_path / "nowhere")
     assert done.returncode == 2
     assert str(tmp_path / "nowhere" / "runs") in done.stderr
+
+
+def test_the_command_that_repeats_a_failed_run_holds_every_option_that_changes_numbers() -> None:
+    def command(**more: object) -> list[str]:
+        request = RunRequest(("opq",), "synthetic", ("mtp",), overrides=("tokenizer.codebook_size=8",))
+        config = RunConfig(dataset="synthetic", tokenizer="opq", recommenders=("mtp",), **more)  # type: ignore[arg-type]
+        return shlex.split(_failure(request, config, StageError("no")).command)
+
+    usual = ["bench", "run", "--tokenizer", "opq", "--dataset", "synthetic", "--recommender", "mtp", "--seed", "0",
+             "--budget", "quick", "--ties", "shuffled", "tokenizer.codebook_size=8"]
+    assert command() == usual
+    unusual = command(collisions="append", precision="bf16", accumulate=4, compile=True)
+    assert unusual == [*usual[:4], "--compile", "--collisions", "append", "--precision", "bf16", "--accumulate", "4",
+                       *usual[4:]]
