@@ -30,16 +30,16 @@ def part_of(n: int, rank: int, size: int) -> slice:
     return slice(n * rank // size, n * (rank + 1) // size)
 
 
-def in_blocks(tokenizer: Tokenizer, n_items: int) -> bool:
+def in_blocks(tokenizer: Tokenizer, n_items: int, block_items: int = BLOCK_ITEMS) -> bool:
     """Whether a catalogue is encoded in blocks, which all processes share."""
-    return tokenizer.itemwise and n_items > BLOCK_ITEMS
+    return tokenizer.itemwise and n_items > block_items
 
 
 def encode_catalogue(tokenizer: Tokenizer, features: ItemFeatures, runtime: LocalRuntime,
                      block_items: int = BLOCK_ITEMS) -> SemanticIds:
     """What ``encode`` gives for the whole catalogue, with reconstructions; large ones in blocks that processes share."""
     team, n = runtime.team, features.n_items
-    if not tokenizer.itemwise or n <= block_items:
+    if not in_blocks(tokenizer, n, block_items):
         return tokenizer.encode(features, runtime)
     if team.size == 1:
         return encode_in_blocks(tokenizer, features, runtime, rows=block_items, reconstruction=True)

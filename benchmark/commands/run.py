@@ -170,7 +170,7 @@ def _failure(request: RunRequest, config: RunConfig, error: BaseException | None
              "--recommender", ",".join(config.recommenders) or NO_RECOMMENDER, "--seed", str(config.seed),
              "--budget", config.budget, "--ties", config.ties, *request.overrides]
     preset = request.presets.get(config.tokenizer or NO_TOKENIZER)
-    unusual = [("--preset", preset and preset.name, None), ("--collisions", config.collisions, NO_POLICY),
+    unusual = [("--preset", None if preset is None else preset.name, None), ("--collisions", config.collisions, NO_POLICY),
                ("--precision", config.precision, "fp32"), ("--accumulate", str(config.accumulate), "1")]
     words[4:4] = [w for option, value, usual in unusual if value is not None and value != usual for w in (option, value)]
     if config.compile:
