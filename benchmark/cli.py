@@ -1,4 +1,5 @@
-"""The ``bench`` command: options only. Each command's body is a module of ``benchmark/commands``, imported when run.
+"""The ``bench`` command: options only. Families of commands stand in ``benchmark/interface``; each command's
+body is a module of ``benchmark/commands``, imported when run.
 
 Exit codes: 0 done, 1 a run failed, 2 bad usage or input, 130 interrupted.
 """
@@ -14,6 +15,8 @@ from typing import Annotated
 import typer
 from typer.exceptions import Exit, TyperException
 
+from sidbench.benchmark.interface import data, plugin, sids
+from sidbench.benchmark.interface.options import AsJson, DataDir
 from sidbench.datasets.foundation.errors import SidbenchError
 
 EXIT_INTERRUPTED = 130
@@ -21,15 +24,9 @@ EXIT_INTERRUPTED = 130
 app = typer.Typer(
     name="bench", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
     help="The benchmark suite for semantic-ID tokenizers. Start with `bench run --dataset synthetic --budget quick`.")
-data_app = typer.Typer(no_args_is_help=True, help="Prepare, check and import data sets.")
-app.add_typer(data_app, name="data")
-sids_app = typer.Typer(no_args_is_help=True, help="Inspect, export, import and compare tables of semantic IDs.")
-app.add_typer(sids_app, name="sids")
-plugin_app = typer.Typer(no_args_is_help=True, help="Start, check and document plugins.")
-app.add_typer(plugin_app, name="plugin")
-
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder with raw files; default $SIDBENCH_DATA.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+app.add_typer(data.app, name="data")
+app.add_typer(sids.app, name="sids")
+app.add_typer(plugin.app, name="plugin")
 
 
 def _version(wanted: bool) -> None:
@@ -112,141 +109,6 @@ def leaderboard(
     from sidbench.benchmark.commands.leaderboard import leaderboard_command
 
     leaderboard_command(dataset, form, out)
-
-
-@data_app.command("prepare")
-def data_prepare(name: Annotated[str, typer.Argument(help="Dataset name.")], data_dir: DataDir = None) -> None:
-    """Find or download the raw files of a dataset and parse them once."""
-    from sidbench.benchmark.commands.data import prepare
-
-    prepare(name, data_dir)
-
-
-@data_app.command("check")
-def data_check(name: Annotated[str, typer.Argument(help="Dataset name.")], data_dir: DataDir = None) -> None:
-    """Check the raw files and the parsed dataset against what is published of it."""
-    from sidbench.benchmark.commands.data import check
-
-    check(name, data_dir)
-
-
-@data_app.command("import")
-def data_import(
-    interactions: Annotated[Path, typer.Option(help="Table of interactions: csv, tsv, jsonl or parquet.")],
-    name: Annotated[str, typer.Option(help="Name of the new dataset.")],
-    items: Annotated[Path | None, typer.Option(help="Table of items.")] = None,
-    embeddings: Annotated[list[str] | None, typer.Option(help="modality=file; repeat for more.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to.")] = None,
-    user_column: Annotated[str | None, typer.Option(help="Column of the user key, if not `user`.")] = None,
-    item_column: Annotated[str | None, typer.Option(help="Column of the item key, if not `item`.")] = None,
-    time_column: Annotated[str | None, typer.Option(help="Column of the time, if not `timestamp`.")] = None,
-    rating_column: Annotated[str | None, typer.Option(help="Column of the rating, if not `rating`.")] = None,
-    column: Annotated[list[str] | None, typer.Option(help="role=column for others, as items.title=name.")] = None,
-    time_unit: Annotated[str, typer.Option(help="Unit of numeric times: s or ms.")] = "s",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier import.")] = False,
-) -> None:
-    """Turn your own tables into a dataset."""
-    from sidbench.benchmark.commands.data import import_custom
-    from sidbench.benchmark.commands.request import ImportRequest, named_values
-
-    usual = {"user": user_column, "item": item_column, "timestamp": time_column, "rating": rating_column}
-    chosen = [*(f"{role}={name}" for role, name in usual.items() if name is not None), *(column or ())]
-    files = tuple((m, Path(p).expanduser()) for m, p in named_values(embeddings or (), "--embeddings"))
-    import_custom(ImportRequest(name, interactions, items, files, out, named_values(chosen, "--column"), time_unit,
-                                overwrite))
-
-
-@plugin_app.command("new")
-def plugin_new(
-    name: Annotated[str, typer.Argument(help="Name of the tokenizer, for example my_tokenizer.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the package folder into.")] = Path("."),
-) -> None:
-    """Write a small installable package with a first working tokenizer."""
-    from sidbench.benchmark.commands.plugin import new_command
-
-    new_command(name, out)
-
-
-@plugin_app.command("check")
-def plugin_check(
-    target: Annotated[str, typer.Argument(help="Installed name, pkg.module:Class or path/to/file.py:Class.")],
-    as_json: AsJson = False,
-) -> None:
-    """Run every conformance check on one tokenizer or recommender."""
-    from sidbench.benchmark.commands.plugin import check_command
-
-    check_command(target, as_json)
-
-
-@plugin_app.command("docs")
-def plugin_docs(
-    out: Annotated[Path, typer.Option(help="Folder to hold tokenizers/ and recommenders/.")] = Path("docs"),
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when a page is not up to date.")] = False,
-) -> None:
-    """Write one page per tokenizer and recommender of the suite from its metadata, docstring and settings."""
-    from sidbench.benchmark.commands.plugin import docs_command
-
-    docs_command(out, check)
-
-
-@sids_app.command("inspect")
-def sids_inspect(
-    source: Annotated[str, typer.Argument(help="Run id (or the beginning of one), or a file with SIDs.")],
-    item: Annotated[str | None, typer.Option(help="Raw key of one item.")] = None,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show what a SID table holds, or one item of it."""
-    from sidbench.benchmark.commands.sids import inspect_command
-
-    inspect_command(source, item, data_dir, as_json)
-
-
-@sids_app.command("export")
-def sids_export(
-    source: Annotated[str, typer.Argument(help="Run id (or the beginning of one), or a file with SIDs.")],
-    form: Annotated[str, typer.Option("--format", help="json, jsonl, csv, parquet, npz or letter.")],
-    out: Annotated[Path, typer.Option(help="File to write.")],
-) -> None:
-    """Write the SIDs of a run in another format."""
-    from sidbench.benchmark.commands.sids import export_command
-
-    export_command(source, form, out)
-
-
-@sids_app.command("import")
-def sids_import(
-    file: Annotated[Path, typer.Argument(help="SID table made elsewhere.")],
-    dataset: Annotated[str, typer.Option(help="Dataset whose items it encodes.")],
-    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
-    form: Annotated[str, typer.Option("--format", help="json, jsonl, csv, tsv, parquet, npz, letter, torch.")] = "auto",
-    layout: Annotated[str, typer.Option(help="Axes of a saved tensor: auto, items_first or positions_first.")] = "auto",
-    keys: Annotated[str, typer.Option(help="What the keys are: auto, item or row.")] = "auto",
-    missing: Annotated[str, typer.Option(help="Items without a row: refuse, or share one SID.")] = "refuse",
-    extra: Annotated[str, typer.Option(help="Rows of other items: refuse or keep.")] = "refuse",
-    ordered: Annotated[bool, typer.Option("--ordered/--unordered", help="Whether positions are residual.")] = True,
-    sizes: Annotated[str, typer.Option(help="Codebook sizes with commas; default as the file says.")] = "",
-    budget: Annotated[str, typer.Option(help="Budget of the runs: some datasets are smaller at smoke.")] = "quick",
-    data_dir: DataDir = None,
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings: dataset.path=FOLDER …")] = None,
-) -> None:
-    """Check a SID table against a dataset and turn it into one that `bench run --tokenizer imported` reads."""
-    from sidbench.benchmark.commands.sids import import_command
-
-    import_command(file, dataset, out, form=form, layout=layout, keys=keys, missing=missing, extra=extra, ordered=ordered,
-                   sizes=sizes, budget=budget, data_dir=data_dir, overrides=overrides or ())
-
-
-@sids_app.command("diff")
-def sids_diff(
-    left: Annotated[str, typer.Argument(help="Run id (or the beginning of one), or a file with SIDs.")],
-    right: Annotated[str, typer.Argument(help="The same, for the table to compare with.")],
-    as_json: AsJson = False,
-) -> None:
-    """Compare two SID tables: items moved, churn, agreement of clusters, collisions."""
-    from sidbench.benchmark.commands.sids import diff_command
-
-    diff_command(left, right, as_json)
 
 
 def _quiet_pipe() -> None:

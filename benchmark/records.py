@@ -43,7 +43,8 @@ class PluginRecord(_Frozen):
     """A plugin and the full config it ran with; ``code`` is the hash of its source and the blocks it imports.
 
     settings_source: where the config comes from: "defaults" of the budget or a preset and its source, and which
-    settings the command line changed.
+    settings the command line changed. curves: what its trainings did, ``<training>_loss`` per epoch and
+    ``<training>_validation`` per validation.
     """
 
     name: str
@@ -53,6 +54,7 @@ class PluginRecord(_Frozen):
     diagnostics: dict[str, float] = Field(default_factory=dict)
     deviations: tuple[str, ...] = ()
     settings_source: str = DEFAULT_SETTINGS
+    curves: dict[str, tuple[float, ...]] = Field(default_factory=dict)
 
 
 class DatasetRecord(_Frozen):

@@ -167,7 +167,7 @@ class RunBuilder:
         self.tokenizer_record = PluginRecord(
             name=name, config=_plain(self.composed.tokenizer), code=self.fitted.code,
             n_parameters=self.fitted.facts["n_parameters"], diagnostics=self.fitted.facts["diagnostics"],
-            deviations=tuple(cls.info.deviations), settings_source=self.settings_source)
+            deviations=tuple(cls.info.deviations), settings_source=self.settings_source, curves=_curves(self.fitted))
 
     def _resolve(self, name: str, tokenizer: Tokenizer, fitted: Fitted, sids: SemanticIds) -> ResolvedStage:
         policy = installed().load("collisions", name)(self.composed.collisions)
@@ -244,7 +244,8 @@ class RunBuilder:
         diagnostics = {**fitted.facts["diagnostics"], **training,
                        **{n: float(v) for n, v in inference.items() if np.isfinite(v)}}
         plugin = PluginRecord(name=name, config=_plain(config), code=fitted.code, diagnostics=diagnostics,
-                              n_parameters=fitted.facts["n_parameters"], deviations=tuple(cls.info.deviations))
+                              n_parameters=fitted.facts["n_parameters"], deviations=tuple(cls.info.deviations),
+                              curves=_curves(fitted))
         protocol = self.prepared.protocol(task, self.run.cutoffs)
         return TaskRecord(
             task=task, recommender=plugin, protocol=protocol, metrics=numbers.metrics, counts=counts, users_file=path.name,
@@ -293,6 +294,13 @@ class RunBuilder:
             provenance=features.provenance, dims=features.dims(),
             coverage={m: float(a.mean()) for m, a in features.available.items()}, absent=dict(features.absent),
             richness_proxy=features.richness_proxy, notes={n: float(v) for n, v in features.notes.items()})
+
+
+def _curves(fitted: Fitted) -> dict[str, tuple[float, ...]]:
+    """Losses and validation values of every training of a fit, for plots."""
+    wanted = (("losses", "loss"), ("validations", "validation"))
+    return {f"{log}_{name}": tuple(float(v) for v in values[key]) for log, values in fitted.facts["training"].items()
+            for key, name in wanted if values.get(key)}
 
 
 def _collisions_before(sids: SemanticIds, traffic: np.ndarray) -> dict[str, Metric]:

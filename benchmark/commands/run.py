@@ -8,29 +8,22 @@ import shlex
 import sys
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.cache import StageCache
 from sidbench.benchmark.commands.request import NO_POLICY, NO_RECOMMENDER, NO_TOKENIZER, RunRequest
-from sidbench.benchmark.config import RunConfig, compose_run
-from sidbench.benchmark.data import dataset_stage
-from sidbench.benchmark.home import cache_folder, home_folder, runs_folder
-from sidbench.benchmark.pipeline import Bench
-from sidbench.benchmark.prepared import prepare
-from sidbench.benchmark.presets import settings_source
+from sidbench.benchmark.config import RunConfig
+from sidbench.benchmark.execution import RunSpec, open_run
+from sidbench.benchmark.home import home_folder, runs_folder
 from sidbench.benchmark.progress import Reporter, default_reporter
 from sidbench.benchmark.records import RunRecord
 from sidbench.benchmark.registry import installed
-from sidbench.benchmark.running import RunBuilder
 from sidbench.benchmark.runtime import LocalRuntime
-from sidbench.datasets.base import Dataset
 from sidbench.datasets.foundation.errors import InputError, SidbenchError
-from sidbench.datasets.reading.locate import LocalFiles
 from sidbench.leaderboards.render import render
 from sidbench.leaderboards.store import read_runs
 from sidbench.leaderboards.table import build_tables
@@ -102,36 +95,29 @@ def _grid(request: RunRequest) -> Iterator[RunConfig]:
                     collisions=NO_POLICY if tokenizer == NO_TOKENIZER else request.collisions)
 
 
+def _spec(request: RunRequest, config: RunConfig) -> RunSpec:
+    """One run of the request, as a value."""
+    return RunSpec(config, request.overrides, request.presets.get(config.tokenizer or NO_TOKENIZER), request.data_dir,
+                   request.rerun, _command_line())
+
+
 def _one(request: RunRequest, config: RunConfig, runtime: LocalRuntime) -> RunRecord:
+    """The record of one run; a failure leaves a note, which ``--rerun never`` reads."""
     runtime.reporter.warnings.clear()
-    cache = StageCache(cache_folder(), runtime.reporter, refresh=request.rerun == "always", team=runtime.team)
-    preset = request.presets.get(config.tokenizer or NO_TOKENIZER)
-    groups = None if preset is None else preset.groups
-    composed = compose_run(config, request.overrides, preset=groups)
-    # Files that belong to an imported data set (its embeddings) lie in its own folder.
-    own = getattr(composed.dataset, "path", "")
-    locate = LocalFiles(request.data_dir or (Path(own) if own else None))
-    plugin = installed().load("dataset", config.dataset)(composed.dataset)
-    places = [str(place) for place in locate.roots().values()]
-    dataset = dataset_stage(cache, config.dataset, plugin, locate, places)
-    narrowed = _possible(config, dataset, runtime)
-    if narrowed != config:
-        composed = compose_run(narrowed, [o for o in request.overrides if not o.startswith("ranker.")], preset=groups)
-    bench = Bench(cache, runtime)
-    builder = RunBuilder(composed, prepare(composed, dataset, bench, locate), bench, _command_line(),
-                         settings_source(preset, request.overrides))
-    name = " · ".join([config.dataset, _tokens(config), "+".join(narrowed.recommenders) or "SIDs only",
+    spec = _spec(request, config)
+    opened = open_run(spec, runtime)
+    name = " · ".join([config.dataset, _tokens(config), "+".join(opened.composed.run.recommenders) or "SIDs only",
                        f"seed {config.seed}"])
-    note = home_folder() / "failures" / f"{builder.id}.json"
-    if request.rerun != "always" and (known := builder.existing()) is not None:
-        runtime.report(f"{name}: recorded as {builder.id}")
+    note = home_folder() / "failures" / f"{opened.id}.json"
+    if request.rerun != "always" and (known := opened.existing()) is not None:
+        runtime.report(f"{name}: recorded as {opened.id}")
         return known
     earlier = json.loads(note.read_text())["error"] if request.rerun == "never" and note.exists() else None
     if runtime.team.say(earlier) is not None:
         raise SidbenchError(f"{earlier} (failed before and not tried again: --rerun never)")
-    runtime.report(f"{name}: {builder.id}")
+    runtime.report(f"{name}: {opened.id}")
     try:
-        record = builder.execute()
+        record = opened.execute()
     except SidbenchError as error:
         if runtime.team.leads:
             _write_note(note, _failure(request, config, error))
@@ -139,20 +125,6 @@ def _one(request: RunRequest, config: RunConfig, runtime: LocalRuntime) -> RunRe
     if runtime.team.leads:
         note.unlink(missing_ok=True)
     return record
-
-
-def _possible(config: RunConfig, dataset: Dataset, runtime: LocalRuntime) -> RunConfig:
-    """The config without ranking when the data cannot carry it; said on the record, and an error if nothing is left."""
-    if dataset.interactions.rating is not None:
-        return config
-    kept = tuple(n for n in config.recommenders if installed().find("recommender", n).info["task"] != "ranking")
-    if kept == config.recommenders:
-        return config
-    if not kept:
-        raise InputError("ranking task", got=f"dataset {config.dataset} without ratings", wanted="ratings for labels",
-                         do="use --recommender mtp, or a dataset with ratings")
-    runtime.warn(f"ranking was not run: {dataset.card.absent.get('rating', 'the data have no ratings')}")
-    return replace(config, recommenders=kept)
 
 
 def _command_line() -> tuple[str, ...]:

@@ -1,0 +1,73 @@
+"""One run as a value, and what turns it into a record: shared by `bench run`, its launchers and sweeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sidbench.benchmark.cache import StageCache
+from sidbench.benchmark.config import RunConfig, compose_run
+from sidbench.benchmark.data import dataset_stage
+from sidbench.benchmark.home import cache_folder
+from sidbench.benchmark.pipeline import Bench
+from sidbench.benchmark.prepared import prepare
+from sidbench.benchmark.presets import Preset, settings_source
+from sidbench.benchmark.registry import installed
+from sidbench.benchmark.running import RunBuilder
+from sidbench.benchmark.runtime import LocalRuntime
+from sidbench.datasets.base import Dataset
+from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.reading.locate import LocalFiles
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that decides one run, so that another process or machine can be given it.
+
+    overrides: Hydra overrides ``group.field=value``. preset: settings between budget and overrides. data_dir: where raw
+    files are looked for first. rerun: one of `RERUN`. command_line: what the user typed, for the record.
+    """
+
+    config: RunConfig
+    overrides: tuple[str, ...] = ()
+    preset: Preset | None = None
+    data_dir: Path | None = None
+    rerun: str = "failed"
+    command_line: tuple[str, ...] = ("bench",)
+
+
+def open_run(spec: RunSpec, runtime: LocalRuntime) -> RunBuilder:
+    """Compose the configs of a run and read its data; nothing is trained yet.
+
+    Data without ratings lose the ranking task, with a warning on the record. Raises ``InputError`` for settings and data
+    that do not fit, ``StageError`` when the cache cannot be written.
+    """
+    cache = StageCache(cache_folder(), runtime.reporter, refresh=spec.rerun == "always", team=runtime.team)
+    groups = None if spec.preset is None else spec.preset.groups
+    composed = compose_run(spec.config, spec.overrides, preset=groups)
+    # Files that belong to an imported data set (its embeddings) lie in its own folder.
+    own = getattr(composed.dataset, "path", "")
+    locate = LocalFiles(spec.data_dir or (Path(own) if own else None))
+    plugin = installed().load("dataset", spec.config.dataset)(composed.dataset)
+    places = [str(place) for place in locate.roots().values()]
+    dataset = dataset_stage(cache, spec.config.dataset, plugin, locate, places)
+    narrowed = _possible(spec.config, dataset, runtime)
+    if narrowed != spec.config:
+        composed = compose_run(narrowed, [o for o in spec.overrides if not o.startswith("ranker.")], preset=groups)
+    bench = Bench(cache, runtime)
+    return RunBuilder(composed, prepare(composed, dataset, bench, locate), bench, spec.command_line,
+                      settings_source(spec.preset, spec.overrides))
+
+
+def _possible(config: RunConfig, dataset: Dataset, runtime: LocalRuntime) -> RunConfig:
+    """The config without ranking when the data cannot carry it; said on the record, and an error if nothing is left."""
+    if dataset.interactions.rating is not None:
+        return config
+    kept = tuple(n for n in config.recommenders if installed().find("recommender", n).info["task"] != "ranking")
+    if kept == config.recommenders:
+        return config
+    if not kept:
+        raise InputError("ranking task", got=f"dataset {config.dataset} without ratings", wanted="ratings for labels",
+                         do="use --recommender mtp, or a dataset with ratings")
+    runtime.warn(f"ranking was not run: {dataset.card.absent.get('rating', 'the data have no ratings')}")
+    return replace(config, recommenders=kept)
