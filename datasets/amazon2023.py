@@ -23,7 +23,6 @@ from sidbench.datasets.foundation.hashing import hash_file
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.reading.events import check_events, index_events, make_card
 from sidbench.datasets.reading.lines import delimited_columns, json_columns, parse_record
-from sidbench.datasets.reading.locate import is_offline
 from sidbench.datasets.reading.text import TextCleaner, count_without_text, text_columns
 
 INFO = DatasetInfo(
@@ -64,6 +63,9 @@ class Amazon2023Config:
             if not re.fullmatch(r"[A-Za-z0-9_.-]+", getattr(self, name)):
                 raise InputError(f"setting {name} of amazon2023", got=repr(getattr(self, name)),
                                  wanted="letters, digits, _ . -", do=f"set {name}=<name>, such as All_Beauty")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*", self.hub):
+            raise InputError("setting hub of amazon2023", got=repr(self.hub), wanted="owner/name",
+                             do="set hub=<owner>/<name>, such as McAuley-Lab/Amazon-Reviews-2023")
 
 
 class Amazon2023(DatasetPlugin):
@@ -113,9 +115,9 @@ class Amazon2023(DatasetPlugin):
         local = locate.find(_FOLDER, *names, required=False)
         if local is not None:
             return _Source((str(local),), Path(published).name)
-        if is_offline():
+        if not locate.may_download:
             raise InputError(f"amazon2023: {published} not found", wanted=published,
-                             got="no local copy, and SIDBENCH_OFFLINE forbids the Hub",
+                             got="no local copy, and SIDBENCH_OFFLINE or this command forbids the Hub",
                              do=f"get it from {INFO.source} and set path=<folder> of the dataset")
         return _Source((f"hf://datasets/{self.config.hub}@{self.config.revision}/{published}",), Path(published).name)
 
@@ -224,8 +226,7 @@ def _read_catalog(source: _Source, keys: tuple[str, ...]) -> tuple[Catalog, dict
     counts = {"metadata_lines_unused": unused, "metadata_repeats_dropped": repeated,
               "items_without_metadata": int((~seen).sum()), "prices_not_numeric": unreadable,
               "items_without_text": count_without_text(text, len(keys)),
-              "html_entities_unescaped": clean.counts["html_entities_unescaped"],
-              "whitespace_repaired": clean.counts["whitespace_repaired"]}
+              **clean.repairs}
     absent = {name: f"no item of {source.name} has it" for name in columns if name not in text}
     if not np.isfinite(price).any():
         absent["price"] = f"no item of {source.name} has a numeric price"

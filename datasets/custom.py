@@ -7,7 +7,6 @@ numbers from other embeddings are never compared with them.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,10 @@ from sidbench.datasets.base import Catalog, Dataset, DatasetInfo, DatasetPlugin,
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.hashing import hash_file
 from sidbench.datasets.foundation.settings import check_settings, setting
+from sidbench.datasets.foundation.strict_json import read_json
 from sidbench.datasets.reading.events import EVENT_SCHEMA, check_events, index_events, make_card
-from sidbench.datasets.reading.importing import FORMAT_VERSION
+from sidbench.datasets.reading.importing import FORMAT_VERSION, MODALITY
+from sidbench.datasets.reading.parquet import read_parquet
 from sidbench.datasets.reading.text import count_without_text, text_columns
 
 INFO = DatasetInfo(
@@ -58,7 +59,7 @@ class Custom(DatasetPlugin):
         """Raises ``InputError`` when ``path`` is unset, no import, or damaged."""
         folder = self._folder(locate)
         schema = _read_schema(folder)
-        table = _read_parquet(folder / "interactions.parquet")
+        table = read_parquet(folder / "interactions.parquet")
         events = index_events(_checked(table, folder), min_events=self.config.k_core, max_users=self.config.max_users)
         catalog, counts = _read_catalog(folder / "items.parquet", events.item_keys)
         absent = {}
@@ -95,24 +96,16 @@ class Custom(DatasetPlugin):
 
 
 def _read_schema(folder: Path) -> dict[str, Any]:
-    try:
-        schema = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {folder / 'schema.json'}", got=str(error), wanted="the file of the import",
-                         do="run `bench data import` again") from error
-    if not isinstance(schema, dict) or schema.get("format") != FORMAT_VERSION or not isinstance(
-            schema.get("embeddings"), dict) or not isinstance(schema.get("warnings"), list):
-        raise InputError(f"format of {folder / 'schema.json'}", got=str(schema)[:80], wanted=f"format {FORMAT_VERSION}",
+    """``embeddings``: modality -> width, ``warnings``: sentences. Modalities name files, so their form is checked."""
+    path = folder / "schema.json"
+    schema = read_json(path, wanted="the file of the import", do="run `bench data import` again")
+    embeddings, warnings = (schema.get(k) for k in ("embeddings", "warnings")) if isinstance(schema, dict) else (0, 0)
+    if not isinstance(embeddings, dict) or not isinstance(warnings, list) or schema.get("format") != FORMAT_VERSION \
+            or not all(MODALITY.fullmatch(m) and type(width) is int for m, width in embeddings.items()) \
+            or not all(isinstance(warning, str) for warning in warnings):
+        raise InputError(f"format of {path}", got=repr(schema)[:80], wanted=f"format {FORMAT_VERSION}",
                          do="run `bench data import` again with this version")
-    return schema
-
-
-def _read_parquet(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"cannot read {path}", got=str(error).partition("\n")[0], wanted="the file of the import",
-                         do="run `bench data import` again") from error
+    return {"embeddings": embeddings, "warnings": warnings}
 
 
 def _checked(table: pl.DataFrame, folder: Path) -> pl.DataFrame:
@@ -128,9 +121,12 @@ def _read_catalog(path: Path, keys: tuple[str, ...]) -> tuple[Catalog, dict[str,
     """Catalogue of exactly ``keys``; items without a row have empty text."""
     if not path.is_file():
         return Catalog(keys=keys), {"items_without_metadata": len(keys), "items_without_text": len(keys)}
-    items = _read_parquet(path)
-    if "item" not in items.columns or items["item"].dtype != pl.String or items["item"].n_unique() != items.height:
-        raise InputError(f"columns of {path}", got=str(dict(items.schema)), wanted="a column item with unique keys",
+    items = read_parquet(path)
+    kinds = {"item": pl.String, "price": pl.Float64, "categories": pl.List(pl.String)}
+    wrong = [name for name, kind in items.schema.items() if kind != kinds.get(name, pl.String)]
+    if "item" not in items.columns or wrong or items["item"].n_unique() != items.height:
+        raise InputError(f"columns of {path}", got=str(dict(items.schema))[:200],
+                         wanted="a column item with unique keys, texts, and the types that an import writes",
                          do="run `bench data import` again")
     ordered = pl.DataFrame({"item": list(keys)}).join(items, on="item", how="left", maintain_order="left")
     known = set(items["item"].to_list())
@@ -138,7 +134,7 @@ def _read_catalog(path: Path, keys: tuple[str, ...]) -> tuple[Catalog, dict[str,
     categories = None
     for name in items.columns:
         if name == "categories":
-            categories = tuple(tuple(path or ()) for path in ordered[name].to_list())
+            categories = tuple(tuple(part or "" for part in path or ()) for path in ordered[name].to_list())
             columns[name] = [" > ".join(path) for path in categories]
         elif name not in ("item", "price"):
             columns[name] = ordered[name].fill_null("").to_list()

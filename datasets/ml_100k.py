@@ -6,6 +6,7 @@ Harper and Konstan, "The MovieLens Datasets", ACM TiiS 2015. The only bundled re
 
 from __future__ import annotations
 
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from sidbench.datasets.base import Catalog, Dataset, DatasetInfo, DatasetPlugin,
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.hashing import hash_file
 from sidbench.datasets.foundation.settings import check_settings, setting
+from sidbench.datasets.reading.archives import ZIP_DAMAGE
 from sidbench.datasets.reading.events import check_events, index_events, make_card
 from sidbench.datasets.reading.lines import delimited_columns, read_lines, read_records
 from sidbench.datasets.reading.text import TextCleaner, count_without_text, text_columns
@@ -99,8 +101,7 @@ class MovieLens100K(DatasetPlugin):
         })
         counts |= {"items_without_overview": sum(not overviews.get(key) for key in keys),
                    "items_without_text": count_without_text(text, len(keys)),
-                   "html_entities_unescaped": clean.counts["html_entities_unescaped"],
-                   "whitespace_repaired": clean.counts["whitespace_repaired"]}
+                   **clean.repairs}
         catalog = Catalog(keys=keys, text=text, categories=tuple(films[key][1] for key in keys), images=images,
                           image_root=archive if images is not None else None)
         subset = self.config.max_users > 0 or self.config.k_core > 1
@@ -126,7 +127,7 @@ def _read_genres(path: Path) -> list[str]:
     names = {}
     for number, text in read_lines(path, encoding="latin-1"):
         name, bar, index = text.rpartition("|")
-        if not bar or not index.isdigit():
+        if not bar or not re.fullmatch("[0-9]{1,3}", index):
             raise InputError(f"{path}, line {number}: no genre", got=repr(text[:40]), wanted="name|number")
         names[int(index)] = name
     return [names.get(i, f"genre {i}") for i in range(max(names, default=-1) + 1)]
@@ -162,6 +163,6 @@ def _names_in(archive: Path) -> frozenset[str]:
     try:
         with zipfile.ZipFile(archive) as bundle:
             return frozenset(bundle.namelist())
-    except zipfile.BadZipFile as error:
+    except ZIP_DAMAGE as error:
         raise InputError(f"{archive} is a damaged zip archive", got=str(error), wanted="a complete archive",
                          do="copy or download it again") from error

@@ -16,6 +16,7 @@ from sidbench.datasets.reading.lines import parse_record, read_lines
 from sidbench.datasets.reading.text import TextCleaner, count_without_text, text_columns
 
 _ASIN = re.compile(r"""['"]asin['"]\s*:\s*['"]([^'"]*)['"]""")
+_MOST_DOLLARS = 1e12  # beyond it, and for NaN, there is no price; a comparison bears whole numbers that no float holds
 TEXT_FIELDS = ("title", "brand", "categories", "description")
 
 
@@ -82,8 +83,7 @@ def _assemble(path: Path, keys: Sequence[str], rows: Sequence[dict[str, Any] | N
         price[i] = _price(record.get("price"), where)
     counts |= {"items_without_metadata": sum(row is None for row in rows),
                "items_with_several_category_paths": several, "items_with_picture_url": pictures,
-               "html_entities_unescaped": clean.counts["html_entities_unescaped"],
-               "whitespace_repaired": clean.counts["whitespace_repaired"]}
+               **clean.repairs}
     text = text_columns(dict(columns))
     counts["items_without_text"] = count_without_text(text, len(keys))
     priced, sorted_in = bool(np.isfinite(price).any()), any(categories)
@@ -109,7 +109,7 @@ def _category_paths(value: Any, where: str) -> list[list[str]]:
 def _price(value: Any, where: str) -> float:
     if value is None:
         return float("nan")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_DOLLARS:
         raise InputError(f"{where}: price", got=repr(value)[:40], wanted="a number of dollars, or no price",
                          do="repair or remove the line")
     return float(value)

@@ -10,24 +10,26 @@ import io
 import struct
 import warnings
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
 from sidbench.datasets.base import Catalog
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.paths import leaves_folder
+from sidbench.datasets.reading.archives import ZIP_DAMAGE
 
 MAX_PIXELS = 40_000_000  # of one decoded picture
 MAX_BYTES = 64 << 20  # of one encoded picture
 _RESAMPLE = Image.Resampling.BILINEAR
 # What Pillow and zipfile raise for damaged data; everything else is a fault of ours and must be seen.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile,
-           Image.DecompressionBombError)
+_DAMAGE = (*ZIP_DAMAGE, SyntaxError, TypeError, AttributeError, MemoryError, struct.error, Image.DecompressionBombError)
+# Pillow knows many more; one of them (EPS) starts another program on the file.
+_FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "TIFF")
 _COUNTED = ("items_without_picture", "pictures_missing", "pictures_unsafe_name", "pictures_too_large",
             "pictures_broken")
 
@@ -75,7 +77,7 @@ def decode_picture(data: bytes, size: int) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about doubtful metadata; the size is checked below
-            with Image.open(io.BytesIO(data)) as picture:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise PictureRefused("pictures_too_large")
                 picture.draft("RGB", (size, size))  # JPEG: decode at a lower scale where that loses nothing
@@ -115,8 +117,7 @@ def _open_root(root: Path) -> AbstractContextManager[Reader]:
 
 
 def _safe(name: str) -> PurePosixPath:
-    path = PureWindowsPath(name)  # the stricter reading: knows both slashes and drive letters
-    if path.anchor or ".." in path.parts or "\0" in name:
+    if leaves_folder(name):
         raise PictureRefused("pictures_unsafe_name")
     return PurePosixPath(name)
 
@@ -142,7 +143,7 @@ def _folder_reader(root: Path) -> Reader:
 def _zip_reader(archive: Path) -> Iterator[Reader]:
     try:
         bundle = zipfile.ZipFile(archive)
-    except (OSError, zipfile.BadZipFile) as error:
+    except ZIP_DAMAGE as error:
         raise InputError(f"{archive} is no readable zip archive", got=str(error), wanted="a complete archive",
                          do="copy or download it again") from error
     with bundle:
@@ -159,7 +160,7 @@ def _zip_reader(archive: Path) -> Iterator[Reader]:
             try:
                 with bundle.open(info) as member:  # never yields more than the declared file_size
                     return member.read()
-            except (*_DAMAGE, NotImplementedError) as error:  # NotImplementedError: unknown compression method
+            except ZIP_DAMAGE as error:
                 raise PictureRefused("pictures_broken") from error
 
         yield read

@@ -6,6 +6,14 @@ import difflib
 from collections.abc import Iterable
 
 
+def printable(text: str) -> str:
+    """``text`` with control characters, and what no terminal can encode, as escapes: a stranger's file or record must not
+    move the cursor or clear the screen. Line ends and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 class SidbenchError(Exception):
     """Base of every error that sidbench raises on purpose; the CLI prints it as one paragraph.
 
@@ -37,7 +45,7 @@ class InputError(SidbenchError):
         text = "; ".join(parts) + "."
         if do:
             text += f" To do: {do.rstrip('.')}."
-        super().__init__(text)
+        super().__init__(printable(text))
         self.what, self.got, self.wanted, self.do = what, got, wanted, do
 
 

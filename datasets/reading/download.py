@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,8 @@ from typing import Any
 
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.hashing import hash_file
+from sidbench.datasets.foundation.paths import leaves_folder
+from sidbench.datasets.reading.archives import ZIP_DAMAGE
 
 _CHUNK = 1 << 16  # a broken connection loses at most the chunk it broke in
 _MAX_DOWNLOAD_BYTES = 16 << 30
@@ -170,8 +171,8 @@ def extract_member(archive: Path, member: str, target: Path, *, sha256: str | No
             raise InputError(f"{archive}: {member} is not the known file", got=f"SHA-256 {hash_file(partial)}",
                              wanted=sha256, do=f"remove {archive} and download it again")
         os.replace(partial, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise InputError(f"{archive} is a damaged zip archive", got=str(error), wanted="a complete archive",
+    except ZIP_DAMAGE as error:
+        raise InputError(f"{archive} is a damaged zip archive", got=str(error), wanted="a complete, unencrypted archive",
                          do="remove it and download it again") from error
     finally:
         partial.unlink(missing_ok=True)
@@ -179,8 +180,7 @@ def extract_member(archive: Path, member: str, target: Path, *, sha256: str | No
 
 
 def _refuse_hostile(archive: Path, info: zipfile.ZipInfo) -> None:
-    path = PurePosixPath(info.filename.replace("\\", "/"))
     is_link = stat.S_ISLNK(info.external_attr >> 16)
-    if path.is_absolute() or ".." in path.parts or ":" in info.filename or is_link:
+    if leaves_folder(info.filename) or ":" in info.filename or is_link:
         raise InputError(f"{archive} holds a path that leaves its folder", got=repr(info.filename),
                          wanted="plain relative paths", do="get the archive from its source")

@@ -34,6 +34,7 @@ from sidbench.datasets.reading.vectors import read_vectors, write_vectors
 FORMAT_VERSION = 1
 ROLES = ("user", "item", "timestamp", "rating", "items.item", "items.title", "items.brand", "items.categories",
          "items.price", "items.description", "embeddings.item", "embeddings.embedding")
+MODALITY = re.compile(r"[a-z][a-z0-9_]{0,63}")  # names become files: embeddings/<modality>.npz
 _MILLISECONDS_FROM = 10**11  # as seconds this is the year 5138
 
 
@@ -117,7 +118,7 @@ def _check_call(folder: Path, chosen: Mapping[str, str], embeddings: Mapping[str
     if unit not in ("s", "ms"):
         raise InputError("time_unit", got=repr(unit), wanted="s or ms")
     for modality in embeddings:
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", modality):
+        if not MODALITY.fullmatch(modality):
             raise InputError("modality name", got=repr(modality), wanted="lower-case letters, digits, _ (text, vision)")
     if folder.exists() and not (again and (folder / "schema.json").is_file()):
         raise InputError(f"{folder} exists", got="a file or folder of that name", wanted="a new folder",

@@ -12,6 +12,8 @@ import gzip
 import io
 import json
 import math
+import re
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,12 +22,14 @@ from typing import Any
 import polars as pl
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.reading.archives import FREE_BYTES, check_unpacked
 
 MAX_FILE_BYTES = 16 << 30
 MAX_LINE_BYTES = 16 << 20
 MAX_LITERAL_CHARACTERS = 1 << 20
 _BLOCK_BYTES = 32 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
+_BLANK_LINE = re.compile(rb"(?:\A|\n)(?:[ \t\r\v\f]*\n|[ \t\r\v\f]+\Z)")
 
 
 def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
@@ -47,7 +51,7 @@ def read_blocks(path: Path, *, block_bytes: int = _BLOCK_BYTES, max_bytes: int =
     """Yield (number of the block's first line, whole lines as bytes); lines count from 1.
 
     Raises ``InputError`` for a damaged or truncated gzip stream (with the line reached), for a file that decompresses
-    to more than ``max_bytes`` and for a line longer than ``max_line_bytes``.
+    to more than ``max_bytes`` or is a decompression bomb, and for a line longer than ``max_line_bytes``.
     """
     number, total, held = 1, 0, 0
     chunks: list[bytes] = []
@@ -67,6 +71,8 @@ def read_blocks(path: Path, *, block_bytes: int = _BLOCK_BYTES, max_bytes: int =
                 raise InputError(f"{path}, line {reached()}: too large when decompressed",
                                  got=f"more than {max_bytes:,} bytes", wanted=f"at most {max_bytes:,} bytes",
                                  do="check that this is the intended file and no decompression bomb")
+            if total > FREE_BYTES:
+                check_unpacked(str(path), total, path.stat().st_size, FREE_BYTES)
             chunks.append(chunk)
             if chunk and held < block_bytes:
                 continue
@@ -140,7 +146,9 @@ def _parse_literal(text: str, path: Path | str, number: int) -> Any:
         raise InputError(f"{path}, line {number}: record too long", got=f"{len(text):,} characters",
                          wanted=f"at most {MAX_LITERAL_CHARACTERS:,}")
     try:
-        return ast.literal_eval(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the parser's advice on style, such as for "1or 2"
+            return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise InputError(f"{path}, line {number}: neither JSON nor a Python literal", got=repr(text[:80]),
                          wanted="one record a line", do=f"repair or remove line {number}") from error
@@ -166,7 +174,7 @@ def _checked(value: Any, dtype: Any) -> Any:
         return None
     if dtype == pl.String:
         if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-            return str(value)
+            return str(value).encode().decode()  # half a surrogate pair is no text: a ValueError
     elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         if dtype == pl.Float64:
             return float(value)
@@ -175,13 +183,25 @@ def _checked(value: Any, dtype: Any) -> Any:
     raise ValueError(f"{value!r} is no {dtype}")
 
 
+def _fast_frame(block: bytes, fast: Callable[[bytes], pl.DataFrame]) -> pl.DataFrame | None:
+    """What polars makes of a block, ``None`` unless that is one row a line: blank lines, which polars takes for rows of
+    missing cells, hold no record."""
+    if _BLANK_LINE.search(block):
+        block = b"\n".join(line for line in block.split(b"\n") if line.strip())
+    n_lines = block.count(b"\n") + (not block.endswith(b"\n") and bool(block))
+    try:
+        frame = fast(block)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, UnicodeDecodeError):
+        return None
+    return frame if frame.height == n_lines else None
+
+
 def _columns(path: Path | str, blocks: Iterable[tuple[int, bytes]] | None, schema: Mapping[str, Any],
              fast: Callable[[bytes], pl.DataFrame], slow: Callable[[int, str], Mapping[str, Any]]) -> pl.DataFrame:
     frames = []
     for first, block in read_blocks(Path(path)) if blocks is None else blocks:
-        try:
-            frame = fast(block)
-        except (pl.exceptions.PolarsError, UnicodeDecodeError):
+        frame = _fast_frame(block, fast)
+        if frame is None:
             rows = []
             for number, text in _split(path, first, block):
                 record = slow(number, text)
@@ -236,6 +256,8 @@ def _cell(text: str, dtype: Any, path: Path | str, number: int) -> Any:
     if text == "" or dtype == pl.String:
         return text or None
     try:
+        if "_" in text or not text.isascii():  # Python's own liberties: 1_000 and other alphabets' digits
+            raise ValueError(text)
         return int(text) if dtype == pl.Int64 else float(text)
     except ValueError as error:
         raise InputError(f"{path}, line {number}: no number", got=repr(text[:40]), wanted="a number",

@@ -24,11 +24,16 @@ class LocalFiles(FileLocator):
     Parameters
     ----------
     data_dir: folder of ``--data-dir``, looked in first.
-    sources: dataset folder -> file name -> ``Source``; only files named here can be downloaded.
+    sources: dataset folder -> file name -> ``Source``; only files named here can be downloaded, without any nothing is.
     """
 
     def __init__(self, data_dir: Path | None = None, sources: Mapping[str, Mapping[str, Source]] = SOURCES) -> None:
         self._data_dir, self._sources = data_dir, sources
+
+    @property
+    def may_download(self) -> bool:
+        """Not without sources, and not where ``$SIDBENCH_OFFLINE`` forbids it."""
+        return bool(self._sources) and not is_offline()
 
     def roots(self) -> dict[str, Path]:
         """Folders looked in, in order, by the name a user knows them under."""

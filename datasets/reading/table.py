@@ -13,6 +13,7 @@ import polars as pl
 
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.reading.lines import read_blocks, read_records
+from sidbench.datasets.reading.parquet import read_parquet
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
@@ -88,14 +89,14 @@ def read_table(path: Path) -> pl.DataFrame:
     Raises ``InputError`` for an unknown format, a damaged file or a malformed line (named when it is JSON).
     """
     suffix = format_of(path)
+    if suffix == ".parquet":
+        return read_parquet(path)
     try:
-        if suffix == ".parquet":
-            return pl.read_parquet(path)
         block = io.BytesIO(b"".join(block for _, block in read_blocks(path)))
         if suffix in (".csv", ".tsv"):
             return pl.read_csv(block, separator="\t" if suffix == ".tsv" else ",", infer_schema=False)
         return pl.read_ndjson(block, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         if suffix in (".jsonl", ".ndjson"):
             for _ in read_records(path):  # names the malformed line, if there is one
                 pass

@@ -12,7 +12,10 @@ from sidbench.datasets.foundation.errors import InputError
 
 @dataclass
 class TextCleaner:
-    """Cleans strings and counts in ``counts`` how many needed it ("html_entities_unescaped", "whitespace_repaired")."""
+    """Cleans strings and counts in ``counts`` how many needed it ("html_entities_unescaped", "whitespace_repaired").
+
+    Half a surrogate pair, which no file can hold, becomes the replacement character ("half_characters_replaced").
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -21,9 +24,20 @@ class TextCleaner:
             plain = html.unescape(text)
             self.counts["html_entities_unescaped"] += plain != text
             text = plain
+        if not text.isascii():
+            whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            self.counts["half_characters_replaced"] += whole != text
+            text = whole
         clean = " ".join(text.split())
         self.counts["whitespace_repaired"] += clean != text
         return clean
+
+    @property
+    def repairs(self) -> dict[str, int]:
+        """The counts for a card; half characters, which hardly any file has, only where there are some."""
+        usual = {name: self.counts[name] for name in ("html_entities_unescaped", "whitespace_repaired")}
+        half = self.counts["half_characters_replaced"]
+        return usual | ({"half_characters_replaced": half} if half else {})
 
     def value(self, value: object, where: str) -> str:
         """A metadata value as clean text: missing is empty, a list of strings is joined by spaces.

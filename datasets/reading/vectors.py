@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.reading.archives import read_npy, read_npz
 from sidbench.datasets.reading.table import Problems, as_keys, find_column, read_table
 
 
@@ -23,7 +22,7 @@ def read_vectors(path: Path, item_order: Sequence[str] | None, chosen: Mapping[s
     """
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
-        loaded = _load_numpy(path)
+        loaded = {"embeddings": read_npy(path)} if suffix == ".npy" else read_npz(path)
         if suffix == ".npy":
             if item_order is None:
                 problems.add("error", path.name, "rows without keys: an .npy needs an items file for its order", 1,
@@ -54,18 +53,6 @@ def read_vectors(path: Path, item_order: Sequence[str] | None, chosen: Mapping[s
             return None
         values = np.array(lists.to_list())
     return _check(path.name, keys, values, problems)
-
-
-def _load_numpy(path: Path) -> dict[str, np.ndarray]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"embeddings": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read {path}", got=str(error), wanted="an array saved without pickling",
-                         do="save it with numpy.save or numpy.savez as a numeric array") from error
 
 
 def _check(file: str, keys: np.ndarray, values: np.ndarray, problems: Problems) -> tuple[np.ndarray, np.ndarray] | None:

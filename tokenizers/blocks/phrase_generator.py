@@ -51,8 +51,9 @@ class PhraseGenerator:
             raise InputError("text_id: generator", got="no package transformers", wanted="the extra `generator`",
                              do="pip install 'sidbench[generator]', or leave tokenizer.generator empty") from error
         try:
-            self._words: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model: Any = AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            self._words: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            model: Any = AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True, use_safetensors=True,
+                                                               trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise InputError("text_id: generator", got=f"{folder!r} cannot be read ({str(error)[:200]})",
                              wanted="a sequence-to-sequence model and its tokenizer",

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.reading.parquet import check_extent
 from sidbench.tokenizers.sid_tables.table import MAX_FILE_BYTES, MAX_ITEMS, MAX_POSITIONS, PAD, SidTable, from_matrix
 from sidbench.tokenizers.sid_tables.text import ITEM_COLUMNS
 
@@ -26,7 +27,8 @@ def read_parquet(path: Path) -> SidTable:
     """The table of a parquet file. Raises ``InputError`` for a damaged file, other columns, or codes that are none."""
     try:
         with pq.ParquetFile(path) as file:
-            _check_extent(file.metadata, path)
+            check_extent(file.metadata, path)
+            _check_items(file.metadata, path)
             schema = file.schema_arrow
             item = next((n for n in schema.names if n.lower() in ITEM_COLUMNS), None)
             positions = [f"c{p}" for p in range(MAX_POSITIONS) if f"c{p}" in schema.names]
@@ -49,11 +51,9 @@ def read_parquet(path: Path) -> SidTable:
     return from_matrix(codes, keys, str(path), sizes=stated.get("sizes"), ordered=stated.get("ordered"), weights=strengths)
 
 
-def _check_extent(metadata: Any, path: Path) -> None:
+def _check_items(metadata: Any, path: Path) -> None:
     size = sum(metadata.row_group(g).total_byte_size for g in range(metadata.num_row_groups))
-    values = max((metadata.row_group(g).column(c).num_values for g in range(metadata.num_row_groups)
-                  for c in range(metadata.num_columns)), default=0)
-    if size > MAX_FILE_BYTES or metadata.num_rows > MAX_ITEMS or values > MAX_ITEMS * 8:
+    if size > MAX_FILE_BYTES or metadata.num_rows > MAX_ITEMS:
         raise InputError(f"{path}: too large", got=f"{metadata.num_rows:,} rows, {size:,} bytes",
                          wanted=f"at most {MAX_ITEMS:,} rows and {MAX_FILE_BYTES:,} bytes")
 

@@ -136,6 +136,11 @@ def _check_keys(keys: Sequence[str] | None, n_items: int, where: str) -> None:
         return
     if len(keys) != n_items:
         raise InputError(f"{where}: item keys", got=f"{len(keys)} keys for {n_items} rows", wanted="one a row")
+    try:
+        "".join(keys).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: item key that is no text", got=repr(error.object[error.start:error.end]),
+                         wanted="whole characters", do="export the keys again") from error
     if "" in keys:
         raise InputError(f"{where}: item without key", got=f"row {keys.index('') + 1}", wanted="one key a row")
     if len(set(keys)) < n_items:
