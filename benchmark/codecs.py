@@ -1,17 +1,23 @@
-"""How values are kept on disk: npz, parquet, safetensors and JSON; never pickle."""
+"""How values are kept on disk: npy (memory-mapped where large), npz, parquet, safetensors and JSON; never pickle."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from sidbench.datasets.base import Catalog, Dataset, DatasetCard, Interactions
+from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.mapped import load_matrix, save_matrix
+from sidbench.datasets.reading.archives import NUMPY_DAMAGE, read_npz
+from sidbench.datasets.reading.parquet import read_parquet
 from sidbench.recommenders.base import TargetRanks
 from sidbench.tokenizers.base import SemanticIds
 from sidbench.tokenizers.collisions.base import CollisionReport, Resolved
@@ -23,9 +29,28 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz."""
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    """All arrays of an npz. Raises ``InputError`` for a damaged file."""
+    return read_npz(path)
+
+
+def save_mapped(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Each array as ``<folder>/<name>.npy``, which ``load_mapped`` need not copy into memory."""
+    folder.mkdir(parents=True)
+    for name, array in arrays.items():
+        save_matrix(folder / f"{name}.npy", array)
+
+
+def load_mapped(folder: Path) -> dict[str, np.ndarray]:
+    """Inverse of ``save_mapped``; large arrays are read-only memory maps.
+
+    Raises ``OSError`` without the folder, ``InputError`` for a damaged file.
+    """
+    try:
+        return {name.removesuffix(".npy"): load_matrix(folder / name) for name in sorted(os.listdir(folder))}
+    except NUMPY_DAMAGE as error:
+        if isinstance(error, OSError):
+            raise
+        raise _damaged(folder, error) from error
 
 
 def save_json(path: Path, value: Any) -> None:
@@ -33,7 +58,16 @@ def save_json(path: Path, value: Any) -> None:
 
 
 def load_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    """Inverse of ``save_json``. Raises ``InputError`` for text that is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"cannot read {path}", got=f"{type(error).__name__}: {str(error)[:160]}",
+                      wanted="what sidbench wrote there", do="delete this entry of the cache; it is computed again")
 
 
 # -- datasets ----------------------------------------------------------------------------------------------------------
@@ -64,7 +98,7 @@ def save_dataset(dataset: Dataset, folder: Path) -> None:
 def load_dataset(folder: Path) -> Dataset:
     """Inverse of ``save_dataset``."""
     arrays, meta = load_arrays(folder / "interactions.npz"), load_json(folder / "card.json")
-    items = pl.read_parquet(folder / "items.parquet")
+    items = read_parquet(folder / "items.parquet")
     card = meta["card"]
     for name in ("filters", "notes"):
         card[name] = tuple(card[name])
@@ -78,40 +112,39 @@ def load_dataset(folder: Path) -> Dataset:
         image_root=None if meta["image_root"] is None else Path(meta["image_root"]),
         image_arrays=np.load(pictures, allow_pickle=False) if pictures.exists() else None,
     )
-    users = tuple(pl.read_parquet(folder / "users.parquet")["key"].to_list())
+    users = tuple(read_parquet(folder / "users.parquet")["key"].to_list())
     x = Interactions(arrays["user"], arrays["item"], arrays["timestamp"], arrays.get("rating"), arrays["row"])
     return Dataset(x, catalog, users, DatasetCard(**card))
 
 
 # -- SIDs, model states, ranks -----------------------------------------------------------------------------------------
-def save_sids(sids: SemanticIds, path: Path) -> None:
-    """One npz; reconstructions under ``reconstruction:<modality>``."""
-    arrays = {"codes": sids.codes, "sizes": sids.sizes, "ordered": np.asarray(sids.ordered),
-              "position_names": np.asarray(sids.position_names, dtype=np.str_)}
+def save_sids(sids: SemanticIds, folder: Path) -> None:
+    """sids.json, and in ``sids/`` codes.npy, sizes.npy, weights.npy, reconstruction.<modality>.npy."""
+    arrays = {"codes": sids.codes, "sizes": sids.sizes} | {f"reconstruction.{m}": r for m, r in sids.reconstruction.items()}
     if sids.weights is not None:
         arrays["weights"] = sids.weights
-    arrays |= {f"reconstruction:{m}": r for m, r in sids.reconstruction.items()}
-    save_arrays(path, arrays)
+    save_mapped(folder / "sids", arrays)
+    save_json(folder / "sids.json", {"ordered": bool(sids.ordered), "position_names": sids.position_names})
 
 
-def load_sids(path: Path) -> SemanticIds:
-    """Inverse of ``save_sids``."""
-    a = load_arrays(path)
-    return SemanticIds(a["codes"], a["sizes"], bool(a["ordered"]), a.get("weights"),
-                       {n.split(":", 1)[1]: v for n, v in a.items() if n.startswith("reconstruction:")},
-                       tuple(str(n) for n in a["position_names"]))
+def load_sids(folder: Path) -> SemanticIds:
+    """Inverse of ``save_sids``; large arrays are read-only memory maps."""
+    a, facts = load_mapped(folder / "sids"), load_json(folder / "sids.json")
+    return SemanticIds(a["codes"], a["sizes"], facts["ordered"], a.get("weights"),
+                       {n.split(".", 1)[1]: v for n, v in a.items() if n.startswith("reconstruction.")},
+                       tuple(facts["position_names"]))
 
 
 def save_resolved(resolved: Resolved, folder: Path) -> None:
-    """sids.npz and report.json."""
-    save_sids(resolved.sids, folder / "sids.npz")
+    """What ``save_sids`` writes, and report.json."""
+    save_sids(resolved.sids, folder)
     save_json(folder / "report.json", vars(resolved.report))
 
 
 def load_resolved(folder: Path) -> Resolved:
     """Inverse of ``save_resolved``."""
     report = load_json(folder / "report.json")
-    return Resolved(load_sids(folder / "sids.npz"), CollisionReport(**{**report, "notes": tuple(report["notes"])}))
+    return Resolved(load_sids(folder), CollisionReport(**{**report, "notes": tuple(report["notes"])}))
 
 
 def save_state(state: Mapping[str, np.ndarray], facts: Mapping[str, Any], folder: Path) -> None:
@@ -121,8 +154,12 @@ def save_state(state: Mapping[str, np.ndarray], facts: Mapping[str, Any], folder
 
 
 def load_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Inverse of ``save_state``."""
-    return load_file(folder / "state.safetensors"), load_json(folder / "facts.json")
+    """Inverse of ``save_state``. Raises ``InputError`` for damaged files."""
+    try:
+        state = load_file(folder / "state.safetensors")
+    except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise _damaged(folder / "state.safetensors", error) from error
+    return state, load_json(folder / "facts.json")
 
 
 def save_ranks(ranks: TargetRanks, folder: Path) -> None:

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from sidbench.benchmark.cache import Stage
-from sidbench.benchmark.codecs import load_arrays, load_json, save_arrays, save_json
+from sidbench.benchmark.codecs import load_json, load_mapped, save_json, save_mapped
 from sidbench.benchmark.fingerprint import room_code
-from sidbench.benchmark.pipeline import Bench, plugin_code
+from sidbench.benchmark.pipeline import Bench
+from sidbench.benchmark.plugin_sources import plugin_code
 from sidbench.datasets.base import Dataset, FileLocator, Interactions
 from sidbench.datasets.features.assemble import FeaturesConfig, assemble_features
-from sidbench.datasets.features.base import ItemFeatures
+from sidbench.datasets.features.base import ItemFeatures, scale_modality
 from sidbench.datasets.features.encode import RawContent, content_files, encode_content
 from sidbench.datasets.foundation.hashing import hash_arrays, hash_file
+from sidbench.datasets.foundation.mapped import MAPPED_BYTES, scratch_matrix
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
 from sidbench.recommenders.sasrec import BehaviourConfig, behaviour_embeddings
@@ -30,18 +32,43 @@ def build_features(bench: Bench, dataset: Dataset, training: Interactions, confi
     """Item features from the catalogue and from ``training`` events only (training data of every protocol)."""
     sequences = Sequences.from_interactions(training, dataset.n_users)
     counts = np.bincount(training.item, minlength=dataset.n_items).astype(np.int64)
-    content = _content(bench, dataset, config, locate)
-    raw = dict(content.raw)
+    content, content_key = _content(bench, dataset, config, locate)
+    raw, keys = dict(content.raw), dict.fromkeys(content.raw, content_key)
     if config.behaviour == "sasrec":
-        raw["behaviour"] = _behaviour(bench, sequences, dataset.n_items, behaviour)
+        raw["behaviour"], keys["behaviour"] = _behaviour(bench, sequences, dataset.n_items, behaviour)
+
+    def scale(name: str, embeddings: np.ndarray, available: np.ndarray, n_items: int) -> tuple[np.ndarray, float]:
+        if embeddings.nbytes < MAPPED_BYTES:
+            return scale_modality(name, embeddings, available, n_items)
+        return _scaled_on_disk(bench, name, embeddings, available, keys[name])
+
     return assemble_features(
         raw=raw, available=content.available, absent=content.absent, train_counts=counts, sequences=sequences,
         richness=config.richness, categories=dataset.catalog.categories, item_text=content.item_text,
         item_keys=dataset.catalog.keys,
-        notes={name: float(n) for name, n in content.counts.items()})
+        notes={name: float(n) for name, n in content.counts.items()}, scale=scale)
 
 
-def _content(bench: Bench, dataset: Dataset, config: FeaturesConfig, locate: FileLocator) -> RawContent:
+def _scaled_on_disk(bench: Bench, name: str, embeddings: np.ndarray, available: np.ndarray,
+                    raw_key: str) -> tuple[np.ndarray, float]:
+    """What ``scale_modality`` gives, as a memory map of a cache entry: a second copy of the rows may not fit."""
+    depends = {"raw": raw_key, "modality": name, "available": hash_arrays({"available": available}),
+               "code": room_code("datasets/features", "datasets/foundation")}
+
+    def compute(partial: Path) -> tuple[np.ndarray, float]:
+        rows = scratch_matrix(partial, name, embeddings.shape)
+        return scale_modality(name, embeddings, available, len(embeddings), out=rows)
+
+    def save(value: tuple[np.ndarray, float], folder: Path) -> None:
+        save_mapped(folder / "scaled", {"rows": value[0]})
+        save_json(folder / "scale.json", value[1])
+
+    return bench.cache.run(Stage("scaled", depends, compute, save, lambda folder: (
+        load_mapped(folder / "scaled")["rows"], load_json(folder / "scale.json"))))
+
+
+def _content(bench: Bench, dataset: Dataset, config: FeaturesConfig, locate: FileLocator) -> tuple[RawContent, str]:
+    """Content embeddings, and the key of their stage."""
     depends = {"dataset": dataset.content_hash(), "config": config,
                "code": room_code("datasets/features", "datasets/foundation"),
                "files": {m: hash_file(p) for m, p in content_files(dataset, config, locate).items()}}
@@ -50,23 +77,23 @@ def _content(bench: Bench, dataset: Dataset, config: FeaturesConfig, locate: Fil
         return encode_content(dataset, config, Rng(FEATURES_SEED).child("content"), bench.runtime, locate)
 
     def save(value: RawContent, folder: Path) -> None:
-        arrays = {f"raw:{m}": e for m, e in value.raw.items()} | {f"available:{m}": a for m, a in value.available.items()}
-        save_arrays(folder / "content.npz", arrays)
+        save_mapped(folder / "raw", value.raw)
+        save_mapped(folder / "available", value.available)
         save_json(folder / "content.json", {"absent": dict(value.absent), "counts": dict(value.counts),
                                             "item_text": value.item_text})
 
     def load(folder: Path) -> RawContent:
-        arrays, facts = load_arrays(folder / "content.npz"), load_json(folder / "content.json")
-        parts = {kind: {n.split(":", 1)[1]: a for n, a in arrays.items() if n.startswith(f"{kind}:")}
-                 for kind in ("raw", "available")}
+        facts = load_json(folder / "content.json")
         text = facts["item_text"]
-        return RawContent(parts["raw"], parts["available"], facts["absent"], facts["counts"],
-                          None if text is None else tuple(text))
+        return RawContent(load_mapped(folder / "raw"), load_mapped(folder / "available"), facts["absent"],
+                          facts["counts"], None if text is None else tuple(text))
 
-    return bench.cache.run(Stage("content", depends, compute, save, load))
+    stage = Stage("content", depends, compute, save, load)
+    return bench.cache.run(stage), stage.key
 
 
-def _behaviour(bench: Bench, sequences: Sequences, n_items: int, config: BehaviourConfig) -> np.ndarray:
+def _behaviour(bench: Bench, sequences: Sequences, n_items: int, config: BehaviourConfig) -> tuple[np.ndarray, str]:
+    """Behaviour embeddings, and the key of their stage."""
     events = hash_arrays({"indptr": sequences.indptr, "items": sequences.items})
     depends = {"events": events, "n_items": n_items, "config": config,
                "code": plugin_code("recommender", "sasrec"), **bench.runtime.numerics}
@@ -78,5 +105,6 @@ def _behaviour(bench: Bench, sequences: Sequences, n_items: int, config: Behavio
 
         return bench.guarded("behaviour encoder", partial, work)
 
-    return bench.cache.run(Stage("behaviour", depends, compute, lambda v, f: save_arrays(f / "behaviour.npz", {"e": v}),
-                                 lambda f: load_arrays(f / "behaviour.npz")["e"], by_all=True))
+    stage = Stage("behaviour", depends, compute, lambda v, f: save_mapped(f / "behaviour", {"embeddings": v}),
+                  lambda f: load_mapped(f / "behaviour")["embeddings"], by_all=True)
+    return bench.cache.run(stage), stage.key

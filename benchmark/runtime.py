@@ -111,7 +111,7 @@ class LocalRuntime:
         return {name: value for name, (value, default) in given.items() if value != default}
 
     def tensor(self, array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
-        return torch.as_tensor(np.asarray(array, order="C"), dtype=dtype).to(self.device, copy=True)
+        return torch.tensor(np.asarray(array, order="C"), dtype=dtype, device=self.device)
 
     def generator(self, rng: Rng) -> torch.Generator:
         generator = torch.Generator(device=self.device)

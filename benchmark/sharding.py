@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -36,13 +37,16 @@ def in_blocks(tokenizer: Tokenizer, n_items: int, block_items: int = BLOCK_ITEMS
 
 
 def encode_catalogue(tokenizer: Tokenizer, features: ItemFeatures, runtime: LocalRuntime,
-                     block_items: int = BLOCK_ITEMS) -> SemanticIds:
-    """What ``encode`` gives for the whole catalogue, with reconstructions; large ones in blocks that processes share."""
+                     block_items: int = BLOCK_ITEMS, scratch: Path | None = None) -> SemanticIds:
+    """What ``encode`` gives for the whole catalogue, with reconstructions; large ones in blocks that processes share.
+
+    scratch: folder for large reconstructions of a single process, which are then maps of files there.
+    """
     team, n = runtime.team, features.n_items
     if not in_blocks(tokenizer, n, block_items):
         return tokenizer.encode(features, runtime)
     if team.size == 1:
-        return encode_in_blocks(tokenizer, features, runtime, rows=block_items, reconstruction=True)
+        return encode_in_blocks(tokenizer, features, runtime, rows=block_items, reconstruction=True, scratch=scratch)
     part, own = part_of(-(-n // block_items), team.rank, team.size), None
     if part.start < part.stop:
         mine = features.block(part.start * block_items, part.stop * block_items)

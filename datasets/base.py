@@ -172,6 +172,11 @@ class DatasetInfo:
 class FileLocator(ABC):
     """Finds raw files: ``--data-dir``, ``$SIDBENCH_DATA``, the user cache, then a download. Given to ``load``."""
 
+    @property
+    def may_download(self) -> bool:
+        """Whether a plugin that fetches files itself may do so now."""
+        return True
+
     @abstractmethod
     def find(self, dataset: str, *names: str, required: bool = True) -> Path | None:
         """Path of the first of ``names`` (relative, alternatives in order of preference; ``.gz`` twins are tried).

@@ -19,6 +19,7 @@ import numpy as np
 
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError, StageError
+from sidbench.datasets.foundation.mapped import row_blocks
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
@@ -81,7 +82,7 @@ class SemanticIds:
             raise StageError(f"{who}: code {codes[item, position]} of item {item} at position {position} is outside "
                              f"-1..{sizes[position] - 1}.")
         for name, array in {"weights": self.weights, **self.reconstruction}.items():
-            if array is not None and (len(array) != n_items or not np.isfinite(array).all()):
+            if array is not None and (len(array) != n_items or not all(np.isfinite(b).all() for _, b in row_blocks(array))):
                 raise StageError(f"{who}: {name} must have {n_items} finite rows, got {array.shape}.")
         return self
 
@@ -189,13 +190,22 @@ def check_capacity(config: TokenizerConfig, n_fit: int, who: str) -> None:
 
 
 def usable_content(features: ItemFeatures, who: str) -> np.ndarray:
-    """Concatenated content modalities float32 ``[N, D_c]``, checked to be finite."""
-    content = features.concatenated()
-    if not np.isfinite(content).all():
-        rows = np.flatnonzero(~np.isfinite(content).all(axis=1))
+    """Concatenated content modalities float32 ``[N, D_c]`` in memory, checked to be finite."""
+    check_content(features, who)
+    return features.concatenated()
+
+
+def check_content(features: ItemFeatures, who: str) -> None:
+    """Raise ``InputError`` when no content modality is present or its values are not finite; maps are read in blocks."""
+    features.block(0, 0).concatenated()
+    broken = np.zeros(features.n_items, bool)
+    for name in features.content_names():
+        for part, block in row_blocks(features.modalities[name]):
+            broken[part] |= ~np.isfinite(block).all(axis=1)
+    if broken.any():
+        rows = np.flatnonzero(broken)
         raise InputError(f"{who}: content embeddings", got=f"NaN or infinite values in {len(rows)} rows "
                          f"(first: item {rows[0]})", wanted="finite numbers", do="check the feature encoder")
-    return content
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from torch import Tensor
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
-from sidbench.tokenizers.base import TokenizerInfo, usable_content
+from sidbench.tokenizers.base import TokenizerInfo
 from sidbench.tokenizers.blocks.alignment import info_nce
+from sidbench.tokenizers.blocks.content import content_rows, fitting_rows
 from sidbench.tokenizers.blocks.residual_autoencoder import (
     AutoencoderConfig,
     AutoencoderNet,
@@ -103,6 +104,6 @@ class Cost(ResidualAutoencoder):
 
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         super().fit(features, rng, runtime)
-        rows = features.fit_rows(self.config.fit_items)
-        self.net_.fit_length(runtime.tensor(usable_content(features, self.who)[rows]))
+        rows = fitting_rows(features, self.config.fit_items, self.who, runtime)
+        self.net_.fit_length(runtime.tensor(content_rows(features, rows)))
         return self

@@ -28,11 +28,13 @@ from sidbench.tokenizers.base import (
     TokenizerConfig,
     TokenizerInfo,
     check_capacity,
-    usable_content,
+    check_content,
 )
 from sidbench.tokenizers.blocks.content import (
     content_like,
+    content_rows,
     content_widths,
+    fitting_rows,
     split_content,
     widths_from_state,
     widths_state,
@@ -95,10 +97,11 @@ class HierarchicalKMeans(Tokenizer):
 
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: HierarchicalKMeansConfig = self.config
-        rows = features.fit_rows(c.fit_items)
+        rows = fitting_rows(features, c.fit_items, "hierarchical_kmeans", runtime)
         check_capacity(c, len(rows), "hierarchical_kmeans")
+        check_content(features, "hierarchical_kmeans")
         self.widths_ = content_widths(features)
-        x = runtime.tensor(usable_content(features, "hierarchical_kmeans")[rows])
+        x = runtime.tensor(content_rows(features, rows))
         kind = balanced_split if c.clustering == "balanced" else lloyd_split
         self.tree_ = grow_tree(x, c.codebook_size, c.code_length, kind(c.codebook_size, runtime, c.iterations), rng)
         self.depth_ = self.tree_.depth

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
-from sidbench.tokenizers.base import SemanticIds, TokenizerInfo, usable_content
+from sidbench.tokenizers.base import SemanticIds, TokenizerInfo
 from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
-from sidbench.tokenizers.blocks.content import content_like, split_content, state_entry
+from sidbench.tokenizers.blocks.content import content_like, content_rows, fitting_rows, split_content, state_entry
 from sidbench.tokenizers.blocks.groups import group_ranks
 from sidbench.tokenizers.blocks.kmeans import assign, kmeans
 from sidbench.tokenizers.blocks.residual_autoencoder import (
@@ -156,7 +156,7 @@ class Mbgen(ResidualAutoencoder):
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: MbgenConfig = self.config
         super().fit(features, rng, runtime)
-        content = usable_content(features, self.who)[features.fit_rows(c.fit_items)]
+        content = content_rows(features, fitting_rows(features, c.fit_items, self.who, runtime))
         first, residual = self._first(runtime.tensor(content))
         centres = torch.zeros(c.codebook_size, c.codebook_size, residual.shape[1], device=residual.device)
         counts = np.zeros(c.codebook_size, np.int64)

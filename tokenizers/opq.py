@@ -27,11 +27,13 @@ from sidbench.tokenizers.base import (
     TokenizerConfig,
     TokenizerInfo,
     check_capacity,
-    usable_content,
+    check_content,
 )
 from sidbench.tokenizers.blocks.content import (
     content_like,
+    content_rows,
     content_widths,
+    fitting_rows,
     split_content,
     state_entry,
     widths_from_state,
@@ -89,17 +91,17 @@ class Opq(Tokenizer):
 
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: OpqConfig = self.config
-        rows = features.fit_rows(c.fit_items)
+        rows = fitting_rows(features, c.fit_items, "opq", runtime)
         check_capacity(c, len(rows), "opq")
-        content = usable_content(features, "opq")
+        check_content(features, "opq")
         self.widths_ = content_widths(features)
-        limit = min(c.reduce_dim, content.shape[1])
+        limit = min(c.reduce_dim, sum(self.widths_.values()))
         width = limit // c.code_length * c.code_length
         if width == 0:
             raise InputError("opq: code_length", got=c.code_length,
                              wanted=f"at most {limit}, the width to be cut into sub-spaces",
                              do="set a smaller tokenizer.code_length or a larger tokenizer.reduce_dim")
-        x = runtime.tensor(content[rows])
+        x = runtime.tensor(content_rows(features, rows))
         mean, basis, scale = _principal_axes(x, width, c.whiten)
         reduced = (x - mean) @ basis / scale
         rotation = _first_rotation(reduced, c, rng.child("rotation"), runtime)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -14,6 +14,8 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.hashing import hash_arrays, hash_json, hash_strings
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
+
+Scaling = Callable[[str, np.ndarray, np.ndarray, int], tuple[np.ndarray, float]]  # arguments of ``scale_modality``
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def assemble_features(
     item_text: tuple[str, ...] | None = None,
     item_keys: tuple[str, ...] | None = None,
     notes: Mapping[str, float] | None = None,
+    scale: Scaling = scale_modality,
 ) -> ItemFeatures:
     """Scale every modality by one scalar and put all that is known about the items together.
 
@@ -68,6 +71,7 @@ def assemble_features(
     train_counts: int ``[N]`` interactions that are training data in every protocol. sequences: the same, in time order.
     richness: proxy name. direction: mean context direction of the proxy ``proj``.
     notes: numbers for the record (what the encoders counted). categories, item_text, item_keys: one entry an item.
+    scale: what scales one modality; another one may keep large results on disk.
 
     Raises ``InputError`` for wrong row counts, values that are not finite, constant embeddings, a
     modality both present and absent, or a proxy that cannot be computed.
@@ -90,7 +94,7 @@ def assemble_features(
             raise InputError(name, got=f"{len(column)} entries", wanted=f"{n_items}, one per item")
     modalities, scales = {}, {}
     for name, embeddings in raw.items():
-        modalities[name], scales[name] = scale_modality(name, np.asarray(embeddings), masks[name], n_items)
+        modalities[name], scales[name] = scale(name, np.asarray(embeddings), masks[name], n_items)
     found = item_richness(raw.get("behaviour"), train_counts, richness, direction, masks.get("behaviour"))
     coverage = {f"{name}_items_available": float(mask.sum()) for name, mask in masks.items()}
     counted = {name: float(value) for name, value in (notes or {}).items()}

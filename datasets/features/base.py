@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.mapped import forget, row_blocks
 from sidbench.datasets.splits.base import Sequences
 
 MODALITIES = ("text", "vision", "behaviour")
@@ -18,7 +19,8 @@ class ItemFeatures:
     """Embeddings of ``N`` items and what is known about their training behaviour.
 
     modalities: name -> float32 ``[N, D_m]``, scaled by one scalar each so that the mean squared norm over available
-        items is 1 (within-modality geometry is untouched). Only modalities that exist are present.
+        items is 1 (within-modality geometry is untouched). Only modalities that exist are present. Large ones may be
+        read-only memory maps.
     available: name -> bool ``[N]``; rows that are not available are zero.
     absent: modality -> reason, for every declared but missing modality; never replaced in silence.
     train_counts: int64 ``[N]`` interactions per item that are training data in every protocol of the run.
@@ -73,6 +75,11 @@ class ItemFeatures:
                              do="choose an encoder with features.text=… or features.vision=…")
         return np.concatenate([self.modalities[m] for m in wanted], axis=1)
 
+    def forget(self) -> None:
+        """Give the resident pages of memory-mapped modalities back to the kernel; values stay."""
+        for embeddings in self.modalities.values():
+            forget(embeddings)
+
     def fit_rows(self, fit_items: str) -> np.ndarray:
         """int64 indices of the items statistics are fitted on: ``train`` (seen in training) or ``all``.
 
@@ -123,28 +130,40 @@ class ItemFeatures:
             provenance=f"{self.provenance}[{start}:{stop}]")
 
 
-def scale_modality(name: str, embeddings: np.ndarray, available: np.ndarray, n_items: int) -> tuple[np.ndarray, float]:
+def scale_modality(name: str, embeddings: np.ndarray, available: np.ndarray, n_items: int,
+                   out: np.ndarray | None = None) -> tuple[np.ndarray, float]:
     """Divide by one scalar so that the mean squared norm over available rows is 1; other rows become zero.
 
-    Parameters: embeddings float ``[N, D]``, available bool ``[N]``. Returns (float32 ``[N, D]``, scalar).
+    Parameters: embeddings float ``[N, D]``, available bool ``[N]``; memory maps are read in blocks. out: float32
+    ``[N, D]`` to write to, by default new memory; may be ``embeddings``. Returns (float32 ``[N, D]``, scalar).
     Raises ``InputError`` for a wrong row count, NaN or infinite values, or constant (zero-variance) embeddings.
     """
     if embeddings.ndim != 2 or len(embeddings) != n_items:
         raise InputError(f"{name} embeddings", got=f"shape {embeddings.shape}", wanted=f"({n_items}, dimensions)",
                          do="export one row per catalogue item, in item order")
-    rows = embeddings[available]
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(bad):
-        raise InputError(f"{name} embeddings", got=f"NaN or infinite values in {len(bad)} of {len(rows)} rows "
-                         f"(first: item {np.flatnonzero(available)[bad[0]]})", wanted="finite numbers",
+    bad, squares = [], []
+    lowest, highest = np.full(embeddings.shape[1], np.inf), np.full(embeddings.shape[1], -np.inf)
+    for part, block in row_blocks(embeddings):
+        rows = block[available[part]]
+        bad.append(part.start + np.flatnonzero(available[part])[~np.isfinite(rows).all(axis=1)])
+        exact = rows.astype(np.float64)
+        squares.append(np.sum(exact ** 2, axis=1))
+        lowest = np.minimum(lowest, exact.min(axis=0, initial=np.inf))
+        highest = np.maximum(highest, exact.max(axis=0, initial=-np.inf))
+    broken, norms = np.concatenate([*bad, []]), np.concatenate([*squares, []])
+    if len(broken):
+        raise InputError(f"{name} embeddings", got=f"NaN or infinite values in {len(broken)} of {len(norms)} rows "
+                         f"(first: item {int(broken[0])})", wanted="finite numbers",
                          do="re-export these rows or mark the items as not available")
-    if len(rows) == 0:
+    if len(norms) == 0:
         raise InputError(f"{name} embeddings", got="no available item", wanted="at least one",
                          do=f"declare the modality absent: features.{name}=none")
-    if len(rows) > 1 and float(rows.std(axis=0).max()) < 1e-12:
+    if len(norms) > 1 and float((highest - lowest).max()) < 1e-12:
         raise InputError(f"{name} embeddings", got="the same vector for every item", wanted="vectors that differ",
                          do="check the encoder or the export")
-    scale = float(np.sqrt(np.mean(np.sum(rows.astype(np.float64) ** 2, axis=1))))
-    scaled = np.zeros(embeddings.shape, np.float32)
-    scaled[available] = rows / scale
+    scale = float(np.sqrt(np.mean(norms)))
+    scaled = np.empty(embeddings.shape, np.float32) if out is None else out
+    for part, block in row_blocks(embeddings):
+        scaled[part] = np.where(available[part, None], block / scale, 0)
+        forget(scaled)
     return scaled, scale

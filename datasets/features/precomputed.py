@@ -7,8 +7,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +15,9 @@ import polars as pl
 
 from sidbench.datasets.features.encoding import Encoding, encoding
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.mapped import row_blocks
+from sidbench.datasets.reading.archives import read_npy, read_npz
+from sidbench.datasets.reading.parquet import read_parquet
 
 SUFFIXES = (".npz", ".npy", ".parquet")
 KEY_COLUMN = "key"
@@ -35,18 +36,14 @@ def read_precomputed(path: Path, keys: Sequence[str], modality: str) -> Encoding
         raise InputError(f"{modality} embeddings {path.name}", got=f"a {path.suffix or 'suffixless'} file",
                          wanted=" or ".join(SUFFIXES), do="export the embeddings in one of these formats")
     read = {".npy": _read_npy, ".npz": _read_npz, ".parquet": _read_parquet}[path.suffix]
-    try:
-        names, values = read(path)
-    except OSError as error:
-        raise InputError(f"{modality} embeddings {path.name} cannot be read", got=error.strerror or str(error),
-                         wanted="a readable file", do="check the path and the permissions") from error
+    names, values = read(path)
     matrix = _check_matrix(path, values)
     if names is None:
         if len(matrix) != len(keys):
             raise InputError(f"{modality} embeddings {path.name}", got=f"{len(matrix)} rows",
                              wanted=f"{len(keys)}, one per catalogue item in item order",
                              do="export again, or key the rows by item in an .npz or .parquet file")
-        return encoding(matrix, np.ones(len(keys), bool), {})
+        return Encoding(matrix, np.ones(len(keys), bool))
     return _align(path, names, matrix, keys, modality)
 
 
@@ -73,53 +70,44 @@ def _check_matrix(path: Path, values: np.ndarray) -> np.ndarray:
         raise InputError(f"embeddings of {path.name}", got=f"{values.dtype} of shape {values.shape}",
                          wanted="numbers of shape (items, dimensions)", do="export one row of numbers per item")
     with np.errstate(over="ignore"):
-        matrix = np.asarray(values, np.float32)
-    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-    if len(bad):
-        raise InputError(f"embeddings of {path.name}", got=f"NaN or infinite values in {len(bad)} of {len(matrix)} "
-                         f"rows (first: row {bad[0]})", wanted="finite numbers in the range of float32",
+        matrix = np.asarray(values, np.float32)  # a map of float32 stays one
+    broken = np.concatenate([np.zeros(0, np.int64), *(part.start + np.flatnonzero(~np.isfinite(block).all(axis=1))
+                                                      for part, block in row_blocks(matrix))])
+    if len(broken):
+        raise InputError(f"embeddings of {path.name}", got=f"NaN or infinite values in {len(broken)} of {len(matrix)} "
+                         f"rows (first: row {broken[0]})", wanted="finite numbers in the range of float32",
                          do="repair these rows, or leave the items out of a keyed file")
     return matrix
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path.name} is damaged or holds pickled objects",
-                      got=f"{type(error).__name__}: {str(error)[:200]}", wanted="plain numeric arrays",
-                      do="export again with numpy.save or numpy.savez of numbers")
-
-
 def _read_npy(path: Path) -> tuple[None, np.ndarray]:
-    try:
-        return None, np.lib.format.open_memmap(path, mode="r")  # a memory map can hold no objects: nothing is unpickled
-    except (ValueError, EOFError) as error:
-        raise _damaged(path, error) from error
+    return None, read_npy(path, mapped=True)
 
 
 def _read_npz(path: Path) -> tuple[list[str], np.ndarray]:
-    if not zipfile.is_zipfile(path):
-        raise _damaged(path, ValueError("no zip archive"))
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not {"keys", "embeddings"} <= set(archive.files):
-                raise InputError(f"arrays of {path.name}", got=archive.files, wanted="the arrays keys and embeddings",
-                                 do="numpy.savez(path, keys=..., embeddings=...)")
-            names, values = archive["keys"], archive["embeddings"]
-    except (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(path, error) from error
+    arrays = read_npz(path, ("keys", "embeddings"))
+    if len(arrays) < 2:
+        raise InputError(f"arrays of {path.name}", got=sorted(arrays), wanted="the arrays keys and embeddings",
+                         do="numpy.savez(path, keys=..., embeddings=...)")
+    names, values = arrays["keys"], arrays["embeddings"]
     if names.ndim != 1 or names.dtype.kind not in "USiu":
         raise InputError(f"keys of {path.name}", got=f"{names.dtype} of shape {names.shape}",
                          wanted="one string or integer per row", do="numpy.savez(path, keys=array of strings, ...)")
-    return [k.decode() if isinstance(k, bytes) else str(k) for k in names.tolist()], values
+    try:
+        return [k.decode() if isinstance(k, bytes) else str(k) for k in names.tolist()], values
+    except ValueError as error:  # bytes or code points that are no text
+        raise InputError(f"keys of {path.name}", got=str(error), wanted="texts in UTF-8", do="export again") from error
 
 
 def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
-    try:
-        table = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OverflowError) as error:
-        raise _damaged(path, error) from error
+    table = read_parquet(path)
     if KEY_COLUMN not in table.columns or table.width < 2:
         raise InputError(f"columns of {path.name}", got=table.columns, wanted=f"{KEY_COLUMN!r} and the embeddings",
                          do=f"name the column of item keys {KEY_COLUMN!r}")
+    kind = table.schema[KEY_COLUMN]
+    if kind != pl.String and not kind.is_integer():
+        raise InputError(f"column {KEY_COLUMN} of {path.name}", got=f"values of type {kind}",
+                         wanted="texts or whole numbers", do="write the raw item keys there")
     if any(table.null_count().row(0)):
         raise InputError(f"{path.name}", got="missing values", wanted="a key and an embedding in every row",
                          do="leave items without an embedding out")
@@ -135,6 +123,10 @@ def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
     if rest.width > 1:
         raise InputError(f"columns of {path.name}", got=rest.columns, wanted="one list column beside the keys",
                          do="drop the other columns")
+    inner = getattr(rest.schema[nested[0]], "inner", None)
+    if inner is None or not inner.is_numeric():
+        raise InputError(f"column {nested[0]} of {path.name}", got=f"lists of {inner}", wanted="lists of numbers",
+                         do="export one list of numbers per row")
     vectors = rest[nested[0]].cast(pl.List(pl.Float64), strict=False)
     widths = vectors.list.len()
     if len(vectors) == 0 or widths.n_unique() != 1 or vectors.explode().null_count():

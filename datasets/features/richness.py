@@ -11,12 +11,13 @@ correlation with the training count exceeds 0.3, else ``log_count``, and both ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.mapped import row_blocks
 
 PROXIES = ("auto", "norm", "log_count", "norm_centred", "proj")
 NORM_TRUSTED_ABOVE = 0.3
@@ -63,7 +64,8 @@ def item_richness(behaviour: np.ndarray | None, train_counts: np.ndarray, proxy:
                              do="set features.richness=log_count or choose an encoder with features.behaviour=…")
         return Richness(log_count.astype(np.float32), "log_count", _quantiles("richness", log_count, trained))
     usable = trained if available is None else trained & available
-    signals = _signals(_checked(behaviour, usable), train_counts, usable, direction)
+    _check_shape(behaviour, len(usable))
+    signals = _signals(behaviour, train_counts, usable, direction)
     limits = {name: _limits(signal[usable]) for name, signal in signals.items()}
     notes: dict[str, float] = {}
     for name, signal in signals.items():
@@ -104,32 +106,50 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def _signals(behaviour: np.ndarray, counts: np.ndarray, usable: np.ndarray,
              direction: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Raw signal ``[N]`` of each proxy that reads the embeddings; none when no item is usable."""
+    """Raw signal float64 ``[N]`` of each proxy that reads the embeddings, in blocks; none when no item is usable.
+
+    Rows that are not usable count as zeros. Raises ``InputError`` as ``item_richness`` says.
+    """
+    total, weighted = _sums(behaviour, counts, usable)
     if not usable.any():
         return {}
-    trained = behaviour[usable]
-    if direction is None:
-        direction = counts[usable] @ trained
-    direction = np.asarray(direction, np.float64)
-    if direction.shape != trained.shape[1:] or not np.isfinite(direction).all():
+    mean, direction = total / usable.sum(), weighted if direction is None else np.asarray(direction, np.float64)
+    if direction.shape != mean.shape or not np.isfinite(direction).all():
         raise InputError("richness direction", got=f"shape {direction.shape}",
-                         wanted=f"finite numbers of shape {trained.shape[1:]}", do="pass one number per dimension")
+                         wanted=f"finite numbers of shape {mean.shape}", do="pass one number per dimension")
     length = np.linalg.norm(direction)
-    return {"norm": np.linalg.norm(behaviour, axis=1),
-            "norm_centred": np.linalg.norm(behaviour - trained.mean(axis=0), axis=1),
-            "proj": behaviour @ direction / (length if length > 0 else 1.0)}
+    signals = {name: np.empty(len(behaviour)) for name in ("norm", "norm_centred", "proj")}
+    for part, rows in _usable_blocks(behaviour, usable):
+        signals["norm"][part] = np.linalg.norm(rows, axis=1)
+        signals["norm_centred"][part] = np.linalg.norm(rows - mean, axis=1)
+        signals["proj"][part] = rows @ direction / (length if length > 0 else 1.0)
+    return signals
 
 
-def _checked(behaviour: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    if behaviour.ndim != 2 or len(behaviour) != len(usable):
-        raise InputError("behaviour embeddings", got=f"shape {behaviour.shape}", wanted=f"({len(usable)}, dimensions)",
+def _sums(behaviour: np.ndarray, counts: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and count-weighted sum float64 ``[D]`` of the usable rows. Raises ``InputError`` for values not finite."""
+    total, weighted, bad = np.zeros(behaviour.shape[1]), np.zeros(behaviour.shape[1]), [np.zeros(0, np.int64)]
+    for part, rows in _usable_blocks(behaviour, usable):
+        bad.append(part.start + np.flatnonzero(~np.isfinite(rows).all(axis=1)))
+        known = rows[usable[part]]
+        total, weighted = total + known.sum(axis=0), weighted + counts[part][usable[part]] @ known
+    broken = np.concatenate(bad)
+    if len(broken):
+        raise InputError("behaviour embeddings", got=f"NaN or infinite values in {len(broken)} of {len(behaviour)} rows "
+                         f"(first: item {broken[0]})", wanted="finite numbers", do="check the behaviour encoder")
+    return total, weighted
+
+
+def _usable_blocks(behaviour: np.ndarray, usable: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Blocks float64 of the embeddings, zero where not usable."""
+    for part, block in row_blocks(behaviour):
+        yield part, np.where(usable[part, None], block, 0.0).astype(np.float64)
+
+
+def _check_shape(behaviour: np.ndarray, n_items: int) -> None:
+    if behaviour.ndim != 2 or len(behaviour) != n_items:
+        raise InputError("behaviour embeddings", got=f"shape {behaviour.shape}", wanted=f"({n_items}, dimensions)",
                          do="export one row per catalogue item, in item order")
-    rows = np.where(usable[:, None], behaviour, 0.0).astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(bad):
-        raise InputError("behaviour embeddings", got=f"NaN or infinite values in {len(bad)} of {len(rows)} rows "
-                         f"(first: item {bad[0]})", wanted="finite numbers", do="check the behaviour encoder")
-    return rows
 
 
 def _limits(signal: np.ndarray) -> tuple[float, float]:

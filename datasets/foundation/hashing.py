@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from sidbench.datasets.foundation.mapped import row_blocks
+
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -40,12 +42,13 @@ def hash_json(value: Any) -> str:
 
 
 def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of ``arrays`` in name order."""
+    """SHA-256 over names, dtypes, shapes and bytes of ``arrays`` in name order; memory maps are read in blocks."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.asarray(arrays[name], order="C")
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(array.tobytes())
+        for _, block in row_blocks(np.atleast_1d(array)):
+            digest.update(block.tobytes())
     return digest.hexdigest()
 
 

@@ -27,8 +27,8 @@ def test_state_keeps_shapes_and_dtypes(tmp_path: Path) -> None:
 def test_sids_round_trip(tmp_path: Path, weights: np.ndarray | None) -> None:
     sids = SemanticIds(np.array([[0, 2], [1, -1]], np.int32), np.array([2, 3], np.int32), False, weights,
                        {"text": np.eye(2, dtype=np.float32)}, ("shared", "text"))
-    save_sids(sids, tmp_path / "sids.npz")
-    back = load_sids(tmp_path / "sids.npz")
+    save_sids(sids, tmp_path)
+    back = load_sids(tmp_path)
     assert np.array_equal(back.codes, sids.codes) and back.codes.dtype == np.int32
     assert back.position_names == sids.position_names and back.ordered is False
     assert (back.weights is None) == (weights is None)

@@ -10,8 +10,11 @@ from torch import nn
 
 from sidbench.datasets.features.base import MODALITIES, ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.mapped import row_blocks, take_rows
 from sidbench.tokenizers.base import usable_content
+from sidbench.tokenizers.blocks.runtime import Runtime
 
+FIT_LIMIT = 1_000_000  # codebooks have at most 65,536 vectors: more items only make the fit longer
 _PREFIX = "width/"
 
 
@@ -34,10 +37,32 @@ def content_like(features: ItemFeatures, widths: Mapping[str, int], who: str) ->
     return usable_content(features, who)
 
 
+def fitting_rows(features: ItemFeatures, fit_items: str, who: str, runtime: Runtime) -> np.ndarray:
+    """int64 indices, ascending, of the items that statistics are fitted on: at most ``FIT_LIMIT`` of ``fit_rows``.
+
+    From larger catalogues every n-th item is taken (a systematic sample: catalogues are sorted by key, which says nothing
+    about embeddings), and a warning on the record says so.
+    """
+    rows = features.fit_rows(fit_items)
+    if len(rows) <= FIT_LIMIT:
+        return rows
+    runtime.warn(f"{who}: statistics are fitted on a sample of {FIT_LIMIT:,} of {len(rows):,} items")
+    return rows[np.arange(FIT_LIMIT) * len(rows) // FIT_LIMIT]
+
+
+def content_rows(features: ItemFeatures, rows: np.ndarray) -> np.ndarray:
+    """Content vectors float32 ``[M, D_c]`` of the items ``rows`` int64 ``[M]``; of memory maps only these rows are held.
+
+    ``check_content`` must have passed: it looks at all items, once for all calls.
+    """
+    return np.concatenate([take_rows(features.modalities[m], rows) for m in features.content_names()], axis=1)
+
+
 def finite_modality(features: ItemFeatures, name: str, who: str) -> np.ndarray:
     """Embeddings float32 ``[N, D_m]`` of a modality that is present. Raises ``InputError`` for NaN and infinite values."""
     rows = features.modalities[name]
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    bad = np.concatenate([np.zeros(0, np.int64), *(part.start + np.flatnonzero(~np.isfinite(block).all(axis=1))
+                                                   for part, block in row_blocks(rows))])
     if len(bad):
         raise InputError(f"{who}: {name} embeddings", got=f"NaN or infinite values in {len(bad)} rows "
                          f"(first: item {bad[0]})", wanted="finite numbers", do=f"check the {name} encoder")

@@ -19,13 +19,15 @@ from torch import Tensor, nn
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
-from sidbench.tokenizers.base import SemanticIds, Tokenizer, check_capacity, usable_content
+from sidbench.tokenizers.base import SemanticIds, Tokenizer, check_capacity, check_content
 from sidbench.tokenizers.blocks.batches import ShuffledBatches
 from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
 from sidbench.tokenizers.blocks.codebook_updates import MovingAverage
 from sidbench.tokenizers.blocks.content import (
     content_like,
+    content_rows,
     content_widths,
+    fitting_rows,
     load_module,
     split_content,
     widths_from_state,
@@ -266,16 +268,16 @@ class ResidualAutoencoder(Tokenizer):
     # -- the life cycle ------------------------------------------------------------------------------------------
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c = self.config
-        rows = features.fit_rows(c.fit_items)
+        rows = fitting_rows(features, c.fit_items, self.who, runtime)
         check_capacity(c, len(rows), self.who)
         held_out = min(int(c.validation_share * len(rows)), len(rows) - c.codebook_size)
-        content = usable_content(features, self.who)
+        check_content(features, self.who)
         self.widths_ = content_widths(features)
-        self.net_ = self.network(content.shape[1], runtime.generator(rng.child("init")))
+        self.net_ = self.network(sum(self.widths_.values()), runtime.generator(rng.child("init")))
         order = rng.child("held out").numpy().permutation(rows)
         side = self.side_information(features, rng.child("side"), runtime)
-        data = FitData(runtime.tensor(order[held_out:]), runtime.tensor(content[order[held_out:]]),
-                       runtime.tensor(content[order[:held_out]]),
+        data = FitData(runtime.tensor(order[held_out:]), runtime.tensor(content_rows(features, order[held_out:])),
+                       runtime.tensor(content_rows(features, order[:held_out])),
                        {name: runtime.tensor(array[order[held_out:]]) for name, array in side.items()}, features.n_items)
         self.net_.scale.fill_(1 / max(float(data.content.square().mean().sqrt()), 1e-12))
         objective = self.objective(data, features, rng, runtime)

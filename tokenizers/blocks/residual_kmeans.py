@@ -8,7 +8,7 @@ reproduce the balanced partition for single items (see ``blocks/kmeans.py``).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -17,11 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from sidbench.datasets.features.base import ItemFeatures
+from sidbench.datasets.foundation.mapped import BLOCK_ROWS
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.tokenizers.base import SemanticIds, Tokenizer, check_capacity, usable_content
+from sidbench.tokenizers.base import SemanticIds, Tokenizer, check_capacity, check_content
 from sidbench.tokenizers.blocks.content import (
     content_like,
+    content_rows,
     content_widths,
+    fitting_rows,
     load_module,
     split_content,
     state_entry,
@@ -59,16 +62,23 @@ class ResidualLevels:
 
 def fit_levels(x: Tensor, levels: int, fit_level: LevelFit, rng: Rng) -> ResidualLevels:
     """Fit ``levels`` codebooks one after another, each on what the earlier ones leave of the rows ``[N, D]``."""
-    residual, centres, prices, codes = x, [], [], []
-    energies = [float((x - x.mean(0)).square().sum(1).mean())]
+    residual, centres, prices, codes = x.clone(), [], [], []
+    mean = x.mean(0)
+    energies = [_energy(part - mean for part in x.split(BLOCK_ROWS))]
     for level in range(levels):
         found = fit_level(residual, rng.child("level", level))
-        residual = residual - found.centres[found.codes]
-        energies.append(float(residual.square().sum(1).mean()))
+        for part, own in zip(residual.split(BLOCK_ROWS), found.codes.split(BLOCK_ROWS), strict=True):
+            part -= found.centres[own]  # in place and by blocks: a second copy of the rows may not fit
+        energies.append(_energy(residual.split(BLOCK_ROWS)))
         centres.append(found.centres)
         codes.append(found.codes)
         prices.append(found.centres.new_zeros(len(found.centres)) if found.prices is None else found.prices)
     return ResidualLevels(torch.stack(centres), torch.stack(prices), torch.stack(codes, 1), tuple(energies))
+
+
+def _energy(blocks: Iterable[Tensor]) -> float:
+    """Mean squared length of the rows of all blocks ``[n, D]``."""
+    return float(torch.cat([block.square().sum(1) for block in blocks]).mean())
 
 
 def encode_levels(x: Tensor, centres: Tensor, prices: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,12 +119,16 @@ class ResidualCodebooks(Tokenizer):
     # -- the life cycle ------------------------------------------------------------------------------------------
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c = self.config
-        rows = features.fit_rows(c.fit_items)
+        rows = fitting_rows(features, c.fit_items, self.who, runtime)
         check_capacity(c, len(rows), self.who)
-        content = runtime.tensor(usable_content(features, self.who))
+        check_content(features, self.who)
         self.widths_ = content_widths(features)
-        self.tuned_ = self.tune(content, features, rng.child("tuning"), runtime)
-        x = embed(self.tuned_, content)[torch.as_tensor(rows, device=runtime.device)]
+        if self.untrained(sum(self.widths_.values())) is None:
+            x = runtime.tensor(content_rows(features, rows))
+        else:  # tuning pairs any two items, so all of them are held
+            content = runtime.tensor(features.concatenated())
+            self.tuned_ = self.tune(content, features, rng.child("tuning"), runtime)
+            x = embed(self.tuned_, content)[torch.as_tensor(rows, device=runtime.device)]
         levels = fit_levels(x, c.code_length, lambda residual, node: self.fit_level(residual, node, runtime), rng)
         self.centres_, self.prices_ = to_numpy(levels.centres), to_numpy(levels.prices)
         first = max(levels.energies[0], 1e-12)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError, StageError
+from sidbench.datasets.foundation.mapped import forget, scratch_matrix
 from sidbench.tokenizers.base import SemanticIds, Tokenizer
 from sidbench.tokenizers.blocks.runtime import Runtime
 
 
 def encode_in_blocks(tokenizer: Tokenizer, features: ItemFeatures, runtime: Runtime, *, rows: int = 65_536,
-                     reconstruction: bool = False) -> SemanticIds:
+                     reconstruction: bool = False, scratch: Path | None = None) -> SemanticIds:
     """What ``tokenizer.encode(features, runtime)`` gives, from blocks of at most ``rows`` items.
 
     Beside the result (codes int32 ``[N, L]``, and weights where the method has them) only one block is held: its inputs
     on the device and what ``encode`` makes of them. Reconstructions are as large as the input, so they are left out
-    unless ``reconstruction``. Memory-mapped features are read block by block.
+    unless ``reconstruction``; large ones are then maps of files in the folder ``scratch`` if one is given. Memory-mapped
+    features are read block by block.
 
     Raises ``InputError`` for a tokenizer whose codes depend on other items (``itemwise`` is False) or ``rows < 1``.
     """
@@ -29,7 +33,9 @@ def encode_in_blocks(tokenizer: Tokenizer, features: ItemFeatures, runtime: Runt
     first = tokenizer.encode(features.block(0, rows), runtime)
     codes = np.empty((n, first.code_length), np.int32)
     weights = None if first.weights is None else np.empty((n, first.code_length), np.float32)
-    decoded = {m: np.empty((n, e.shape[1]), np.float32) for m, e in first.reconstruction.items() if reconstruction}
+    decoded = {m: np.empty((n, e.shape[1]), np.float32) if scratch is None
+               else scratch_matrix(scratch, f"reconstruction.{m}", (n, e.shape[1]))
+               for m, e in first.reconstruction.items() if reconstruction}
     for start in range(0, n, rows):
         sids = tokenizer.encode(features.block(start, start + rows), runtime) if start else first
         if not np.array_equal(sids.sizes, first.sizes) or (sids.weights is None) != (weights is None):
@@ -41,4 +47,6 @@ def encode_in_blocks(tokenizer: Tokenizer, features: ItemFeatures, runtime: Runt
             weights[part] = sids.weights
         for name, array in decoded.items():
             array[part] = sids.reconstruction[name]
+            forget(array)
+        features.forget()
     return SemanticIds(codes, first.sizes, first.ordered, weights, decoded, first.position_names)
