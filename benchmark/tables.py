@@ -43,9 +43,11 @@ def retrieval_frame(ranks: TargetRanks, per_user: Mapping[str, np.ndarray], prep
     })
 
 
-def ranking_frame(scores: np.ndarray, prepared: Prepared, rows: RankingRows, users: np.ndarray) -> pl.DataFrame:
-    """One row a test event: user, item, label, score, and the event's row number in the data set."""
+def ranking_frame(scores: np.ndarray, prepared: Prepared, rows: RankingRows, users: np.ndarray,
+                  strata: np.ndarray) -> pl.DataFrame:
+    """One row a test event: user, item, label, score, the event's row number in the data set, and the stratum of its
+    item (int8 labels of ``metrics/strata.py``)."""
     return pl.DataFrame({
         "user": _keys(prepared.dataset.user_keys, users), "item": _keys(prepared.dataset.catalog.keys, rows.item),
-        "label": rows.label.astype(np.int8), "score": scores, "row": rows.row,
+        "label": rows.label.astype(np.int8), "score": scores, "row": rows.row, "stratum": strata,
     })

@@ -1,4 +1,4 @@
-"""Tables as markdown, CSV and JSON. Best is bold, second underlined; rows that noise cannot separate share a mark."""
+"""Tables as markdown, CSV and JSON, and the list of all formats. Equal boards give equal bytes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import csv
 import io
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from sidbench.leaderboards.noise import BEST, SECOND
+from sidbench.datasets.foundation.errors import printable
+from sidbench.leaderboards import columns as shown
+from sidbench.leaderboards.latex import latex
+from sidbench.leaderboards.statistics.groups import BEST, SECOND
 from sidbench.leaderboards.store import StoredRun
-from sidbench.leaderboards.table import TOKENIZER, Cell, Column, Leaderboard, Row, Table
+from sidbench.leaderboards.values import Cell, Column, Leaderboard, Row, Table
 
-_READING = (
-    "**Bold**: the best row of a column and every row that cannot be told from it (paired bootstrap over users, "
-    "Holm-adjusted over the rows, 95 %). <u>Underlined</u>: the best row that can be told from it. ± half-width of the "
-    "95 % interval over users; sd over seeds. Columns without ± are exact for the exported codes; with one seed their "
-    "spread over seeds is unknown. R, N: item-level Recall and NDCG, ties in random order. inflation: SID-level over "
-    "item-level R@10. Lower is better for inflation, collision rate and probe."
-)
+SIGNIFICANT = 8  # digits of numbers in CSV and JSON: sums of floats differ behind these between machines
 
 
 def render(board: Leaderboard, form: str) -> str:
@@ -27,8 +25,14 @@ def render(board: Leaderboard, form: str) -> str:
     return FORMATS[form](board)
 
 
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def escaped(text: str) -> str:
+    """Text for a cell or a line of markdown, in which markup and control characters of a stranger's record stay text."""
+    return printable(text.replace("\n", " ")).replace("<", "&lt;").replace("|", "\\|")
+
+
+def _code(text: str) -> str:
+    """Text between backquotes."""
+    return printable(text.replace("\n", " ")).replace("`", "'")
 
 
 def cell_text(cell: Cell | None, column: Column) -> str:
@@ -36,47 +40,68 @@ def cell_text(cell: Cell | None, column: Column) -> str:
     if cell is None:
         return "–"
     value = f"{cell.value:.{column.digits}f}"
-    text = {BEST: f"**{value}**", SECOND: f"<u>{value}</u>"}.get(cell.mark, value)
-    if cell.half_width is not None:
-        text += f" ±{cell.half_width:.{column.digits}f}"
+    text = {BEST: f"**{value}**", SECOND: f"<u>{value}</u>"}.get(cell.mark, value) + shown.doubt_text(cell, column)
     return text + (f" (sd {cell.seed_sd:.{column.digits}f})" if cell.seed_sd is not None else "")
 
 
 def _label(row: Row) -> str:
-    label = _escaped(row.name + (f" ({row.settings})" if row.settings else ""))
-    return label if row.kind == TOKENIZER else f"{label} · *{row.kind}*"
+    return " · ".join([escaped(row.label), *(f"*{word}*" for word in shown.row_markers(row))])
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
+def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """A table in markdown, first column to the left, and an empty line."""
+    return ["| " + " | ".join(heads) + " |", "|:--|" + "--:|" * (len(heads) - 1),
+            *("| " + " | ".join(line) + " |" for line in lines), ""]
 
 
-def _markdown_table(table: Table) -> list[str]:
-    heads = ["tokenizer", "L", "K", *(c.heading for c in table.columns), "seconds", "device", "seeds"]
-    lines = ["| " + " | ".join(heads) + " |", "|:--|" + "--:|" * (len(heads) - 1)]
-    for row in table.rows:
-        cells = [_label(row), row.code_length or "–", row.codebook_size or "–",
-                 *(cell_text(row.cells.get(c.metric), c) for c in table.columns),
-                 _seconds(row.seconds), _escaped(", ".join(row.devices)), str(len(row.seeds))]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+def _quality(table: Table) -> list[str]:
+    tasks, sids = shown.split(table)
+    columns = tasks or sids
+    heads, lines = ["tokenizer", "L", "K"], [[_label(r), r.code_length or "–", r.codebook_size or "–"] for r in table.rows]
+    for column in columns:
+        heads.append(column.heading)
+        for row, line in zip(table.rows, lines, strict=True):
+            line.append(cell_text(row.cells.get(column.metric), column))
+        if column in table.headlines:
+            heads += [f"rank {column.heading}", f"Improv. {column.heading}"]
+            for row, line in zip(table.rows, lines, strict=True):
+                line += [shown.rank_text(row, column), shown.improvement_text(row, column)]
+    for row, line in zip(table.rows, lines, strict=True):
+        line.append(str(len(row.seeds)))
+    return markdown_table([*heads, "seeds"], lines)
+
+
+def _behind(table: Table) -> list[str]:
+    """The second table: quantisation, costs, effort."""
+    tasks, sids = shown.split(table)
+    columns, costs = sids if tasks else (), shown.present_costs(table)
+    heads = ["tokenizer", *(c.heading for c in columns), *(c.heading for c in costs), "all stages s", "device", "effort"]
+    lines = [[_label(row), *(cell_text(row.cells.get(c.metric), c) for c in columns),
+              *(shown.cost_text(row.costs, c) for c in costs), shown.seconds_text(row.seconds),
+              escaped(", ".join(row.devices)), escaped(row.effort)] for row in table.rows]
+    return markdown_table(heads, lines)
 
 
 def _provenance(run: StoredRun) -> str:
     record, where = run.record, run.record.environment
     commit = f"{where.git_commit[:12] or 'unknown'}{' (with local changes)' if where.git_dirty else ''}"
-    return f"`{record.run_id}` seed {record.seed}, commit {commit}: `{shlex.join(where.command_line)}`"
+    return f"`{record.run_id}` seed {record.seed}, commit {commit}: `{_code(shlex.join(where.command_line))}`"
 
 
-def _markdown(board: Leaderboard) -> str:
-    lines = ["# Leaderboard", "", _READING, ""]
+def markdown(board: Leaderboard, figures: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The leaderboard as markdown; ``figures``: key of a table -> paths of the plots to show under it."""
+    lines = [f"# {escaped(board.title)}", "", shown.READING, ""]
     for table in board.tables:
         words = dict(table.caption)
-        lines += [f"## {words.pop('dataset')}, budget {words.pop('budget')}", ""]
-        lines += [f"- {heading}: {_escaped(text)}" for heading, text in words.items() if text]
-        lines += ["", *_markdown_table(table), ""]
-        if table.notes:
-            lines += ["Notes:", "", *(f"- {_escaped(n)}" for n in table.notes), ""]
+        lines += [f"## {escaped(words.pop('dataset'))}, budget {escaped(words.pop('budget'))}", ""]
+        lines += [f"- {heading}: {escaped(text)}" for heading, text in words.items() if text]
+        lines += ["", *_quality(table), "Quantisation and cost:" if shown.split(table)[0] else "Cost:", "", *_behind(table)]
+        plots = (figures or {}).get(table.key, ())
+        lines += [*(f"![{Path(path).stem}]({path})" for path in plots), *([""] if plots else [])]
+        notes = [*(f"{row.label} is stale: {reason}; run it again." for row in table.rows for reason in row.stale),
+                 *table.notes]
+        if notes:
+            lines += ["Notes:", "", *(f"- {escaped(n)}" for n in notes), ""]
         lines += ["<details><summary>Runs</summary>", ""]
         lines += [f"- {_provenance(run)}" for row in table.rows for run in row.runs]
         lines += ["", "</details>", ""]
@@ -85,27 +110,39 @@ def _markdown(board: Leaderboard) -> str:
                   f"code: {', '.join(f'`{r}`' for r in board.superseded)}.", ""]
     if board.skipped:
         lines += [f"{len(board.skipped)} records could not be read and are in no table:", ""]
-        lines += [f"- `{s.path.parent.name}/{s.path.name}`: {_escaped(s.reason)}" for s in board.skipped] + [""]
+        lines += [f"- `{s.path.parent.name}/{s.path.name}`: {escaped(s.reason)}" for s in board.skipped] + [""]
     return "\n".join(lines)
+
+
+def rounded(value: Any) -> Any:
+    """A float with ``SIGNIFICANT`` digits; anything else as it is."""
+    return float(f"{value:.{SIGNIFICANT}g}") if isinstance(value, float) else value
+
+
+_PARTS = ("value", "n", "low", "high", "interval", "half_width", "seed_sd", "mark")
 
 
 def _csv(board: Leaderboard) -> str:
     metrics = list(dict.fromkeys(c.metric for t in board.tables for c in t.columns))
-    parts = ("value", "n", "half_width", "seed_sd", "mark")
+    headlines = list(dict.fromkeys(c.metric for t in board.tables for c in t.headlines))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    heads = [m if p == "value" else f"{m}_{p}" for m in metrics for p in parts]
+    heads = [m if p == "value" else f"{m}_{p}" for m in metrics for p in _PARTS]
     writer.writerow(["key", "dataset", "budget", "tokenizer", "kind", "settings", "code_length", "codebook_size",
-                     "seeds", "seconds", "devices", "runs", *heads])
+                     "seeds", "seconds", "devices", "runs", "effort", "stale", *(c.field for c in shown.COSTS),
+                     *(f"{m}_{p}" for m in headlines for p in ("rank", "improvement")), *heads])
     for table in board.tables:
         for row in table.rows:
-            values: list[Any] = []
+            values: list[Any] = [getattr(row.costs, c.field) for c in shown.COSTS]
+            for metric in headlines:
+                values += [row.ranks.get(metric), row.improvements.get(metric)]
             for metric in metrics:
                 cell = row.cells.get(metric)
-                values += [None if cell is None else getattr(cell, part) for part in parts]
+                values += [None if cell is None else getattr(cell, part) for part in _PARTS]
             writer.writerow([table.key, table.caption["dataset"], table.caption["budget"], row.name, row.kind,
                              row.settings, row.code_length, row.codebook_size, " ".join(map(str, row.seeds)),
-                             row.seconds, " ".join(row.devices), " ".join(r.record.run_id for r in row.runs), *values])
+                             rounded(row.seconds), " ".join(row.devices), " ".join(r.record.run_id for r in row.runs),
+                             row.effort, "; ".join(row.stale), *map(rounded, values)])
     return out.getvalue()
 
 
@@ -114,16 +151,28 @@ def _json_row(row: Row) -> dict[str, Any]:
              "git_dirty": r.record.environment.git_dirty, "command_line": list(r.record.environment.command_line)}
             for r in row.runs]
     return {"tokenizer": row.name, "kind": row.kind, "settings": row.settings, "code_length": row.code_length,
-            "codebook_size": row.codebook_size, "seeds": list(row.seeds), "seconds": row.seconds,
-            "devices": list(row.devices), "metrics": {m: vars(c) for m, c in row.cells.items()}, "runs": runs}
+            "codebook_size": row.codebook_size, "seeds": list(row.seeds), "seconds": rounded(row.seconds),
+            "devices": list(row.devices), "ranks": dict(row.ranks),
+            "improvements": {m: rounded(v) for m, v in row.improvements.items()},
+            "costs": {k: rounded(v) for k, v in vars(row.costs).items()}, "effort": row.effort, "stale": list(row.stale),
+            "metrics": {m: {k: rounded(v) for k, v in vars(c).items()} for m, c in row.cells.items()}, "runs": runs}
 
 
 def _json(board: Leaderboard) -> str:
     tables = [{"key": t.key, "caption": dict(t.caption), "columns": [c.metric for c in t.columns],
-               "rows": [_json_row(r) for r in t.rows], "notes": list(t.notes)} for t in board.tables]
-    skipped = [{"path": str(s.path), "reason": s.reason} for s in board.skipped]
-    return json.dumps({"tables": tables, "unreadable": skipped, "superseded": list(board.superseded)}, indent=2,
-                      ensure_ascii=False, allow_nan=False) + "\n"
+               "headlines": [c.metric for c in t.headlines], "rows": [_json_row(r) for r in t.rows],
+               "notes": list(t.notes)} for t in board.tables]
+    skipped = [{"path": f"{s.path.parent.name}/{s.path.name}", "reason": s.reason} for s in board.skipped]
+    return json.dumps({"title": board.title, "tables": tables, "unreadable": skipped,
+                       "superseded": list(board.superseded)}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-FORMATS: dict[str, Callable[[Leaderboard], str]] = {"md": _markdown, "csv": _csv, "json": _json}
+def _html(board: Leaderboard) -> str:
+    from sidbench.leaderboards.report.page import html_page  # jinja2: only where a page is asked for
+
+    return html_page(board)
+
+
+FORMATS: dict[str, Callable[[Leaderboard], str]] = {
+    "md": markdown, "html": _html, "latex": latex, "csv": _csv, "json": _json}
+SUFFIXES = {"md": "md", "html": "html", "latex": "tex", "csv": "csv", "json": "json"}

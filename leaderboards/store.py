@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +11,11 @@ import pyarrow
 import pyarrow.parquet
 
 from sidbench.benchmark.home import RECORD_NAME
-from sidbench.benchmark.records import SCHEMA_VERSION, RunRecord, TaskRecord
+from sidbench.benchmark.records import RunRecord, TaskRecord, read_record
+from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.hashing import canonical_json
+from sidbench.datasets.foundation.paths import inside
+from sidbench.leaderboards.compact import expand, stratum_labels, units_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,10 @@ class StoredRun:
 
     record: RunRecord
     folder: Path
+
+    def file(self, name: str) -> Path:
+        """The file ``name`` of the record, which need not exist. Raises ``InputError`` for one outside the run's folder."""
+        return inside(self.folder, name, f"record {self.record.run_id}")
 
     def task(self, name: str | None) -> TaskRecord | None:
         """The run's record of one task."""
@@ -57,13 +63,8 @@ def read_runs(folder: Path) -> Store:
     runs, skipped = [], []
     for path in sorted(folder.glob(f"[!.]*/{RECORD_NAME}")):  # dot folders are runs being written
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            version = raw.get("schema_version") if isinstance(raw, dict) else None
-            if version != SCHEMA_VERSION:
-                skipped.append(Skipped(path, f"schema version {version}, this release reads {SCHEMA_VERSION}"))
-                continue
-            runs.append(StoredRun(RunRecord.model_validate(raw), path.parent))
-        except (OSError, ValueError) as error:  # broken JSON, wrong encoding and pydantic's errors are ValueErrors
+            runs.append(StoredRun(read_record(path.read_text(encoding="utf-8")), path.parent))
+        except (OSError, ValueError) as error:  # wrong encoding and UnreadableRecord are ValueErrors
             skipped.append(Skipped(path, one_line(error)))
     return Store(tuple(sorted(runs, key=lambda r: (r.record.created, r.record.run_id))), tuple(skipped))
 
@@ -101,19 +102,42 @@ def _code(record: RunRecord) -> str:
     return "|".join([own, policy, *(t.recommender.code for t in record.tasks)])
 
 
-def read_users(run: StoredRun, task: str, wanted: set[str]) -> dict[str, np.ndarray] | str:
-    """The columns ``wanted`` of a task's per-user file, ``user`` as strings; or the reason why there are none."""
+def read_users(run: StoredRun, task: str, wanted: Collection[str]) -> dict[str, np.ndarray] | str:
+    """The columns ``wanted`` of a task's per-user file, ``user`` as strings; or the reason why there are none.
+
+    Full and compact files (``leaderboards/compact.py``) give the same columns, those a file cannot give are left out.
+    ``stratum``: int8 labels of ``benchmark/metrics/strata.py``, from the flags ``in_head`` ... where the file has those.
+    """
     entry = run.task(task)
     if entry is None or not entry.users_file:
         return "no per-user file"
-    path = run.folder / entry.users_file
+    names = {*wanted, "user"}
     try:
-        present = pyarrow.parquet.read_schema(path).names
-        table = pyarrow.parquet.read_table(path, columns=[n for n in present if n in wanted | {"user"}])
-        columns = {name: table[name].to_numpy() for name in table.column_names}
-    except (OSError, pyarrow.ArrowException) as error:
+        path = run.file(entry.users_file)
+        units = units_of(path)
+        if units is not None:
+            columns = expand(entry, path, units, names)
+            # Anonymous numbers sort as the keys they stand for, so that resamples of users are the same.
+            columns["user"] = np.char.zfill(columns["user"].astype(str), 10)
+        else:
+            columns = _full_columns(path, names)
+    except (OSError, ValueError, LookupError, pyarrow.ArrowException, InputError) as error:
         return one_line(error)
     if "user" not in columns:
         return f"{path.name} has no column `user`"
+    broken = [n for n, values in columns.items() if values.dtype.kind == "f" and not np.isfinite(values).all()]
+    if broken:
+        return f"{path.name} holds NaN or infinite numbers in {', '.join(sorted(broken))}"
     columns["user"] = columns["user"].astype(str)
     return columns
+
+
+def _full_columns(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
+    present = pyarrow.parquet.read_schema(path).names
+    flags = [n for n in present if n.startswith("in_")] if "stratum" in names and "stratum" not in present else []
+    table = pyarrow.parquet.read_table(path, columns=[n for n in present if n in names or n in flags])
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    labels = stratum_labels(columns) if flags else None
+    if labels is not None:
+        columns["stratum"] = labels
+    return {name: values for name, values in columns.items() if name in names}

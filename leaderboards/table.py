@@ -9,33 +9,23 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from sidbench.benchmark.metrics.descriptions import HIGHER, NEITHER, describe
+from sidbench.benchmark.metrics.descriptions import HIGHER, LOWER, NEITHER, describe
 from sidbench.benchmark.records import PluginRecord, RunRecord
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.leaderboards.caption import caption, warnings_of
 from sidbench.leaderboards.controls import missing_controls
-from sidbench.leaderboards.noise import Evidence, bootstrap, marks
-from sidbench.leaderboards.store import Skipped, Store, StoredRun, identity, newest, read_users
-from sidbench.leaderboards.store import read_runs as read_runs
+from sidbench.leaderboards.evidence import collect
+from sidbench.leaderboards.provenance import Plugin, costs_of, effort_of, newest_data, stale_reasons
+from sidbench.leaderboards.statistics.groups import Evidence, marks, ranks
+from sidbench.leaderboards.store import Store, StoredRun, identity, newest
+from sidbench.leaderboards.values import BASELINE, CONTROL, TOKENIZER, Cell, Column, Leaderboard, Row, Table
 
-TOKENIZER, CONTROL, BASELINE = "tokenizer", "control", "baseline"
 _HAVE_COLUMNS = ("code_length", "codebook_size")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A metric column: heading, the task it belongs to (``None``: the SID table), metric name, digits printed."""
-
-    heading: str
-    task: str | None
-    metric: str
-    digits: int = 4
-
 
 COLUMNS = (
     Column("R@10", "retrieval", "item_recall_at_10"), Column("N@10", "retrieval", "item_ndcg_at_10"),
@@ -46,66 +36,18 @@ COLUMNS = (
     Column("entropy", None, "entropy", 3), Column("utilisation", None, "utilisation", 3),
     Column("collision rate", None, "collision_rate"), Column("before policy", None, "collision_rate_before"),
     Column("category AMI", None, "cat_ami", 3), Column("co-occurrence lift", None, "cooc_lift", 2),
-    Column("probe text", None, "probe_text", 3), Column("probe behaviour", None, "probe_behaviour", 3),
+    Column("probe text", None, "probe_text", 3), Column("probe vision", None, "probe_vision", 3),
+    Column("probe behaviour", None, "probe_behaviour", 3),
 )
+HEADLINES = ("item_recall_at_10", "auc")  # one a task: ranked, and compared with the best competitor
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One number: mean over seeds, units it averages, half-width of the 95 % interval over users, sd over seeds, mark.
+def build_tables(store: Store, current: Mapping[Plugin, str] | None = None, title: str = "Leaderboard") -> Leaderboard:
+    """Group, aggregate, compare and mark. Tables are ordered by dataset, budget and key.
 
-    half_width is the mean over seeds, at least that of the mean over seeds.
+    current: (kind, name) -> fingerprint of the installed plugins, by which rows of older code are flagged; ``None``
+    flags none, so that the tables depend on the records alone.
     """
-
-    value: float
-    n: int
-    half_width: float | None = None
-    seed_sd: float | None = None
-    mark: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One tokenizer with one set of settings, or one baseline. ``cells``: metric name -> cell, absent where undefined.
-
-    kind: "tokenizer", "control" or "baseline". settings: what tells it from rows of the same name, and what the user
-    set. seconds: computation of all stages, mean over seeds.
-    """
-
-    name: str
-    kind: str
-    settings: str
-    code_length: str
-    codebook_size: str
-    cells: Mapping[str, Cell]
-    seconds: float
-    devices: tuple[str, ...]
-    seeds: tuple[int, ...]
-    runs: tuple[StoredRun, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows that may be compared. ``caption``: heading -> sentence. ``notes``: what a reader must know of them."""
-
-    key: str
-    caption: Mapping[str, str]
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Leaderboard:
-    """All tables, and what is in none of them. ``superseded``: run ids replaced by a newer record of the same run."""
-
-    tables: tuple[Table, ...]
-    skipped: tuple[Skipped, ...]
-    superseded: tuple[str, ...]
-
-
-def build_tables(store: Store) -> Leaderboard:
-    """Group, aggregate, compare and mark. Tables are ordered by dataset, budget and key."""
     runs, superseded = newest(store.runs)
     groups: dict[str, list[StoredRun]] = defaultdict(list)
     for run in runs:
@@ -120,9 +62,10 @@ def build_tables(store: Store) -> Leaderboard:
             alone.append(run)
     for run in alone:
         groups[run.record.comparability_key].append(run)
-    tables = [_table(key, members) for key, members in groups.items()]
+    data = newest_data(store.runs)
+    tables = [_table(key, members, current, data) for key, members in groups.items()]
     return Leaderboard(tuple(sorted(tables, key=lambda t: (t.caption["dataset"], t.caption["budget"], t.key))),
-                       store.skipped, superseded)
+                       store.skipped, superseded, title)
 
 
 def _shared_tasks(baseline: StoredRun, members: Sequence[StoredRun]) -> tuple[Any, ...]:
@@ -131,7 +74,7 @@ def _shared_tasks(baseline: StoredRun, members: Sequence[StoredRun]) -> tuple[An
     return tuple(t for t in baseline.record.tasks if (t.task, t.protocol_key) in protocols)
 
 
-def _table(key: str, members: Sequence[StoredRun]) -> Table:
+def _table(key: str, members: Sequence[StoredRun], current: Mapping[Plugin, str] | None, data: Mapping[str, str]) -> Table:
     by_row: dict[str, list[StoredRun]] = defaultdict(list)
     for run in members:
         by_row[identity(run.record)].append(run)
@@ -139,11 +82,19 @@ def _table(key: str, members: Sequence[StoredRun]) -> Table:
     notes: list[str] = []
     evidence: list[dict[str, Evidence]] = [{} for _ in groups]
     for task in (None, *sorted({t.task for r in members for t in r.record.tasks})):
-        _collect(task, groups, evidence, Rng(0).child("leaderboard", key, str(task)), notes)
+        found, told = collect(task, [c for c in COLUMNS if c.task == task], groups,
+                              Rng(0).child("leaderboard", key, str(task)))
+        for row, more in zip(evidence, found, strict=True):
+            row |= more
+        notes += told
     columns = tuple(c for c in COLUMNS if any(c.metric in e for e in evidence))
-    marked = _marks(columns, evidence)
-    rows = [_row(group, groups, evidence[i], {m: marked.get((i, m), "") for m in evidence[i]})
-            for i, group in enumerate(groups)]
+    notes += _unequal_units(columns, evidence)
+    ranked = {c.metric: _ranks(c, evidence) for c in columns}
+    rows = [_row(i, groups, evidence[i], ranked) for i in range(len(groups))]
+    stale = [tuple(dict.fromkeys(s for r in g for s in stale_reasons(r.record, current, data))) for g in groups]
+    headlines = tuple(c for c in columns if c.metric in HEADLINES)
+    rows = [replace(row, stale=reasons, improvements=_improvements(row, rows, headlines))
+            for row, reasons in zip(rows, stale, strict=True)]
     order = [c for c in columns if (d := describe(c.metric)) is not None and d.direction == HIGHER]
 
     def standing(row: Row) -> tuple[Any, ...]:
@@ -151,65 +102,61 @@ def _table(key: str, members: Sequence[StoredRun]) -> Table:
         return (cell is None, 0.0 if cell is None else -cell.value, row.name, row.settings)
 
     return Table(key, caption(key, members), columns, tuple(sorted(rows, key=standing)),
-                 (*missing_controls(members), *dict.fromkeys(notes), *warnings_of(members)))
+                 (*missing_controls(members), *dict.fromkeys(notes), *warnings_of(members)), headlines)
 
 
-def _collect(task: str | None, groups: Sequence[Sequence[StoredRun]], evidence: list[dict[str, Evidence]], rng: Rng,
-             notes: list[str]) -> None:
-    """Fill the evidence of every row in the columns of one task."""
-    columns = [c for c in COLUMNS if c.task == task]
-    users: dict[str, dict[str, np.ndarray]] = {}
-    if task is not None:
-        for run in (r for g in groups for r in g if r.task(task) is not None):
-            read = read_users(run, task, {c.metric for c in columns} | {"label", "score"})
-            if isinstance(read, str):
-                notes.append(f"{run.record.run_id}: no per-user {task} results ({read}); its differences are judged by "
-                             "intervals as if rows shared no users.")
-            else:
-                users[run.record.run_id] = read
-    found_draws = bootstrap(list(users.values()), [c.metric for c in columns], rng) if len(groups) > 1 and users else []
-    draws = dict(zip(users, found_draws, strict=False))
-    for group, row in zip(groups, evidence, strict=True):
-        for column in columns:
-            found = [(r, m) for r in group if (m := r.record.metric(column.metric, task)) is not None]
-            if not found:
-                continue
-            if len(found) < len(group):
-                notes.append(f"{column.heading} of {_name(group[0].record)} is undefined for "
-                             f"{len(group) - len(found)} of {len(group)} seeds; its mean is over the others.")
-            values = tuple(m.value for _, m in found)
-            widths = [(m.high - m.low) / 2 for _, m in found if m.low is not None and m.high is not None]
-            row[column.metric] = Evidence(
-                float(np.mean(values)), values, float(np.mean(widths)) if len(widths) == len(found) else None,
-                _mean_draws([draws.get(r.record.run_id, {}).get(column.metric) for r, _ in found]),
-                min(m.n for _, m in found))
-
-
-def _mean_draws(draws: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    """The metric under each resample of users, averaged over seeds; ``None`` unless every seed has it."""
-    present = [d for d in draws if d is not None]
-    return np.mean(present, axis=0) if len(present) == len(draws) else None
-
-
-def _marks(columns: Sequence[Column], evidence: Sequence[Mapping[str, Evidence]]) -> dict[tuple[int, str], str]:
-    marked: dict[tuple[int, str], str] = {}
+def _unequal_units(columns: Sequence[Column], evidence: Sequence[Mapping[str, Evidence]]) -> list[str]:
+    """A note for every column of a task whose rows average different numbers of users or rows."""
+    found = []
     for column in columns:
-        description = describe(column.metric)
-        if description is None or description.direction == NEITHER:
-            continue
-        present = [i for i, row in enumerate(evidence) if column.metric in row]
-        found = marks([evidence[i][column.metric] for i in present], description.direction == HIGHER, column.digits)
-        marked |= {(i, column.metric): mark for i, mark in zip(present, found, strict=True)}
-    return marked
+        units = sorted({e[column.metric].n for e in evidence if column.metric in e})
+        if column.task is not None and len(units) > 1:
+            found.append(f"{column.heading}: rows average between {units[0]:,} and {units[-1]:,} units.")
+    return found
 
 
-def _row(group: Sequence[StoredRun], groups: Sequence[Sequence[StoredRun]], evidence: Mapping[str, Evidence],
-         marked: Mapping[str, str]) -> Row:
-    record = group[0].record
-    spread = {m: float(np.std(e.seeds, ddof=1)) if len(e.seeds) > 1 else None for m, e in evidence.items()}
-    cells = {m: Cell(e.value, e.n, e.half_width, spread[m], marked[m]) for m, e in evidence.items()}
+def _ranks(column: Column, evidence: Sequence[Mapping[str, Evidence]]) -> dict[int, tuple[int, str]]:
+    """Row -> (rank, mark) in one column; nothing for numbers of which neither end is better."""
+    description = describe(column.metric)
+    if description is None or description.direction == NEITHER:
+        return {}
+    present = [i for i, row in enumerate(evidence) if column.metric in row]
+    found = ranks([evidence[i][column.metric] for i in present], description.direction == HIGHER, column.digits)
+    return {i: (rank, mark) for i, rank, mark in zip(present, found, marks(found), strict=True)}
+
+
+def _improvements(row: Row, rows: Sequence[Row], headlines: Sequence[Column]) -> dict[str, float]:
+    """Headline metric -> value over the best value of the other tokenizer rows, minus 1, as papers' "Improv." column.
+
+    Controls and baselines are not competitors. Nothing for them, without a competitor, and where that has 0.
+    """
+    found = {}
+    for column in headlines if row.kind == TOKENIZER else ():
+        own = row.cells.get(column.metric)
+        others = [r.cells[column.metric].value for r in rows
+                  if r is not row and r.kind == TOKENIZER and column.metric in r.cells]
+        if own is not None and others:
+            best = min(others) if _lower(column) else max(others)
+            if best:
+                found[column.metric] = own.value / best - 1
+    return found
+
+
+def _lower(column: Column) -> bool:
+    description = describe(column.metric)
+    return description is not None and description.direction == LOWER
+
+
+def _row(index: int, groups: Sequence[Sequence[StoredRun]], evidence: Mapping[str, Evidence],
+         ranked: Mapping[str, Mapping[int, tuple[int, str]]]) -> Row:
+    group, record = groups[index], groups[index][0].record
+    cells = {}
+    for metric, e in evidence.items():
+        spread = float(np.std(e.seeds, ddof=1)) if len(e.seeds) > 1 else None
+        half = None if e.low is None or e.high is None else (e.high - e.low) / 2
+        cells[metric] = Cell(e.value, e.n, half, spread, ranked[metric].get(index, (0, ""))[1], e.low, e.high, e.interval)
     kind = BASELINE if record.tokenizer is None else CONTROL if record.control else TOKENIZER
-    twins = [g[0].record for g in groups if _name(g[0].record) == _name(record)]
+    twins = [g[0].record for g in groups if row_name(g[0].record) == row_name(record)]
     length = size = ""
     if record.sids is not None:
         sizes = record.sids.sizes
@@ -217,13 +164,15 @@ def _row(group: Sequence[StoredRun], groups: Sequence[Sequence[StoredRun]], evid
         active = float(np.mean([r.record.sids.mean_active for r in group if r.record.sids is not None]))
         length += f" ({active:.1f} used)" if abs(active - record.sids.code_length) >= 0.05 else ""
         size = str(sizes[0]) if len(set(sizes)) == 1 else f"{min(sizes)}–{max(sizes)}"
-    return Row(_name(record), kind, _settings(record, twins), length, size, cells,
+    return Row(row_name(record), kind, _settings(record, twins), length, size, cells,
                float(np.mean([r.record.wall_seconds() for r in group])),
                tuple(dict.fromkeys(r.record.environment.device for r in group)),
-               tuple(r.record.seed for r in group), tuple(group))
+               tuple(r.record.seed for r in group), tuple(group),
+               ranks={m: ranked[m][index][0] for m in HEADLINES if index in ranked.get(m, {})},
+               costs=costs_of(group), effort="; ".join(dict.fromkeys(effort_of(r.record) for r in group)))
 
 
-def _name(record: RunRecord) -> str:
+def row_name(record: RunRecord) -> str:
     """Tokenizer and, if there is one, its collision policy ("rqkmeans +append"); the recommenders of a baseline."""
     if record.tokenizer is None:
         return " + ".join(t.recommender.name for t in record.tasks)

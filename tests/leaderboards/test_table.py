@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -29,7 +30,8 @@ from sidbench.benchmark.records import (
 )
 from sidbench.leaderboards.render import render
 from sidbench.leaderboards.store import read_runs
-from sidbench.leaderboards.table import Leaderboard, Row, Table, build_tables
+from sidbench.leaderboards.table import build_tables
+from sidbench.leaderboards.values import Leaderboard, Row, Table
 
 USERS = [f"u{i:03}" for i in range(200)]
 HITS = np.arange(200) % 4 == 0  # recall .25
@@ -47,7 +49,8 @@ class Runs:
             control: bool = False, dataset: str = "beauty", budget: str = "quick", task: str = "retrieval",
             recommender: str = "mtp", recommender_code: str = "r1", sids: Mapping[str, float] | None = None,
             half_width: float = 0.02, command: tuple[str, ...] = ("bench", "run"), warnings: tuple[str, ...] = (),
-            device: str = "cpu") -> str:
+            device: str = "cpu", effort: Mapping[str, float] | None = None, undefined: Mapping[str, str] | None = None,
+            targets: list[str] | None = None, tell: float | None = None, content: str = "d") -> str:
         self.n += 1
         run_id = f"run{self.n:02}"
         folder = self.folder / run_id
@@ -57,15 +60,18 @@ class Runs:
         if recall is not None:
             value = float(np.mean(recall))
             users_file = f"users_{task}.parquet"
-            table = pyarrow.table({"user": USERS, "target": USERS, name: recall.astype(np.float32)})
+            table = pyarrow.table({"user": USERS, "target": targets or USERS, name: recall.astype(np.float32)})
             pyarrow.parquet.write_table(table, folder / users_file)
+        value = value if tell is None else tell
         assert value is not None
-        metrics = {name: Metric(value=value, n=len(USERS), low=value - half_width, high=value + half_width)}
+        number = Metric(value=value, n=len(USERS), low=value - half_width, high=value + half_width)
+        metrics = {} if undefined else {name: number}
         plugin = None if tokenizer is None else PluginRecord(
-            name=tokenizer, config={"code_length": 3, "codebook_size": 8, **(config or {})}, code=code)
+            name=tokenizer, config={"code_length": 3, "codebook_size": 8, **(config or {})}, code=code,
+            n_parameters=2_000_000, effort=dict(effort or {}), settings_source="tuned" if effort else "defaults")
         record = RunRecord(
             run_id=run_id, created=f"2025-01-01T00:00:{self.n:02}", budget=budget, seed=seed,
-            dataset=DatasetRecord(name=dataset, config={}, content_hash="d", counts={"users": 200, "items": 9}),
+            dataset=DatasetRecord(name=dataset, config={}, content_hash=content, counts={"users": 200, "items": 9}),
             features=None, tokenizer=plugin, control=control,
             sids=None if tokenizer is None else SidsRecord(
                 code_length=3, sizes=(8, 8, 8), ordered=True, mean_active=3.0, content_hash="s", file="sids.parquet",
@@ -73,7 +79,8 @@ class Runs:
             tasks=(TaskRecord(
                 task=task, recommender=PluginRecord(name=recommender, config={}, code=recommender_code),
                 protocol={"split": "leave_last_out", "ties": "shuffled"}, metrics=metrics, counts={"users": 200},
-                users_file=users_file, users_hash="", comparability_key=key, protocol_key=protocol),),
+                users_file=users_file, users_hash="", undefined=dict(undefined or {}), comparability_key=key,
+                protocol_key=protocol),),
             comparability_key=key, protocol_key=protocol,
             stages=(StageRecord(name="tokenizer", key="a", cached=False, wall_seconds=2.0 + seed, cpu_seconds=1.0,
                                 peak_memory_bytes=1),),
@@ -114,10 +121,11 @@ def test_marks_in_markdown_follow_the_paired_bootstrap(runs: Runs) -> None:
     for name, recall in (("close", close), ("worst", np.zeros(200)), ("best", HITS), ("far", far)):
         runs.add(name, recall=recall)
     text = render(runs.board(), "md")
-    assert "**0.2500** ±0.0200" in line(text, "best")
-    assert "**0.2450** ±0.0200" in line(text, "close")
-    assert "<u>0.0500</u> ±0.0200" in line(text, "far")
-    assert " 0.0000 ±0.0200" in line(text, "worst")
+    best = re.search(r"\*\*0\.2500\*\* ±(0\.\d+) \| 1 \|", line(text, "best"))
+    assert best and float(best[1]) == pytest.approx(1.96 * np.sqrt(0.25 * 0.75 / 200), rel=0.1)  # binomial
+    assert re.search(r"\*\*0\.2450\*\* ±0\.\d+ \| 1 \| -2\.0%", line(text, "close"))
+    assert re.search(r"<u>0\.0500</u> ±0\.\d+ \| 3 \| -80\.0%", line(text, "far"))
+    assert "| 0.0000 ±0.0000 | 4 | -100.0%" in line(text, "worst")
     order = [text.index(f"\n| {name}") for name in ("best", "close", "far", "worst")]
     assert order == sorted(order)
 
@@ -202,8 +210,11 @@ def test_seeds_become_mean_and_standard_deviation(runs: Runs) -> None:
     assert cell.value == pytest.approx(0.12) and cell.half_width == pytest.approx(0.03)
     assert cell.seed_sd == pytest.approx(0.04 / np.sqrt(2)) and cell.n == 200
     assert found.seeds == (0, 1) and found.seconds == pytest.approx(2.5)
-    text = line(render(runs.board(), "md"), "a ")
-    assert "0.1200 ±0.0300 (sd 0.0283)" in text and "4.500 (sd 0.707)" in text and text.endswith("| 2.5 | cpu | 2 |")
+    text = render(runs.board(), "md")
+    assert "0.1200 ±0.0300 (sd 0.0283)" in line(text, "a ") and line(text, "a ").endswith("| 2 |")
+    # No users behind the SID table: Student's interval over two seeds, t = 12.706 times .7071 / sqrt(2).
+    assert "4.500 ±ˢ6.353 (sd 0.707)" in text and "| 2.5 | cpu | defaults |" in text
+    assert (cell.interval, found.cells["entropy"].interval) == ("users", "seeds")
 
 
 def test_per_user_means_over_seeds_are_what_is_compared(runs: Runs) -> None:
@@ -267,11 +278,15 @@ def test_csv_and_json_hold_the_same_numbers_as_values(runs: Runs) -> None:
     tree = json.loads(render(runs.board(), "json"))
     assert tree["tables"][0]["caption"]["dataset"] == "beauty"
     cell = next(r for r in tree["tables"][0]["rows"] if r["tokenizer"] == "a")["metrics"]["item_recall_at_10"]
-    assert cell == {"value": 0.25, "n": 200, "half_width": pytest.approx(0.02), "seed_sd": None, "mark": "best"}
+    assert (cell["value"], cell["n"], cell["seed_sd"], cell["mark"], cell["interval"]) == (0.25, 200, None, "best", "users")
+    assert cell["low"] < 0.25 < cell["high"] and cell["half_width"] == pytest.approx((cell["high"] - cell["low"]) / 2)
+    assert (float(first["item_recall_at_10_low"]), first["item_recall_at_10_rank"]) == (cell["low"], "1")
+    exact = next(r for r in tree["tables"][0]["rows"] if r["tokenizer"] == "a")["metrics"]["probe_text"]
+    assert (exact["interval"], exact["low"], exact["half_width"]) == ("exact", None, None)
     text = render(runs.board(), "md")
-    assert "b, with \\| bars" in text
-    table = [x.replace("\\|", "") for x in text.splitlines() if x.startswith("|")]
-    assert len({x.count("|") for x in table}) == 1
+    assert "b, with \\| bars" in text and "0.500 =" in text
+    blocks = [b.replace("\\|", "").splitlines() for b in text.split("\n\n") if b.startswith("|")]
+    assert len(blocks) == 2 and all(len({x.count("|") for x in block}) == 1 for block in blocks)
 
 
 def test_caption_and_provenance_say_where_numbers_come_from(runs: Runs) -> None:
@@ -317,3 +332,122 @@ def test_leaderboards_import_no_torch() -> None:
             "print({'torch', 'polars', 'pandas', 'hydra'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def cells(table: Table, metric: str = "item_recall_at_10") -> dict[str, Any]:
+    return {r.name: r.cells.get(metric) for r in table.rows}
+
+
+def test_improvement_is_over_the_best_other_tokenizer_and_never_over_controls_or_baselines(runs: Runs) -> None:
+    for name, value, control in (("one", 0.2, False), ("two", 0.1, False), ("random", 0.4, True)):
+        runs.add(name, value=value, control=control)
+    runs.add(None, value=0.5, key="k9", recommender="sasrec")
+    found = {r.name: r.improvements for r in only(runs.board()).rows}
+    assert found["one"] == {"item_recall_at_10": pytest.approx(1.0)}
+    assert found["two"] == {"item_recall_at_10": pytest.approx(-0.5)}
+    assert found["random"] == found["sasrec"] == {}
+
+
+def test_improvement_needs_a_competitor_above_zero(runs: Runs) -> None:
+    runs.add("one", value=0.2)
+    assert only(runs.board()).rows[0].improvements == {}
+    runs.add("two", value=0.0)
+    found = {r.name: r.improvements for r in only(runs.board()).rows}
+    assert found["one"] == {} and found["two"] == {"item_recall_at_10": pytest.approx(-1.0)}
+
+
+def test_costs_effort_and_devices_stand_beside_quality_and_are_not_marked(runs: Runs) -> None:
+    runs.add("a", value=0.1, device="cuda:0 H100", effort={"trials": 20.0, "seconds": 9.0})
+    runs.add("b", value=0.2, device="cpu")
+    table = only(runs.board())
+    assert row(table, "a").costs.fit_seconds == 2.0 and row(table, "a").costs.tokenizer_parameters == 2e6
+    assert row(table, "a").costs.encode_items_per_second is None  # no stage `sids` on these records
+    assert row(table, "a").effort == "tuned, 20 trials"
+    text = render(runs.board(), "md")
+    second = text[text.index("Quantisation and cost"):]
+    assert "| fit s |" in second and "2.00" in second and "encode items/s" not in second
+    assert "| cuda:0 H100 | tuned, 20 trials |" in line(second, "a ") and "**2.0**" not in second
+
+
+def test_rows_of_older_code_or_data_are_flagged_and_the_numbers_stay(runs: Runs) -> None:
+    runs.add("a", value=0.1, code="old", command=("bench", "run", "--tokenizer", "a"))
+    runs.add("b", value=0.1, code="new")
+    current = {("tokenizer", "a"): "new", ("tokenizer", "b"): "new", ("recommender", "mtp"): "r1"}
+    board = build_tables(read_runs(runs.folder), current)
+    assert row(only(board), "a").stale == ("the code of tokenizer a changed since",)
+    assert row(only(board), "b").stale == () and row(only(board), "a").cells["item_recall_at_10"].value == 0.1
+    text = render(board, "md")
+    assert "| a · *stale* |" in text and "a is stale: the code of tokenizer a changed since" in text
+    assert "stale" not in render(runs.board(), "md")  # tables of records alone do not depend on what is installed
+    gone = build_tables(read_runs(runs.folder), {("tokenizer", "a"): "old", ("tokenizer", "b"): "new"})
+    assert row(only(gone), "b").stale == ("recommender mtp is not installed",)
+
+
+def test_data_that_changed_make_the_older_row_stale_without_asking_the_code(runs: Runs) -> None:
+    runs.add("a", value=0.1, key="k1", content="old")
+    runs.add("a", value=0.1, key="k2", content="new")
+    found = {t.key: t.rows[0].stale for t in runs.board().tables}
+    assert found == {"k1": ("the data of beauty changed since",), "k2": ()}
+
+
+def test_results_about_other_targets_are_not_paired_and_a_note_says_so(runs: Runs) -> None:
+    for name in ("a", "b"):
+        runs.add(name, recall=HITS)
+    odd = runs.add("odd", recall=np.roll(HITS, 1), targets=USERS[::-1])
+    table = only(runs.board())
+    assert any(odd in n and "not about the users and items" in n for n in table.notes)
+    assert row(table, "odd").cells["item_recall_at_10"].half_width == pytest.approx(0.02)  # as on the record
+
+
+def test_a_record_that_contradicts_its_users_is_told(runs: Runs) -> None:
+    lied = runs.add("a", recall=HITS, tell=0.3)
+    runs.add("b", recall=HITS)
+    assert any(n.startswith(f"{lied}: item_recall_at_10 is 0.3 on the record and 0.25") for n in only(runs.board()).notes)
+
+
+def test_undefined_cells_are_dashes_with_the_reason_below(runs: Runs) -> None:
+    runs.add("a", value=0.1)
+    runs.add("short", value=0.0, undefined={"item_recall_at_10": "beam covers 7 items"})
+    table = only(runs.board())
+    assert cells(table)["short"] is None and row(table, "short").ranks == {}
+    assert any(n == "R@10 of short has no number: beam covers 7 items." for n in table.notes)
+    assert "| – | – | – |" in line(render(runs.board(), "md"), "short")
+
+
+def test_nan_in_a_per_user_file_sets_it_aside(runs: Runs) -> None:
+    broken = HITS.astype(float)
+    broken[3] = np.nan
+    run_id = runs.add("a", recall=broken, tell=0.25)
+    runs.add("b", recall=HITS)
+    assert any(run_id in n and "NaN" in n for n in only(runs.board()).notes)
+
+
+def test_latex_escapes_names_and_keeps_marks(runs: Runs) -> None:
+    runs.add("rq_vae & co {50%} #1", recall=HITS)
+    runs.add("random", recall=np.zeros(200), control=True)
+    text = render(runs.board(), "latex")
+    assert r"rq\_vae \& co \{50\%\} \#1" in text and r"random \textit{(control)}" in text
+    assert r"\textbf{0.2500}{\scriptsize\,$\pm$0.0" in text and r"\underline{0.0000}" in text
+    assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 1
+    body = text[text.index(r"\toprule"):text.index(r"\bottomrule")]
+    assert len({re.sub(r"\\.", "", x).count("&") for x in body.splitlines() if x.endswith(r"\\")}) == 1
+
+
+def test_rendering_twice_gives_the_same_bytes(runs: Runs) -> None:
+    runs.add("a", recall=HITS)
+    runs.add("b", recall=np.roll(HITS, 3))
+    for form in ("md", "csv", "json", "latex"):
+        assert render(runs.board(), form) == render(runs.board(), form)
+
+
+def test_the_command_writes_several_formats_into_a_folder(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Runs(home / "runs").add("a", value=0.1)
+    out = home / "tables"
+    assert cli.invoke(["leaderboard", "--format", "md,latex,csv,json", "--out", str(out)]) == 0
+    assert sorted(p.name for p in out.iterdir()) == [f"leaderboard.{s}" for s in ("csv", "json", "md", "tex")]
+    assert cli.invoke(["leaderboard", "--format", "md,csv"]) == 2
+    assert "--out FOLDER" in capsys.readouterr().err
+    assert cli.invoke(["leaderboard", "--format", "latx"]) == 2
+    assert "did you mean 'latex'" in capsys.readouterr().err
+    assert cli.invoke(["leaderboard", "--title", "x"]) == 2
+    assert "option --title; got without --publish" in capsys.readouterr().err

@@ -1,0 +1,27 @@
+"""Which files a plugin's results depend on, and their fingerprint. Imports no torch: listings and tables ask too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sidbench.benchmark.fingerprint import ROOT, code_fingerprint, import_closure
+from sidbench.benchmark.registry import installed, plugin_path
+
+TRAINING_CODE = {ROOT / "benchmark" / name for name in ("training.py", "optimisers.py", "compiling.py")}
+
+
+def plugin_files(kind: str, name: str) -> set[Path]:
+    """A plugin's file, every file of this project it imports, and the training loop.
+
+    A composite plugin runs others, chosen by its settings, so all of its kind count.
+    """
+    plugin = installed().find(kind, name)
+    files = {*TRAINING_CODE, *import_closure(plugin_path(kind, name))}
+    if plugin.info.get("composite", False):
+        files |= {f for p in installed().plugins(kind).values() if p.path is not None for f in import_closure(p.path)}
+    return files
+
+
+def plugin_code(kind: str, name: str) -> str:
+    """Fingerprint of ``plugin_files``: a stage's result is reused only while it stays."""
+    return code_fingerprint(plugin_files(kind, name))

@@ -1,0 +1,93 @@
+"""The columns beside quality that every format shows: costs with unit and digits, and how numbers are printed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sidbench.leaderboards.values import EXACT, OVER_SEEDS, UNKNOWN, Cell, Column, Costs, Row, Table
+
+READING = (
+    "rank: 1 + the number of rows that are significantly better in that column (5 %, Holm over all pairs of rows; paired "
+    "over users where per-user results exist). **Bold**: rank 1, so rows that cannot be told apart at the top share it. "
+    "<u>Underlined</u>: the next rank. Numbers are means over seeds; ± half of the 95 % interval: over users (BCa "
+    "bootstrap; AUC: DeLong's components), with trained models held fixed; ±ˢ over seeds (Student); = exact for the one "
+    "exported SID table, its spread over seeds unknown. sd: over seeds. R, N: item-level Recall and NDCG, ties in random "
+    "order; SID R: hits by code string; inflation: SID-level over item-level R@10. Improv.: over the best other "
+    "tokenizer row; controls and baselines are no competitors. Lower is better for inflation, collision rate and probe. "
+    "Costs depend on the device and are not ranked."
+)
+
+
+class CostColumn(NamedTuple):
+    """A cost with its heading (unit included), the field of ``Costs``, what divides it, digits printed."""
+
+    heading: str
+    field: str
+    unit: float = 1.0
+    digits: int = 1
+
+
+COSTS = (
+    CostColumn("fit s", "fit_seconds"), CostColumn("encode items/s", "encode_items_per_second", 1, 0),
+    CostColumn("retrieval fit s", "retrieval_fit_seconds"), CostColumn("ranking fit s", "ranking_fit_seconds"),
+    CostColumn("ms/user", "ms_per_user", 1, 3), CostColumn("ms/row", "ms_per_row", 1, 4),
+    CostColumn("tokenizer M parameters", "tokenizer_parameters", 1e6, 2),
+    CostColumn("recommender M parameters", "recommender_parameters", 1e6, 2),
+    CostColumn("peak GiB", "peak_memory_bytes", 2**30, 2),
+)
+
+
+def present_costs(table: Table) -> tuple[CostColumn, ...]:
+    """The costs that some row of the table has."""
+    return tuple(c for c in COSTS if any(cost(row.costs, c) is not None for row in table.rows))
+
+
+def cost(costs: Costs, column: CostColumn) -> float | None:
+    """The cost in the column's unit."""
+    value: float | None = getattr(costs, column.field)
+    return None if value is None else value / column.unit
+
+
+def cost_text(costs: Costs, column: CostColumn) -> str:
+    """The cost as printed, "–" where it is unknown."""
+    value = cost(costs, column)
+    return "–" if value is None else f"{value:,.{column.digits}f}"
+
+
+def doubt_text(cell: Cell, column: Column, plus_minus: str = " ±", over_seeds: str = "ˢ", exact: str = " =",
+               unknown: str = " ±?") -> str:
+    """What stands behind a number: its half-width and over what, or that it is exact, or that there is none."""
+    if cell.half_width is None:
+        return {EXACT: exact, UNKNOWN: unknown}.get(cell.interval, "")
+    mark = over_seeds if cell.interval == OVER_SEEDS else ""
+    return f"{plus_minus}{mark}{cell.half_width:.{column.digits}f}"
+
+
+def improvement_text(row: Row, column: Column) -> str:
+    """The relative improvement in percent, "–" where it is not defined."""
+    value = row.improvements.get(column.metric)
+    return "–" if value is None else f"{value:+.1%}"
+
+
+def rank_text(row: Row, column: Column) -> str:
+    """The rank in a headline column, "–" without one."""
+    rank = row.ranks.get(column.metric)
+    return "–" if rank is None else str(rank)
+
+
+def seconds_text(value: float) -> str:
+    """Seconds with one digit below ten."""
+    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
+
+
+def split(table: Table) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    """Columns of the tasks, and those of the SID table."""
+    return (tuple(c for c in table.columns if c.task is not None), tuple(c for c in table.columns if c.task is None))
+
+
+def row_markers(row: Row) -> tuple[str, ...]:
+    """Words that belong behind a row's name: its kind where it competes with nobody, and that it is stale."""
+    kind = () if row.kind == "tokenizer" else (row.kind,)
+    return (*kind, *(("stale",) if row.stale else ()))
+
+
