@@ -14,7 +14,7 @@ from sidbench.benchmark.home import runs_folder
 from sidbench.benchmark.records import RunRecord
 from sidbench.benchmark.sid_difference import difference
 from sidbench.benchmark.sid_inspection import item_keys, item_report, record_report, table_report
-from sidbench.datasets.foundation.errors import InputError, SidbenchError, unknown_name
+from sidbench.datasets.foundation.errors import InputError, printable, unknown_name
 from sidbench.leaderboards.store import read_runs
 from sidbench.tokenizers.sid_tables.files import LOSES_SIZES, WRITE_FORMATS, read_table, write_table
 from sidbench.tokenizers.sid_tables.matching import check_matched, match_rows
@@ -59,7 +59,7 @@ def find_source(text: str) -> Source:
     sids = run.record.sids
     if sids is None:
         raise InputError(f"run {run.record.run_id}", got="a baseline without semantic IDs", wanted="a run with a tokenizer")
-    table = read_table(run.folder / sids.file).with_sizes(list(sids.sizes), run.record.run_id)
+    table = read_table(run.file(sids.file)).with_sizes(list(sids.sizes), run.record.run_id)
     return Source(run.record.run_id, replace(table, ordered=sids.ordered), run.record)
 
 
@@ -84,24 +84,11 @@ def known_texts(record: RunRecord, item: str, data_dir: Path | None) -> dict[str
 
     ``title_unknown`` says why where there is none.
     """
-    from sidbench.benchmark.cache import StageCache
-    from sidbench.benchmark.data import dataset_stage
-    from sidbench.benchmark.home import cache_folder
-    from sidbench.benchmark.progress import Reporter
-    from sidbench.benchmark.registry import installed
-    from sidbench.datasets.reading.locate import LocalFiles
+    from sidbench.benchmark.commands.local_data import dataset_at_hand
 
-    try:
-        cls = installed().load("dataset", record.dataset.name)
-        config = cls.config_class(**{n: tuple(v) if isinstance(v, list) else v for n, v in record.dataset.config.items()})
-        own = getattr(config, "path", "")
-        locate = LocalFiles(data_dir or (Path(own) if own else None), sources={})
-        places = [str(place) for place in locate.roots().values()]
-        dataset = dataset_stage(StageCache(cache_folder(), Reporter()), record.dataset.name, cls(config), locate, places)
-    except (SidbenchError, TypeError) as error:  # TypeError: settings of another release
-        return {"title_unknown": f"the data set is not at hand: {error}"}
-    if dataset.content_hash() != record.dataset.content_hash:
-        return {"title_unknown": "the data set is another one than the run saw"}
+    dataset = dataset_at_hand(record, data_dir)
+    if isinstance(dataset, str):
+        return {"title_unknown": dataset}
     row = dataset.catalog.keys.index(item)
     title = dataset.catalog.text.get("title")
     texts: dict[str, Any] = {"title": title[row]} if title is not None else {"title_unknown": "the data set has no titles"}
@@ -253,7 +240,7 @@ def _difference_lines(report: dict[str, Any]) -> list[str]:
 
 # -- printing ----------------------------------------------------------------------------------------------------------
 def _show(report: dict[str, Any], lines: Callable[[dict[str, Any]], list[str]], as_json: bool) -> None:
-    text = json.dumps(report, indent=1, ensure_ascii=False) if as_json else "\n".join(lines(report))
+    text = json.dumps(report, indent=1, ensure_ascii=False) if as_json else printable("\n".join(lines(report)))
     sys.stdout.write(text + "\n")
 
 
