@@ -3,7 +3,9 @@
 A preset is a TOML file ``presets/<tokenizer>/<dataset>/<name>.toml`` beside the plugin's own file (so a package of your
 own ships its presets beside its module), or below ``$SIDBENCH_HOME``. The dataset ``default`` stands for every dataset
 that has no preset of that name. Keys: ``source`` (required: paper and section, or the sweep with its study, trials,
-budget and data hash), ``note`` (optional) and the table ``[tokenizer]`` of settings.
+budget and data hash), ``note`` (optional) and the table ``[tokenizer]`` of settings. A preset from a sweep has the table
+``[effort]`` with ``trials`` and their ``seconds`` and, where it searched settings of recommenders too, a table
+``[recommender.<name>]`` for each, which counts in runs of that recommender only.
 
 A preset is laid over the budget and under the command line's settings. Published presets hold what the paper says about
 the method, not the length of training, which is the budget's.
@@ -13,23 +15,30 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sidbench.benchmark.home import home_folder
 from sidbench.benchmark.records import DEFAULT_SETTINGS
-from sidbench.benchmark.registry import Plugin
+from sidbench.benchmark.registry import Plugin, installed
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 
 ANY_DATASET = "default"
 FOLDER = "presets"
-_KEYS = {"source": str, "note": str, "tokenizer": dict}
+MAX_BYTES = 1 << 20
+_KEYS = {"source": str, "note": str, "tokenizer": dict, "recommender": dict, "effort": dict}
+_TABLES = {"tokenizer": "a table with a setting", "recommender": "a table [recommender.<name>] with a setting",
+           "effort": "a table of numbers"}
+_GROUPS = {"retrieval": "retriever", "ranking": "ranker"}
+EFFORT = ("trials", "seconds")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings of one tokenizer. dataset: for which, or "default". source: where the values come from."""
+    """Settings of one tokenizer. dataset: for which, or "default". source: where the values come from. others: settings
+    of other groups of the run, which preset files do not have but records do. recommenders: settings of each, for runs
+    of it. effort: what finding the values cost, `EFFORT`."""
 
     name: str
     tokenizer: str
@@ -38,11 +47,24 @@ class Preset:
     source: str
     settings: Mapping[str, Any]
     note: str = ""
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    recommenders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    effort: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def groups(self) -> dict[str, dict[str, Any]]:
         """The preset as ``compose_run`` takes it."""
-        return {"tokenizer": dict(self.settings)}
+        own = {"tokenizer": dict(self.settings)} if self.settings else {}
+        return own | {group: dict(fields) for group, fields in self.others.items()}
+
+    def groups_for(self, recommenders: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """``groups`` with the preset's settings of those recommenders that run."""
+        found = self.groups
+        for name in recommenders:
+            if name in self.recommenders:
+                group = _GROUPS[str(installed().find("recommender", name).info["task"])]
+                found[group] = {**dict(self.recommenders[name]), **found.get(group, {})}
+        return found
 
     @property
     def label(self) -> str:
@@ -71,22 +93,43 @@ def preset_paths(plugin: Plugin) -> dict[tuple[str, str], Path]:
 def read_preset(path: Path) -> Preset:
     """One preset file. Raises ``InputError`` naming the file and the key that is wrong, missing or unknown."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        with open(path, "rb") as handle:
+            data = handle.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        content = tomllib.loads(data.decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # the errors of TOML and of UTF-8 are ValueErrors
         raise InputError(f"preset {path}", got=f"{type(error).__name__}: {error}", wanted="a TOML file",
                          do="fix this file") from error
     for key, value in content.items():
         if key not in _KEYS:
             raise unknown_name(f"key in preset {path}", key, _KEYS, do="use one of these keys")
         if not isinstance(value, _KEYS[key]) or not value:
-            kind = "a table with a setting" if key == "tokenizer" else "a text"
-            raise InputError(f"preset {path}: {key}", got=repr(value), wanted=kind, do="fix this file")
-    if missing := [k for k in ("source", "tokenizer") if k not in content]:
+            raise InputError(f"preset {path}: {key}", got=repr(value), wanted=_TABLES.get(key, "a text"),
+                             do="fix this file")
+    lacking = {"source": "source" not in content, "tokenizer": not content.keys() & {"tokenizer", "recommender"}}
+    if missing := [key for key, lacks in lacking.items() if lacks]:
         raise InputError(f"preset {path}", got=f"no {' and no '.join(missing)}", do="add it",
                          wanted="the source of its values and a table [tokenizer]")
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in content["tokenizer"].items()}
+    recommenders = content.get("recommender", {})
+    for name, fields in recommenders.items():
+        if not isinstance(fields, dict) or not fields:
+            raise InputError(f"preset {path}: recommender.{name}", got=repr(fields), wanted=_TABLES["recommender"],
+                             do="fix this file")
+    effort = content.get("effort", {})
+    for name, value in effort.items():
+        if name not in EFFORT or isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e15:
+            raise InputError(f"preset {path}: effort.{name}", got=repr(value), wanted=f"numbers {' and '.join(EFFORT)}",
+                             do="fix this file")
+    settings = _settings(content.get("tokenizer", {}))
     return Preset(path.stem, path.parent.parent.name, path.parent.name, path, content["source"].strip(), settings,
-                  content.get("note", "").strip())
+                  content.get("note", "").strip(), recommenders={n: _settings(f) for n, f in recommenders.items()},
+                  effort={name: float(value) for name, value in effort.items()})
+
+
+def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as configs hold them: TOML knows arrays, configs tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
 
 
 def presets_of(plugin: Plugin) -> list[Preset]:

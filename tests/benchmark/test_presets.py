@@ -145,9 +145,11 @@ def request(tokenizer: str, preset: str) -> RunRequest:
 
 def test_a_request_holds_each_tokenizers_preset(home: Path) -> None:
     made = request("opq,rqvae,random", "paper")
-    assert {n: p.dataset for n, p in made.presets.items()} == {"opq": "beauty", "rqvae": "default"}
+    assert {n: p.dataset for n, p in made.presets["paper"].items()} == {("beauty", "opq"): "beauty",
+                                                                        ("beauty", "rqvae"): "default"}
     assert len(made.skipped) == 1 and "random" in made.skipped[0]
-    assert request("opq", "").presets == {}
+    assert request("opq", "").presets == {"none": {}}
+    assert list(request("opq", "none, paper").presets) == ["none", "paper"]
     with pytest.raises(InputError, match="no such preset"):
         request("none", "paper")
 
