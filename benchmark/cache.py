@@ -2,7 +2,9 @@
 
 An entry is a folder, written to a temporary sibling and renamed, so that it exists whole or not at all. A lock per
 key keeps two commands from computing the same thing twice. Checkpoints of a running stage live in ``<key>.partial``
-and survive ``kill -9``. An entry whose bytes no longer match its manifest is set aside and computed again.
+and survive ``kill -9``. An entry whose bytes no longer match its manifest is set aside and computed again. Entries are
+replaced and evicted under their lock by a rename, so a reader without the lock finds a whole entry or none; a store on a
+read-only disk can be read.
 
 Of the processes of one command only the leader locks, decides and writes; the others read what it wrote, on a disk that
 all of them share.
@@ -10,8 +12,6 @@ all of them share.
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import shutil
 import time
@@ -23,13 +23,24 @@ from typing import Any, Generic, TypeVar
 
 from filelock import FileLock, Timeout
 
+from sidbench.benchmark.disk import storing
+from sidbench.benchmark.entries import (
+    check_files,
+    damaged_folder,
+    discard,
+    lock_path,
+    partial_folder,
+    read_manifest,
+    temporary_folder,
+    touch,
+    write_manifest,
+)
 from sidbench.benchmark.progress import Reporter
 from sidbench.benchmark.records import StageRecord
 from sidbench.benchmark.team import Team
-from sidbench.datasets.foundation.errors import InputError, SidbenchError, StageError
-from sidbench.datasets.foundation.hashing import canonical_json, hash_file, hash_json
+from sidbench.datasets.foundation.errors import SidbenchError, StageError
+from sidbench.datasets.foundation.hashing import hash_json
 
-MANIFEST = "stage.json"
 LOCK_LINE_SECONDS = 5.0
 READ, COMPUTE = "read", "compute"  # what the leader tells the others to do
 T = TypeVar("T")
@@ -66,11 +77,6 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _partial(folder: Path) -> Path:
-    """Where the checkpoints of a running stage lie."""
-    return folder.with_name(folder.name + ".partial")
-
-
 class StageCache:
     """Stages under one root folder.
 
@@ -101,14 +107,13 @@ class StageCache:
         if (found := self._read(stage, folder)) is not None:
             self.team.say(READ)
             return found[0]
-        try:
+        with storing(f"stage {stage.name}", self.root):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(str(folder) + ".lock")
+            lock = FileLock(lock_path(folder))
             self._acquire(lock, stage)
-        except OSError as error:
-            raise self._unwritable(folder, error) from error
         try:
-            if (found := self._read(stage, folder)) is not None:  # another command finished it while we waited
+            # Another command may have finished it while we waited; what cannot be read now is damaged.
+            if (found := self._read(stage, folder, locked=True)) is not None:
                 self.team.say(READ)
                 return found[0]
             value = self._compute(stage, folder, already_spent)
@@ -121,7 +126,7 @@ class StageCache:
         """What the leader read or wrote; computed here too where all processes are needed for it."""
         if self.team.say(None) == COMPUTE:
             if stage.by_all:
-                stage.compute(_partial(folder))
+                stage.compute(partial_folder(folder))
             self.team.say(None)  # the leader has written it
         try:
             return stage.load(folder)
@@ -137,77 +142,60 @@ class StageCache:
             self.reporter.line(f"{stage.name}: another process is computing this stage; waiting for it")
             lock.acquire()
 
-    def _read(self, stage: Stage[T], folder: Path) -> tuple[T] | None:
+    def _read(self, stage: Stage[T], folder: Path, locked: bool = False) -> tuple[T] | None:
+        """The value of an intact entry. Only under the lock is one that cannot be read known to be damaged: without it,
+        another process may be replacing or evicting the entry just now."""
         if self.refresh and stage.key not in self._fresh:
             return None
-        manifest_path = folder / MANIFEST
-        if not manifest_path.exists():
-            return None
         try:
-            manifest = json.loads(manifest_path.read_text())
-            for name, digest in manifest["files"].items():
-                if hash_file(folder / name) != digest:
-                    raise ValueError(f"{name} does not match its checksum")
+            manifest = read_manifest(folder)
+            check_files(folder, manifest)
+            cost = StageRecord(cached=True, **manifest["cost"])
             value = stage.load(folder)
-        except (OSError, ValueError, KeyError, SidbenchError) as error:
-            self._set_aside(stage, folder, error)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, SidbenchError) as error:  # other shapes inside
+            if locked and folder.exists():
+                self._set_aside(stage, folder, error)
             return None
-        self.stages.append(StageRecord(cached=True, **manifest["cost"]))
+        touch(folder)
+        self.stages.append(cost)
         for warning in manifest["warnings"]:
             self.reporter.warn(warning)
         return (value,)
 
     def _set_aside(self, stage: Stage[Any], folder: Path, error: Exception) -> None:
-        number = 1
-        while (aside := folder.with_name(f"{folder.name}.damaged-{number}")).exists():
-            number += 1
-        try:
+        aside = damaged_folder(folder)
+        with storing(f"damaged cache entry of stage {stage.name}", self.root):
             os.replace(folder, aside)
-        except OSError as failure:
-            raise self._unwritable(folder, failure) from failure
         self.reporter.warn(f"cache entry of stage {stage.name} was damaged ({error}); it is set aside as {aside.name} "
                            "and computed again")
 
     def _compute(self, stage: Stage[T], folder: Path, already_spent: tuple[float, float]) -> T:
-        partial, temporary = _partial(folder), folder.with_name(folder.name + ".tmp")
+        partial, temporary = partial_folder(folder), temporary_folder(folder)
         known = list(self.reporter.warnings)
         self.reporter.line(f"{stage.name}: computing")
         wall, cpu = time.perf_counter() - already_spent[0], time.process_time() - already_spent[1]
         if self.refresh:
             shutil.rmtree(partial, ignore_errors=True)  # a checkpoint of an earlier attempt would not be anew
-        try:
-            self.team.say(COMPUTE)
-            with nullcontext() if stage.by_all else self.team.solo():
-                value = stage.compute(partial)
-            cost = StageRecord(name=stage.name, key=stage.key, cached=False, wall_seconds=time.perf_counter() - wall,
-                               cpu_seconds=time.process_time() - cpu, peak_memory_bytes=peak_memory_bytes())
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            stage.save(value, temporary)
-            files = {p.relative_to(temporary).as_posix(): hash_file(p)
-                     for p in sorted(temporary.rglob("*")) if p.is_file()}
-            manifest = {"cost": cost.model_dump(exclude={"cached"}), "files": files,
-                        "depends": json.loads(canonical_json(stage.depends)),
-                        "warnings": [w for w in self.reporter.warnings if w not in known]}
-            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
-            if folder.exists():  # refresh: the lock is ours, nobody computes; a reader finds the old entry or none
-                shutil.rmtree(folder)
-            os.replace(temporary, folder)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with storing(f"stage {stage.name}", self.root):
+            try:
+                self.team.say(COMPUTE)
+                with nullcontext() if stage.by_all else self.team.solo():
+                    value = stage.compute(partial)
+                cost = StageRecord(name=stage.name, key=stage.key, cached=False, wall_seconds=time.perf_counter() - wall,
+                                   cpu_seconds=time.process_time() - cpu, peak_memory_bytes=peak_memory_bytes())
                 shutil.rmtree(temporary, ignore_errors=True)
-                raise StageError(f"{stage.name}: the disk of {folder.parent} is full ({error.strerror}); finished stages "
-                                 "are kept. To do: free space or set SIDBENCH_HOME to another disk, then run the same "
-                                 "command again.") from error
-            if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-                raise self._unwritable(folder, error) from error
-            raise
+                temporary.mkdir(parents=True)
+                stage.save(value, temporary)
+                write_manifest(temporary, cost.model_dump(exclude={"cached"}), stage.depends,
+                               [w for w in self.reporter.warnings if w not in known])
+                if folder.exists():  # refresh
+                    discard(folder)
+                os.replace(temporary, folder)
+            except Exception:
+                shutil.rmtree(temporary, ignore_errors=True)  # half an entry must not keep a full disk full
+                raise
         shutil.rmtree(partial, ignore_errors=True)
         self._fresh.add(stage.key)
         self.stages.append(cost)
         self.reporter.line(f"{stage.name}: done in {cost.wall_seconds:.1f} s")
         return value
-
-    def _unwritable(self, folder: Path, error: OSError) -> InputError:
-        return InputError(f"cache folder {self.root}", got=f"{error.strerror} while writing {folder.name[:12]}…",
-                          wanted="a folder this user can write", do="set SIDBENCH_HOME to a writable folder")

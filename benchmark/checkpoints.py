@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -12,8 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sidbench.benchmark.disk import storing
 from sidbench.datasets.foundation.errors import InputError
-from sidbench.tokenizers.blocks.runtime import TrainingPlan
+from sidbench.tokenizers.blocks.runtime import TrainingLog, TrainingPlan
 
 _LENGTHS_AND_RATES = ("steps_per_epoch", "epochs", "schedule", "learning_rate", "warmup_steps", "final_lr_share",
                       "weight_decay", "clip_norm")
@@ -35,23 +37,31 @@ def section(prefix: str, entries: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-    """Write to a temporary sibling, then rename: a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata={"plain": json.dumps(plain)})
-    os.replace(temporary, path)
+    """Write to a temporary sibling, then rename: a reader sees the old file or the new one, never half of one.
+
+    Raises ``StageError`` when the disk is full, ``InputError`` when it cannot be written; the old file is kept.
+    """
+    with storing(f"checkpoint {path.name}", path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        try:
+            save_file(tensors, temporary, metadata={"plain": json.dumps(plain)})
+            os.replace(temporary, path)
+        except (OSError, SafetensorError):
+            temporary.unlink(missing_ok=True)  # half a checkpoint must not keep a full disk full
+            raise
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """All entries of a checkpoint, or ``None`` if there is none or its bytes are damaged (training then starts anew)."""
+    """All entries of a checkpoint, or ``None`` if there is none or it is damaged (training then starts anew)."""
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as handle:
-            entries: dict[str, Any] = json.loads((handle.metadata() or {}).get("plain", "{}"))
+            entries: dict[str, Any] = dict(json.loads((handle.metadata() or {}).get("plain", "{}")))
             for name in handle.keys():  # noqa: SIM118 - safe_open is not a mapping
                 entries[name] = handle.get_tensor(name)
-    except (SafetensorError, json.JSONDecodeError, OSError):
+    except (SafetensorError, ValueError, TypeError, OverflowError, RecursionError, MemoryError, OSError):
         return None
     return entries
 
@@ -97,3 +107,22 @@ def check_signature(path: Path, who: str, saved: dict[str, Any], wanted: dict[st
         if got != due:
             raise InputError(f"checkpoint {path} of {who}: {name}", got=got, wanted=str(due),
                              do="delete this file, or run with the settings that it was made with")
+
+
+def check_counters(counters: Any, done: Any, best_value: Any) -> None:
+    """Raise ``ValueError`` unless the places and flags of a checkpoint have the types that a training writes."""
+    whole = isinstance(counters, list) and len(counters) == 5 and all(type(n) is int and 0 <= n < 2**62 for n in counters)
+    if not whole or type(done) is not bool or not (best_value is None or type(best_value) in (int, float)):
+        raise ValueError(f"counters {counters!r:.80}, done {done!r:.20}, best value {best_value!r:.40}: no training has them")
+
+
+def checked_log(values: Any) -> TrainingLog:
+    """The log of a checkpoint. Raises ``TypeError`` or ``ValueError`` for fields and types that no training writes."""
+    log = TrainingLog(**values)
+    for field in dataclasses.fields(TrainingLog):
+        value, usual = getattr(log, field.name), getattr(TrainingLog(), field.name)
+        parts = [*value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+        wanted = (int, float) if isinstance(usual, float) else type(usual)
+        if not isinstance(value, wanted) or not all(type(part) in (int, float) for part in parts):
+            raise ValueError(f"log: {field.name} {value!r:.80}")
+    return log

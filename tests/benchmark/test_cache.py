@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from sidbench.benchmark.cache import MANIFEST, Stage, StageCache
+from sidbench.benchmark.cache import Stage, StageCache
+from sidbench.benchmark.entries import MANIFEST
 from sidbench.benchmark.progress import Reporter
 from sidbench.datasets.foundation.errors import InputError, StageError
 
