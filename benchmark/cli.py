@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer.exceptions import Exit, TyperException
 
-from sidbench.benchmark.interface import data, plugin, sids
+from sidbench.benchmark.interface import cache, compare, data, leaderboard, plugin, reproduce, runs, sids, sweep
 from sidbench.benchmark.interface.options import AsJson, DataDir
 from sidbench.datasets.foundation.errors import SidbenchError
 
@@ -27,6 +26,12 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(sids.app, name="sids")
 app.add_typer(plugin.app, name="plugin")
+app.command("leaderboard")(leaderboard.leaderboard)
+app.command("compare")(compare.compare)
+app.command("reproduce")(reproduce.reproduce)
+app.add_typer(sweep.app, name="sweep")
+app.add_typer(cache.app, name="cache")
+app.add_typer(runs.app, name="runs")
 
 
 def _version(wanted: bool) -> None:
@@ -49,12 +54,12 @@ def common(
 def run(
     context: typer.Context,
     tokenizer: Annotated[str, typer.Option(help="Names with commas, `all`, or `none` for baselines.")] = "adasid",
-    dataset: Annotated[str, typer.Option(help="Dataset name.")] = "synthetic",
-    collisions: Annotated[str, typer.Option(help="What to do with items that share a SID.")] = "none",
+    dataset: Annotated[str, typer.Option(help="Names with commas.")] = "synthetic",
+    collisions: Annotated[str, typer.Option(help="What to do with items that share a SID; names with commas.")] = "none",
     recommender: Annotated[str, typer.Option(help="Names with commas, `all`, or `none`: SIDs only.")] = "mtp,ppnet",
     seed: Annotated[str, typer.Option(help="Seeds with commas.")] = "0",
-    budget: Annotated[str, typer.Option(help="smoke, quick, standard or paper.")] = "quick",
-    ties: Annotated[str, typer.Option(help="Order of equal timestamps: shuffled or file.")] = "shuffled",
+    budget: Annotated[str, typer.Option(help="smoke, quick, standard, paper; with commas.")] = "quick",
+    ties: Annotated[str, typer.Option(help="Order of equal timestamps: shuffled, file.")] = "shuffled",
     data_dir: DataDir = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
@@ -64,16 +69,24 @@ def run(
     as_json: AsJson = False,
     preset: Annotated[str, typer.Option(help="Named settings of each tokenizer, as `paper`; default none.")] = "",
     rerun: Annotated[str, typer.Option(help="What to repeat: never, failed (default) or always.")] = "failed",
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings: tokenizer.codebook_size=256 …")] = None,
+    launcher: Annotated[str, typer.Option(help="inline, local (processes), ray or slurm; docs/grids.md.")] = "inline",
+    jobs: Annotated[int, typer.Option(min=0, help="Runs at a time; local 2, ray and slurm what fits.")] = 0,
+    memory_gb: Annotated[float, typer.Option(min=0, help="Memory that ray or slurm sets aside for a run.")] = 0.0,
+    ray_address: Annotated[str, typer.Option(help="Running Ray cluster; default: start one here.")] = "",
+    slurm: Annotated[list[str] | None, typer.Option(help="name=value for Slurm, as partition=gpu; repeat.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run.")] = False,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings: tokenizer.codebook_size=64,256 …")] = None,
 ) -> None:
-    """Tokenize, train, evaluate; one record per (tokenizer, seed)."""
-    from sidbench.benchmark.commands.request import RunRequest
+    """Tokenize, train, evaluate; one record per combination of the lists."""
+    from sidbench.benchmark.commands.request import LaunchOptions, RunRequest, named_values
 
     request = RunRequest.from_options(
         tokenizer, dataset, recommender, seed, budget=budget, ties=ties, data_dir=data_dir, device=device,
         precision=precision, threads=threads, json=as_json, rerun=rerun, overrides=overrides or (),
         debug=bool(context.find_root().params.get("debug")), collisions=collisions,
-        preset=preset, accumulate=accumulate, compile=compiled)
+        preset=preset, accumulate=accumulate, compile=compiled, dry_run=dry_run,
+        launch=LaunchOptions(launcher, jobs, memory_gb, ray_address,
+                             named_values(slurm or (), "--slurm", "partition=gpu")))
     from sidbench.benchmark.commands.run import run_command
 
     run_command(request)
@@ -97,18 +110,6 @@ def show(
     from sidbench.benchmark.commands.show import show_command
 
     show_command(kind, name, as_json)
-
-
-@app.command("leaderboard")
-def leaderboard(
-    dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
-    form: Annotated[str, typer.Option("--format", help="md, csv or json.")] = "md",
-    out: Annotated[Path | None, typer.Option(help="File to write; default standard output.")] = None,
-) -> None:
-    """Render the tables of all finished runs."""
-    from sidbench.benchmark.commands.leaderboard import leaderboard_command
-
-    leaderboard_command(dataset, form, out)
 
 
 def _quiet_pipe() -> None:

@@ -178,6 +178,8 @@ def _compose(classes: Mapping[str, type[Any]], layers: Sequence[tuple[str, Mappi
             if group not in groups:
                 raise InputError(f"{layer} sets {group!r}", wanted=f"one of {', '.join(groups)}")
             _check_fields(f"{layer} of {group}", classes[group], fields)
+            for name, value in fields.items():
+                _check_literal(f"{layer} of {group}: {name}", value)
             try:
                 groups[group] = OmegaConf.merge(groups[group], dict(fields))
             except OmegaConfBaseException as error:
@@ -199,18 +201,26 @@ def _compose(classes: Mapping[str, type[Any]], layers: Sequence[tuple[str, Mappi
             for group, cls in classes.items()}
 
 
-def _check_overrides(classes: Mapping[str, type[Any]], overrides: Sequence[str]) -> list[Override]:
-    """Parse overrides and check that each sets one existing field. Raises ``InputError`` naming the nearest one."""
+def parse_override(text: str) -> Override:
+    """One setting ``group.field=value`` in Hydra's grammar. Raises ``InputError`` for a text that is none."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    parser, parsed = OverridesParser.create(), []
+    _check_literal("setting", text)
+    try:
+        override = OverridesParser.create().parse_override(text)
+        _check_literal("setting", override.value())
+        return override
+    except (HydraException, RecursionError) as error:
+        raise InputError("cannot read the setting", got=repr(text), wanted="group.field=value",
+                         do="for example tokenizer.codebook_size=256, in quotes if need be") from error
+
+
+def _check_overrides(classes: Mapping[str, type[Any]], overrides: Sequence[str]) -> list[Override]:
+    """Parse overrides and check that each sets one existing field. Raises ``InputError`` naming the nearest one."""
+    parsed = []
     for text in overrides:
-        try:
-            override = parser.parse_override(text)
-        except HydraException as error:
-            raise InputError("cannot read the setting", got=repr(text), wanted="group.field=value",
-                             do="for example tokenizer.codebook_size=256, in quotes if need be") from error
+        override = parse_override(text)
         group, _, name = override.key_or_group.partition(".")
         if group in classes and not name:
             raise InputError("a setting cannot replace a plugin", got=repr(text), wanted="group.field=value",
@@ -226,6 +236,19 @@ def _check_overrides(classes: Mapping[str, type[Any]], overrides: Sequence[str])
                              do=f"use --{name.removesuffix('s') if name == 'recommenders' else name}")
         parsed.append(override)
     return parsed
+
+
+def _check_literal(where: str, value: Any) -> None:
+    """Raise ``InputError`` for a value that stands for another: a record says what was set, and a preset or record of a
+    stranger must not read environment variables (``${oc.env:HOME}``) into it."""
+    if isinstance(value, str) and ("${" in value or value == "???"):
+        raise InputError(f"{where} refers to another value", got=repr(value)[:120], wanted="the value itself",
+                         do="write the value there; settings know no interpolation")
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            _check_literal(where, part)
 
 
 def _check_fields(where: str, config_class: type[Any], fields: Mapping[str, Any]) -> None:

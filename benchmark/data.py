@@ -50,6 +50,10 @@ class RecordingLocator(FileLocator):
         self.found: dict[str, Path] = {}
         self.missing: list[tuple[str, tuple[str, ...]]] = []
 
+    @property
+    def may_download(self) -> bool:
+        return self.inner.may_download
+
     def find(self, dataset: str, *names: str, required: bool = True) -> Path | None:
         path = self.inner.find(dataset, *names, required=required)
         if path is None:
@@ -68,10 +72,38 @@ def _seen(path: Path) -> _SeenFile:
     return _SeenFile(str(path.resolve()), stat.st_size, stat.st_mtime_ns, hash_file(path))
 
 
-def _still_valid(index: dict[str, Any], locate: FileLocator) -> bool:
-    if not all(_SeenFile(**f).unchanged() for f in index["files"]):
-        return False
-    return not any(locate.find(dataset, *names, required=False) for dataset, names in index["missing"])
+def _unchanged(index: dict[str, Any], locate: FileLocator) -> dict[str, Any] | None:
+    """The entries "files" and "pictures" of the cache key, ``None`` unless all files still are what the index says.
+
+    An index of another form, which only a stranger can have written, counts as none.
+    """
+    try:
+        files = [_SeenFile(**f) for f in index["files"]]
+        lost = [(str(dataset), [str(name) for name in names]) for dataset, names in index["missing"]]
+        if not all(file.unchanged() for file in files):
+            return None
+        if any(locate.find(dataset, *names, required=False) for dataset, names in lost):
+            return None
+        return {"files": sorted(file.sha256 for file in files), "pictures": index["pictures"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read_index(path: Path) -> dict[str, Any] | None:
+    """What ``_write_index`` wrote; ``None`` where there is none or it is damaged, which costs one more parse."""
+    try:
+        sealed = json.loads(path.read_text(encoding="utf-8"))
+        index: dict[str, Any] = sealed["index"]
+        return index if sealed["checksum"] == hash_json(index) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _write_index(path: Path, index: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(canonical_json({"index": index, "checksum": hash_json(index)}), encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def dataset_stage(cache: StageCache, name: str, plugin: DatasetPlugin, locate: FileLocator, places: list[str]) -> Dataset:
@@ -82,14 +114,10 @@ def dataset_stage(cache: StageCache, name: str, plugin: DatasetPlugin, locate: F
     code = code_fingerprint([plugin_path("dataset", name)]) + room_code(*DATASET_CODE)
     identity = {"name": name, "config": plugin.config, "code": code}
     index_path = cache.root / "dataset-index" / f"{hash_json({**identity, 'places': places})}.json"
-    index: dict[str, Any] | None = None
-    if index_path.exists():
-        try:
-            index = json.loads(index_path.read_text())
-        except ValueError:
-            index = None  # a damaged index only costs one more parse
-    if index is not None and _still_valid(index, locate):
-        depends = {**identity, "files": sorted(f["sha256"] for f in index["files"]), "pictures": index["pictures"]}
+    index = _read_index(index_path)
+    known = None if index is None else _unchanged(index, locate)
+    if known is not None:
+        depends = {**identity, **known}
         return cache.run(Stage("dataset", depends, lambda _: _parse(plugin, locate), save_dataset, load_dataset))
     recorder = RecordingLocator(locate)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -102,10 +130,11 @@ def dataset_stage(cache: StageCache, name: str, plugin: DatasetPlugin, locate: F
     pictures = None if dataset.catalog.image_root is None else str(dataset.catalog.image_root)
     depends = {**identity, "files": sorted(f.sha256 for f in seen), "pictures": pictures}
     value = cache.run(Stage("dataset", depends, lambda _: dataset, save_dataset, load_dataset), already_spent=spent)
-    index_path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = index_path.with_name(f"{index_path.name}.{os.getpid()}.tmp")
-    temporary.write_text(canonical_json({"files": seen, "missing": recorder.missing, "pictures": pictures}))
-    os.replace(temporary, index_path)
+    try:
+        _write_index(index_path, {"files": seen, "missing": recorder.missing, "pictures": pictures})
+    except OSError as error:  # a store on a read-only disk is read all the same
+        cache.reporter.line(f"dataset: its files are parsed again next time, since the index {index_path} could not be "
+                            f"written ({error.strerror})")
     return value
 
 

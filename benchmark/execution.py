@@ -8,12 +8,14 @@ from pathlib import Path
 from sidbench.benchmark.cache import StageCache
 from sidbench.benchmark.config import RunConfig, compose_run
 from sidbench.benchmark.data import dataset_stage
+from sidbench.benchmark.failures import read_note
 from sidbench.benchmark.home import cache_folder
 from sidbench.benchmark.pipeline import Bench
 from sidbench.benchmark.prepared import prepare
 from sidbench.benchmark.presets import Preset, settings_source
+from sidbench.benchmark.records import RunRecord
 from sidbench.benchmark.registry import installed
-from sidbench.benchmark.running import RunBuilder
+from sidbench.benchmark.running import NO_POLICY, RunBuilder
 from sidbench.benchmark.runtime import LocalRuntime
 from sidbench.datasets.base import Dataset
 from sidbench.datasets.foundation.errors import InputError
@@ -35,6 +37,20 @@ class RunSpec:
     rerun: str = "failed"
     command_line: tuple[str, ...] = ("bench",)
 
+    @property
+    def codes(self) -> str:
+        """What makes the SIDs of the run, as in the tables: "rqkmeans +append"."""
+        policy = "" if self.config.collisions == NO_POLICY else f" +{self.config.collisions}"
+        return (self.config.tokenizer or "no tokenizer") + policy
+
+    @property
+    def label(self) -> str:
+        """The run in one line, for progress and summaries."""
+        preset = () if self.preset is None else (f"preset {self.preset.name}",)
+        models = "+".join(self.config.recommenders) or "SIDs only"
+        return " · ".join([self.config.dataset, self.config.budget, self.codes, *preset, models,
+                           f"seed {self.config.seed}", *self.overrides])
+
 
 def open_run(spec: RunSpec, runtime: LocalRuntime) -> RunBuilder:
     """Compose the configs of a run and read its data; nothing is trained yet.
@@ -43,7 +59,7 @@ def open_run(spec: RunSpec, runtime: LocalRuntime) -> RunBuilder:
     that do not fit, ``StageError`` when the cache cannot be written.
     """
     cache = StageCache(cache_folder(), runtime.reporter, refresh=spec.rerun == "always", team=runtime.team)
-    groups = None if spec.preset is None else spec.preset.groups
+    groups = None if spec.preset is None else spec.preset.groups_for(spec.config.recommenders)
     composed = compose_run(spec.config, spec.overrides, preset=groups)
     # Files that belong to an imported data set (its embeddings) lie in its own folder.
     own = getattr(composed.dataset, "path", "")
@@ -53,10 +69,35 @@ def open_run(spec: RunSpec, runtime: LocalRuntime) -> RunBuilder:
     dataset = dataset_stage(cache, spec.config.dataset, plugin, locate, places)
     narrowed = _possible(spec.config, dataset, runtime)
     if narrowed != spec.config:
+        groups = None if spec.preset is None else spec.preset.groups_for(narrowed.recommenders)
         composed = compose_run(narrowed, [o for o in spec.overrides if not o.startswith("ranker.")], preset=groups)
     bench = Bench(cache, runtime)
     return RunBuilder(composed, prepare(composed, dataset, bench, locate), bench, spec.command_line,
-                      settings_source(spec.preset, spec.overrides))
+                      settings_source(spec.preset, spec.overrides), {} if spec.preset is None else spec.preset.effort)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run that is composed, with what the store knows of it under its ``rerun`` rule.
+
+    record: of an earlier equal run that is not to be repeated. refusal: why it failed before, where that forbids another
+    try. Neither: it is to be executed.
+    """
+
+    builder: RunBuilder
+    record: RunRecord | None
+    refusal: str | None
+
+
+def look_up(spec: RunSpec, runtime: LocalRuntime) -> Opened:
+    """``open_run``, then the run's place in the store; of several processes all get what the leader sees."""
+    builder = open_run(spec, runtime)
+    if spec.rerun != "always" and (known := builder.existing()) is not None:
+        return Opened(builder, known, None)
+    noted = read_note(builder.id) if spec.rerun == "never" and runtime.team.leads else None
+    earlier = runtime.team.say(noted)
+    return Opened(builder, None, None if earlier is None else
+                  f"{earlier} (failed before and not tried again: --rerun never)")
 
 
 def _possible(config: RunConfig, dataset: Dataset, runtime: LocalRuntime) -> RunConfig:

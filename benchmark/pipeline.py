@@ -28,10 +28,10 @@ from sidbench.benchmark.codecs import (
     save_sids,
     save_state,
 )
-from sidbench.benchmark.fingerprint import ROOT, code_fingerprint, import_closure, room_code
+from sidbench.benchmark.fingerprint import room_code
 from sidbench.benchmark.metrics.quantisation import quantisation_metrics
+from sidbench.benchmark.plugin_sources import plugin_code
 from sidbench.benchmark.records import Metric
-from sidbench.benchmark.registry import installed, plugin_path
 from sidbench.benchmark.runtime import LocalRuntime
 from sidbench.benchmark.sharding import encode_catalogue, in_blocks, predict_rows, rank_users
 from sidbench.benchmark.training import is_out_of_memory
@@ -43,7 +43,6 @@ from sidbench.recommenders.base import Ranker, RankingData, Recommender, Retriev
 from sidbench.tokenizers.base import SemanticIds, Tokenizer
 from sidbench.tokenizers.collisions.base import CollisionPolicy, Costs, Resolved
 
-TRAINING_CODE = {ROOT / "benchmark" / name for name in ("training.py", "optimisers.py", "compiling.py")}
 METRIC_CODE = ("benchmark/metrics",)
 SHARING_CODE = ("benchmark/sharding.py",)
 T = TypeVar("T")
@@ -84,23 +83,6 @@ def _out_of_memory(who: str, error: BaseException) -> StageError:
     return StageError(f"{who} ran out of memory ({str(error)[:200]}). To do: lower tokenizer.codebook_size or "
                       "tokenizer.code_length, whose product sets the size of tables and heads, or the batch size of this "
                       "stage; finished stages are kept.")
-
-
-def plugin_files(kind: str, name: str) -> set[Path]:
-    """A plugin's file, every file of this project it imports, and the training loop.
-
-    A composite plugin runs others, chosen by its settings, so all of its kind count.
-    """
-    plugin = installed().find(kind, name)
-    files = {*TRAINING_CODE, *import_closure(plugin_path(kind, name))}
-    if plugin.info.get("composite", False):
-        files |= {f for p in installed().plugins(kind).values() if p.path is not None for f in import_closure(p.path)}
-    return files
-
-
-def plugin_code(kind: str, name: str) -> str:
-    """Fingerprint of ``plugin_files``: a stage's result is reused only while it stays."""
-    return code_fingerprint(plugin_files(kind, name))
 
 
 def content_hashes(config: Any) -> dict[str, list[str]]:
@@ -148,12 +130,13 @@ def encode_items(bench: Bench, name: str, tokenizer: Tokenizer, fitted: Fitted, 
     def compute(partial: Path) -> SemanticIds:
         def work() -> SemanticIds:
             tokenizer.load_state_dict(fitted.state)
-            return encode_catalogue(tokenizer, features, bench.runtime).check(features.n_items, f"tokenizer {name}")
+            sids = encode_catalogue(tokenizer, features, bench.runtime, scratch=partial)
+            return sids.check(features.n_items, f"tokenizer {name}")
 
         return bench.guarded(f"tokenizer {name}", partial, work)
 
-    stage = Stage("sids", {"tokenizer": fitted.key}, compute, lambda v, f: save_sids(v, f / "sids.npz"),
-                  lambda f: load_sids(f / "sids.npz"), by_all=in_blocks(tokenizer, features.n_items))
+    stage = Stage("sids", {"tokenizer": fitted.key}, compute, save_sids, load_sids,
+                  by_all=in_blocks(tokenizer, features.n_items))
     return bench.cache.run(stage)
 
 

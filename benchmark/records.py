@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.paths import plain_name
+from sidbench.datasets.foundation.strict_json import parse_json
 
 SCHEMA_VERSION = 1
 DEFAULT_SETTINGS = "defaults"
+
+
+def _plain(name: str) -> str:
+    if name and not plain_name(name):
+        raise ValueError(f"{name[:80]!r} is no plain file name")
+    return name
+
+
+# Records become paths (``<runs>/<run id>/<file>``), so a stranger's record must not name a place outside its folder.
+FileName = Annotated[str, AfterValidator(_plain)]
 
 
 class _Frozen(BaseModel):
@@ -44,7 +58,8 @@ class PluginRecord(_Frozen):
 
     settings_source: where the config comes from: "defaults" of the budget or a preset and its source, and which
     settings the command line changed. curves: what its trainings did, ``<training>_loss`` per epoch and
-    ``<training>_validation`` per validation.
+    ``<training>_validation`` per validation. effort: what choosing the config cost where it was tuned: ``trials``, and
+    ``seconds`` of all of them.
     """
 
     name: str
@@ -55,6 +70,7 @@ class PluginRecord(_Frozen):
     deviations: tuple[str, ...] = ()
     settings_source: str = DEFAULT_SETTINGS
     curves: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    effort: dict[str, float] = Field(default_factory=dict)
 
 
 class DatasetRecord(_Frozen):
@@ -94,7 +110,7 @@ class SidsRecord(_Frozen):
     ordered: bool
     mean_active: float
     content_hash: str
-    file: str
+    file: FileName
     metrics: dict[str, Metric]
     vectors: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     collision_policy: str = "none"
@@ -119,7 +135,7 @@ class TaskRecord(_Frozen):
     metrics: dict[str, Metric]
     undefined: dict[str, str] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
-    users_file: str
+    users_file: FileName
     users_hash: str
     bound_violations: tuple[str, ...] = ()
     comparability_key: str
@@ -154,11 +170,12 @@ class RunRecord(_Frozen):
 
     comparability_key: hash of (dataset, splits, features, recommenders and their budget, evaluation protocol); only rows
     with equal keys stand in one table. protocol_key leaves out features and recommenders: baselines that use neither
-    SIDs nor features join every table with the same protocol key, marked as baselines.
+    SIDs nor features join every table with the same protocol key, marked as baselines. run: the run's own settings
+    (``RunConfig``), which with the configs of its parts repeat it; empty in records of the first releases.
     """
 
     schema_version: int = SCHEMA_VERSION
-    run_id: str
+    run_id: FileName
     created: str
     budget: str
     seed: int
@@ -173,6 +190,7 @@ class RunRecord(_Frozen):
     stages: tuple[StageRecord, ...]
     environment: EnvironmentRecord
     warnings: tuple[str, ...] = ()
+    run: dict[str, Any] = Field(default_factory=dict)
 
     def metric(self, name: str, task: str | None = None) -> Metric | None:
         """The named metric of a task, or of the SID table when ``task`` is None; None when this run has none."""
@@ -186,3 +204,38 @@ class RunRecord(_Frozen):
     def wall_seconds(self, prefix: str = "") -> float:
         """Computation seconds of the stages whose name starts with ``prefix`` (all by default)."""
         return sum(s.wall_seconds for s in self.stages if s.name.startswith(prefix))
+
+
+class UnreadableRecord(ValueError):
+    """A record that this release cannot read; the message is one line."""
+
+
+class NewerRecord(UnreadableRecord):
+    """A record that a newer release wrote."""
+
+
+def read_record(text: str) -> RunRecord:
+    """The record in ``text``.
+
+    Raises ``NewerRecord`` for a later schema and for fields this release does not know, ``UnreadableRecord`` for an
+    earlier schema and for damaged text.
+    """
+    try:
+        raw = parse_json(text, "the record")
+    except InputError as error:
+        raise UnreadableRecord(str(error)) from error
+    if not isinstance(raw, dict):
+        raise UnreadableRecord("not a JSON object")
+    version = raw.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        newer = isinstance(version, int) and version > SCHEMA_VERSION
+        raise (NewerRecord if newer else UnreadableRecord)(
+            f"schema version {str(version)[:20]}, this release reads {SCHEMA_VERSION}")
+    try:
+        return RunRecord.model_validate(raw)
+    except ValidationError as error:
+        unknown = [".".join(map(str, e["loc"])) for e in error.errors() if e["type"] == "extra_forbidden"]
+        if unknown:
+            raise NewerRecord(f"schema version {version} with the unknown field{'s'[:len(unknown) - 1]} "
+                              f"{', '.join(unknown)[:100]}, so a newer release wrote it") from error
+        raise UnreadableRecord(" ".join(str(error).split())[:200]) from error

@@ -6,10 +6,12 @@ written beside its place and renamed, so a reader sees a whole run or none.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from sidbench.benchmark.config import ComposedRun
+from sidbench.benchmark.disk import storing
 from sidbench.benchmark.environment import environment
 from sidbench.benchmark.fingerprint import room_code
 from sidbench.benchmark.home import RECORD_NAME, runs_folder
@@ -40,19 +43,21 @@ from sidbench.benchmark.pipeline import (
     fit_recommender,
     fit_tokenizer,
     measure_quantisation,
-    plugin_code,
     resolve_collisions,
 )
+from sidbench.benchmark.plugin_sources import plugin_code
 from sidbench.benchmark.prepared import Prepared
 from sidbench.benchmark.records import (
     DEFAULT_SETTINGS,
     DatasetRecord,
     FeaturesRecord,
     Metric,
+    NewerRecord,
     PluginRecord,
     RunRecord,
     SidsRecord,
     TaskRecord,
+    read_record,
 )
 from sidbench.benchmark.registry import installed
 from sidbench.benchmark.tables import ranking_frame, retrieval_frame, sids_frame
@@ -97,33 +102,53 @@ class RunBuilder:
     """Collects the parts of a record while the stages of one run execute."""
 
     def __init__(self, composed: ComposedRun, prepared: Prepared, bench: Bench, command_line: tuple[str, ...],
-                 settings_source: str = DEFAULT_SETTINGS) -> None:
+                 settings_source: str = DEFAULT_SETTINGS, effort: Mapping[str, float] | None = None) -> None:
         self.composed, self.prepared, self.bench, self.command_line = composed, prepared, bench, command_line
-        self.run, self.settings_source = composed.run, settings_source
+        self.run, self.settings_source, self.effort = composed.run, settings_source, dict(effort or {})
         self.id = run_id(composed, prepared)
         self.folder = runs_folder() / self.id
         self.team = bench.runtime.team
         self.temporary = self.folder.with_name(f".{self.id}.{os.getpid()}-{self.team.rank}.tmp")
+        self.replaced = self.temporary.with_suffix(".old")  # an earlier record on its way out; a reader sees either or none
         self.sids: SemanticIds | None = None
         self.sids_record: SidsRecord | None = None
         self.tokenizer_record: PluginRecord | None = None
         self.fitted: Fitted | None = None
         self.resolved: ResolvedStage | None = None
 
+    def write_below(self, runs: Path) -> None:
+        """Put the run's folder below ``runs`` instead of the home's; to be called before ``execute``."""
+        self.folder = runs / self.id
+        self.temporary = runs / self.temporary.name
+        self.replaced = runs / self.replaced.name
+
     def existing(self) -> RunRecord | None:
-        """The record of an earlier equal run, if its folder is there and readable; as the leader sees it."""
+        """The record of an earlier equal run, if its folder is there; as the leader sees it. A damaged or older one that
+        this release cannot read is told and counts as none.
+
+        Raises ``InputError`` for a record of a newer release, which must not be replaced unasked.
+        """
         path = self.folder / RECORD_NAME
-        text = self.team.say(path.read_text() if self.team.leads and path.exists() else None)
+        text = self.team.say(path.read_text(encoding="utf-8", errors="replace")
+                             if self.team.leads and path.exists() else None)
         try:
-            return None if text is None else RunRecord.model_validate_json(text)
-        except ValueError:
+            return None if text is None else read_record(text)
+        except NewerRecord as error:
+            raise InputError(f"record of {self.id}", got=str(error), wanted="a record that this release reads",
+                             do=f"update sidbench, or replace it: `bench runs rm {self.id}`") from error
+        except ValueError as error:
+            self.bench.runtime.warn(f"the earlier record of {self.id} could not be read ({error}) and is replaced")
             return None
 
     def execute(self) -> RunRecord:
         """Run every stage and write the run's folder (of several processes the leader does).
 
-        Raises the first stage's error; finished stages stay cached.
+        Raises the first stage's error, or that of a disk that is full or cannot be written; finished stages stay cached.
         """
+        with storing(f"run {self.id}", self.folder.parent):
+            return self._execute()
+
+    def _execute(self) -> RunRecord:
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.temporary.mkdir(parents=True)
         try:
@@ -138,12 +163,23 @@ class RunBuilder:
             if not self.team.leads:
                 return record
             (self.temporary / RECORD_NAME).write_text(record.model_dump_json(indent=1))
-            if self.folder.exists():
-                shutil.rmtree(self.folder)
-            os.replace(self.temporary, self.folder)
+            self._publish()
         finally:
             shutil.rmtree(self.temporary, ignore_errors=True)
         return record
+
+    def _publish(self) -> None:
+        """Rename the finished folder to its place; an earlier one, or that of an equal run of this moment, makes way."""
+        while True:
+            try:
+                os.replace(self.temporary, self.folder)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            with suppress(FileNotFoundError):  # the other run moves it, too
+                os.replace(self.folder, self.replaced)
+            shutil.rmtree(self.replaced, ignore_errors=True)
 
     # -- SIDs ----------------------------------------------------------------------------------------------------
     def _tokenize(self, name: str) -> None:
@@ -167,7 +203,8 @@ class RunBuilder:
         self.tokenizer_record = PluginRecord(
             name=name, config=_plain(self.composed.tokenizer), code=self.fitted.code,
             n_parameters=self.fitted.facts["n_parameters"], diagnostics=self.fitted.facts["diagnostics"],
-            deviations=tuple(cls.info.deviations), settings_source=self.settings_source, curves=_curves(self.fitted))
+            deviations=tuple(cls.info.deviations), settings_source=self.settings_source, curves=_curves(self.fitted),
+            effort=self.effort)
 
     def _resolve(self, name: str, tokenizer: Tokenizer, fitted: Fitted, sids: SemanticIds) -> ResolvedStage:
         policy = installed().load("collisions", name)(self.composed.collisions)
@@ -228,7 +265,7 @@ class RunBuilder:
         events = self.prepared.ranking_users
         strata = item_strata(self.prepared.ranking_counts)[rows.item]
         numbers = ranking_metrics(events, rows.label, scores, strata, Rng(0).child("intervals").numpy())
-        frame = ranking_frame(scores, self.prepared, rows, events)
+        frame = ranking_frame(scores, self.prepared, rows, events, strata)
         counts = {**{f"{part}_rows": len(r) for part, r in data.rows.items()}, **numbers.counts}
         return self._task("ranking", name, cls, fitted, inference, numbers, counts, frame, ())
 
@@ -278,7 +315,7 @@ class RunBuilder:
             tokenizer=self.tokenizer_record, control=bool(info.get("control", False)), sids=self.sids_record, tasks=tasks,
             comparability_key=self._key(tasks), protocol_key=hash_json(protocol),
             stages=tuple(stages.values()), environment=environment(self.bench.runtime, self.command_line),
-            warnings=tuple(self.bench.runtime.reporter.warnings))
+            warnings=tuple(self.bench.runtime.reporter.warnings), run=_plain(run))
 
     def _key(self, tasks: tuple[TaskRecord, ...]) -> str:
         """Equal keys may stand in one table: the tasks' keys or, where only SIDs are measured, data and features."""

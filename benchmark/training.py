@@ -21,7 +21,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from sidbench.benchmark.checkpoints import (
+    check_counters,
     check_signature,
+    checked_log,
     flatten,
     load_optimiser_state,
     optimiser_state,
@@ -34,7 +36,7 @@ from sidbench.benchmark.compiling import compiled_loss
 from sidbench.benchmark.optimisers import learning_rate_factor, make_optimiser, shared_places, sum_over_team
 from sidbench.benchmark.progress import Reporter
 from sidbench.benchmark.team import Team
-from sidbench.datasets.foundation.errors import NonFiniteLoss, StageError
+from sidbench.datasets.foundation.errors import InputError, NonFiniteLoss, StageError
 from sidbench.datasets.foundation.hashing import hash_arrays, hash_json
 from sidbench.tokenizers.blocks.runtime import TrainingLog, TrainingPlan, to_numpy
 
@@ -89,11 +91,28 @@ class Training:
         self.saved_at = time.monotonic()
 
     def restore(self) -> None:
-        """Continue from the checkpoint if a readable one exists. Raises ``InputError`` for one of another plan."""
-        entries = None if self.path is None else read_checkpoint(self.path)
-        if self.path is None or entries is None:
+        """Continue from the checkpoint if there is one; a damaged one is told, and the training starts anew.
+
+        Raises ``InputError`` for one of another plan, and for one whose entries no training wrote.
+        """
+        if self.path is None or not self.path.exists():
             return
-        check_signature(self.path, self.plan.name, entries["signature"], self._signature())
+        entries = read_checkpoint(self.path)
+        if entries is None:
+            self.reporter.warn(f"{self.plan.name}: its checkpoint {self.path.name} was damaged; the training started anew")
+            return
+        try:
+            check_signature(self.path, self.plan.name, entries["signature"], self._signature())
+            self._continue(entries)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise InputError(f"checkpoint {self.path} of {self.plan.name}", wanted="what this training wrote",
+                             got=f"{type(error).__name__}: {str(error)[:160]}",
+                             do="delete this file; the training then starts anew") from error
+        self.reporter.line(f"  {self.plan.name}: continuing at step {self.step}")
+
+    def _continue(self, entries: dict[str, Any]) -> None:
+        """Take over the entries of a checkpoint. Raises what their wrong types and shapes make Python and torch raise."""
+        check_counters(entries["counters"], entries["done"], entries["best_value"])
         device = self.accelerator.device
         self.plan.model.load_state_dict(section("model", entries))
         load_optimiser_state(self.optimiser, section("optimiser", entries))
@@ -102,13 +121,12 @@ class Training:
         self.best_value = -math.inf if entries["best_value"] is None else entries["best_value"]
         self.step, self.epoch, self.index, self.bad, self.examples = entries["counters"]
         self.loss_sum = entries["loss_sum"].to(device)
-        self.log = TrainingLog(**entries["log"])
+        self.log = checked_log(entries["log"])
         self.previous_seconds = self.log.wall_seconds
         self.done = entries["done"]
         if self.plan.load_extra_state is not None:
             extra = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in section("extra", entries).items()}
             self.plan.load_extra_state(extra)
-        self.reporter.line(f"  {self.plan.name}: continuing at step {self.step}")
 
     def _signature(self) -> dict[str, Any]:
         return plan_signature(self.plan, self.accumulate, str(self.accelerator.mixed_precision))

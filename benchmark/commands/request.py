@@ -14,12 +14,21 @@ RERUN = ("never", "failed", "always")
 NO_TOKENIZER = "none"
 NO_RECOMMENDER = "none"
 NO_POLICY = "none"
+NO_PRESET = "none"
+LAUNCHERS = ("inline", "local", "ray", "slurm")
 CONTROLS = "controls"  # as a tokenizer: every control
 
 
 def split_list(text: str) -> tuple[str, ...]:
     """The entries of a comma list, blanks around them removed, repeats dropped."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def option_list(option: str, text: str) -> tuple[str, ...]:
+    """The entries of an option that needs at least one. Raises ``InputError`` when there is none."""
+    if not (entries := split_list(text)):
+        raise InputError(option, got=repr(text), wanted="at least one name")
+    return entries
 
 
 def missing_settings(plugin: Plugin, overrides: Sequence[str] = ()) -> tuple[str, ...]:
@@ -66,13 +75,13 @@ def seed_list(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(s) for s in seeds))
 
 
-def named_values(entries: Sequence[str], option: str) -> tuple[tuple[str, str], ...]:
+def named_values(entries: Sequence[str], option: str, example: str = "text=text.npy") -> tuple[tuple[str, str], ...]:
     """``name=value`` entries as pairs. Raises ``InputError`` for an entry without both, or a repeated name."""
     pairs = []
     for entry in entries:
         name, _, value = (part.strip() for part in entry.partition("="))
         if not (name and value):
-            raise InputError(option, got=repr(entry), wanted="name=value", do=f"for example {option} text=text.npy")
+            raise InputError(option, got=repr(entry), wanted="name=value", do=f"for example {option} {example}")
         pairs.append((name, value))
     if len(dict(pairs)) != len(pairs):
         raise InputError(option, got=", ".join(entries), wanted="each name once")
@@ -80,23 +89,49 @@ def named_values(entries: Sequence[str], option: str) -> tuple[tuple[str, str], 
 
 
 @dataclass(frozen=True)
-class RunRequest:
-    """`bench run`: every (tokenizer, seed) on one dataset, with these recommenders.
+class LaunchOptions:
+    """Where the runs of a grid happen.
 
-    tokenizers, recommenders, dataset: canonical plugin names, known to exist. overrides: Hydra overrides
-    (``tokenizer.codebook_size=256``). threads: 0 for all cores. skipped: plugins that ``all`` left out, because they are
-    broken or need a setting, with the reason; to be shown, never dropped in silence. debug: show the traceback of every
-    failed run. json: print one JSON object instead of tables. collisions: canonical name of a collision policy.
-    presets: tokenizer -> the preset it runs with. accumulate: batches of one optimiser step. compile: losses of trainings
-    through ``torch.compile``.
+    launcher: one of `LAUNCHERS`. jobs: runs at a time, 0 for the launcher's default. memory_gb: memory of one run, 0 for
+    no claim. address: of a running Ray cluster, "" to start one here. slurm: (parameter, value) pairs for submitit.
+    """
+
+    launcher: str = "inline"
+    jobs: int = 0
+    memory_gb: float = 0.0
+    address: str = ""
+    slurm: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.launcher not in LAUNCHERS:
+            raise unknown_name("--launcher", self.launcher, LAUNCHERS, do="use one of these")
+        owners = {"--jobs": (self.jobs, LAUNCHERS[1:]), "--memory-gb": (self.memory_gb, ("ray", "slurm")),
+                  "--ray-address": (self.address, ("ray",)), "--slurm": (self.slurm, ("slurm",))}
+        for option, (value, launchers) in owners.items():
+            if value and self.launcher not in launchers:
+                raise InputError(option, got=f"--launcher {self.launcher}", wanted=f"--launcher {' or '.join(launchers)}",
+                                 do=f"add --launcher {launchers[0]}, or leave {option} out")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """`bench run`: every combination of its lists, one run each.
+
+    tokenizers, recommenders, datasets, collisions: canonical plugin names, known to exist. overrides: Hydra overrides
+    (``tokenizer.codebook_size=256``, or several values ``tokenizer.codebook_size=64,128``). threads: 0 for all cores.
+    skipped: plugins that ``all`` left out, because they are broken or need a setting, with the reason; to be shown, never
+    dropped in silence. debug: show the traceback of every failed run. json: print one JSON object instead of tables.
+    presets: preset name -> (dataset, tokenizer) -> the preset a run has; "none" is the defaults. accumulate: batches of
+    one optimiser step. compile: losses of trainings through ``torch.compile``. launch: where the runs happen. dry_run:
+    say what would be run.
     """
 
     tokenizers: tuple[str, ...]
-    dataset: str
+    datasets: tuple[str, ...]
     recommenders: tuple[str, ...]
     seeds: tuple[int, ...] = (0,)
-    budget: str = "quick"
-    ties: str = "shuffled"
+    budgets: tuple[str, ...] = ("quick",)
+    ties: tuple[str, ...] = ("shuffled",)
     data_dir: Path | None = None
     device: str = "auto"
     precision: str = "fp32"
@@ -106,17 +141,19 @@ class RunRequest:
     overrides: tuple[str, ...] = ()
     debug: bool = False
     skipped: tuple[str, ...] = ()
-    collisions: str = NO_POLICY
-    presets: Mapping[str, Preset] = field(default_factory=dict)
+    collisions: tuple[str, ...] = (NO_POLICY,)
+    presets: Mapping[str, Mapping[tuple[str, str], Preset]] = field(default_factory=lambda: {NO_PRESET: {}})
     accumulate: int = 1
     compile: bool = False
+    launch: LaunchOptions = LaunchOptions()
+    dry_run: bool = False
 
     @staticmethod
     def from_options(tokenizer: str, dataset: str, recommender: str, seed: str, *, budget: str, ties: str,
                      data_dir: Path | None, device: str, precision: str, threads: int, json: bool, rerun: str,
                      overrides: Sequence[str], debug: bool = False, registry: Registry | None = None,
-                     collisions: str = NO_POLICY, preset: str = "", accumulate: int = 1,
-                     compile: bool = False) -> RunRequest:
+                     collisions: str = NO_POLICY, preset: str = "", accumulate: int = 1, compile: bool = False,
+                     launch: LaunchOptions = LaunchOptions(), dry_run: bool = False) -> RunRequest:
         """Check the options against the installed plugins; raises ``InputError`` before any work is done."""
         registry = registry or installed()
         if rerun not in RERUN:
@@ -124,24 +161,29 @@ class RunRequest:
         skipped = [reason for kind, text in (("tokenizer", tokenizer), ("recommender", recommender))
                    if split_list(text) == ("all",) for p in registry.plugins(kind).values()
                    if (reason := _left_out(p, overrides))]
-        policy = collisions if collisions == NO_POLICY else registry.find("collisions", collisions).name
+        policies = tuple(dict.fromkeys(name if name == NO_POLICY else registry.find("collisions", name).name
+                                       for name in option_list("--collisions", collisions)))
         names = plugin_names("tokenizer", tokenizer, registry, overrides)
-        if policy != NO_POLICY and names == (NO_TOKENIZER,):
-            raise InputError("--collisions", got=f"{policy} without tokenizer", wanted="a tokenizer's semantic IDs",
+        if policies != (NO_POLICY,) and names == (NO_TOKENIZER,):
+            raise InputError("--collisions", got=f"{collisions} without tokenizer", wanted="a tokenizer's semantic IDs",
                              do="add --tokenizer NAME, or leave --collisions out")
         models = plugin_names("recommender", recommender, registry)
         if not models and names == (NO_TOKENIZER,):
             raise InputError("bench run", got="neither tokenizer nor recommender", wanted="one of them",
                              do="add --tokenizer NAME or --recommender NAME")
-        data = registry.find("dataset", dataset).name
-        presets: Mapping[str, Preset] = {}
-        if preset:
-            presets, without = choose_presets({n: registry.find("tokenizer", n) for n in names if n != NO_TOKENIZER}, data,
-                                              preset)
-            skipped += without
+        datasets = tuple(dict.fromkeys(registry.find("dataset", n).name for n in option_list("--dataset", dataset)))
+        presets: dict[str, Mapping[tuple[str, str], Preset]] = {}
+        for name in split_list(preset) or (NO_PRESET,):
+            presets[name] = {}
+            for data in datasets if name != NO_PRESET else ():
+                chosen, without = choose_presets({n: registry.find("tokenizer", n) for n in names if n != NO_TOKENIZER},
+                                                 data, name)
+                presets[name] = {**presets[name], **{(data, n): p for n, p in chosen.items()}}
+                skipped += without
         return RunRequest(
-            names, data, models, seed_list(seed), budget, ties, data_dir, device, precision, threads, json, rerun,
-            tuple(overrides), debug, tuple(skipped), policy, presets, accumulate, compile)
+            names, datasets, models, seed_list(seed), option_list("--budget", budget), option_list("--ties", ties),
+            data_dir, device, precision, threads, json, rerun, tuple(overrides), debug, tuple(skipped), policies, presets,
+            accumulate, compile, launch, dry_run)
 
 
 def _left_out(plugin: Plugin, overrides: Sequence[str]) -> str:

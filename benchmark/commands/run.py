@@ -1,167 +1,141 @@
-"""`bench run`: every (tokenizer, recommenders, seed) of a request, one record each; a failed run stops no other."""
+"""`bench run`: every run of a request, one record each; a failed run stops no other."""
 
 from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
-import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.commands.request import NO_POLICY, NO_RECOMMENDER, NO_TOKENIZER, RunRequest
-from sidbench.benchmark.config import RunConfig
-from sidbench.benchmark.execution import RunSpec, open_run
-from sidbench.benchmark.home import home_folder, runs_folder
-from sidbench.benchmark.progress import Reporter, default_reporter
-from sidbench.benchmark.records import RunRecord
-from sidbench.benchmark.registry import installed
+from sidbench.benchmark.arguments import repeat_command
+from sidbench.benchmark.commands.request import RunRequest
+from sidbench.benchmark.execution import RunSpec, look_up
+from sidbench.benchmark.failures import cause
+from sidbench.benchmark.grid import Grid, expand
+from sidbench.benchmark.home import runs_folder
+from sidbench.benchmark.launchers.base import Launcher, LaunchSettings, Outcome
+from sidbench.benchmark.launchers.inline import InlineLauncher
+from sidbench.benchmark.launchers.worker import PARENT, end_with_parent
+from sidbench.benchmark.progress import PlainReporter, Reporter, default_reporter
 from sidbench.benchmark.runtime import LocalRuntime
 from sidbench.datasets.foundation.errors import InputError, SidbenchError
 from sidbench.leaderboards.render import render
 from sidbench.leaderboards.store import read_runs
 from sidbench.leaderboards.table import build_tables
 
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that did not finish: what it was, why, and the command that repeats it."""
-
-    run: str
-    error: str
-    command: str
+LOCAL_JOBS = 2
 
 
 def run_command(request: RunRequest) -> None:
     """Execute the request and print its table (or JSON). Exits with 1 when a run failed, after trying all of them."""
-    reporter = Reporter() if request.json else default_reporter()
-    runtime = LocalRuntime(request.device, request.precision, request.threads, reporter, request.accumulate,
-                           request.compile)
-    try:
-        _run_all(request, runtime)
-    finally:
-        runtime.team.close()
-
-
-def _run_all(request: RunRequest, runtime: LocalRuntime) -> None:
-    for line in request.skipped:
-        runtime.warn(line)
-    records: list[RunRecord] = []
-    failures: list[Failure] = []
-    for config in _grid(request):
+    reporter = _reporter(request)
+    end_with_parent()
+    request, settings = _settings(request)
+    grid = expand(request, ("bench", *sys.argv[1:]))
+    if request.launch.launcher == "inline" or request.dry_run:
+        runtime = LocalRuntime(request.device, request.precision, request.threads, reporter, request.accumulate,
+                               request.compile)
         try:
-            records.append(runtime.team.together(partial(_one, request, config, runtime)))
-        except InputError:
-            if len(request.tokenizers) * len(request.seeds) == 1:
-                raise
-            failures.append(_failure(request, config, sys.exception()))
-        except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything, also outside its stages
-            failures.append(_failure(request, config, error))
-            if request.debug and runtime.team.leads:
-                sys.stderr.write("".join(traceback.format_exception(error)))
-    if runtime.team.leads:
-        _show(request, records, failures)
-    if failures:
+            if request.dry_run:
+                _dry_run(request, grid, runtime)
+            else:
+                _run_all(request, grid, InlineLauncher(runtime), settings, runtime.reporter, runtime.team.leads)
+        finally:
+            runtime.team.close()
+    else:
+        _run_all(request, grid, _launcher(request.launch.launcher, reporter), settings, reporter, True)
+
+
+def _reporter(request: RunRequest) -> Reporter:
+    if os.environ.get(PARENT):
+        return PlainReporter()  # a worker's standard error is its log
+    return Reporter() if request.json else default_reporter()
+
+
+def _settings(request: RunRequest) -> tuple[RunRequest, LaunchSettings]:
+    """The settings of the launcher, and the request with the threads that each of its runs has.
+
+    Local workers divide ``--threads``, or all cores; on a cluster it is the number of one run, one by default. Where no
+    number is given a run keeps 0 as its setting, and so its identity, and the environment bounds it.
+    """
+    launch, threads = request.launch, request.threads
+    if launch.launcher == "inline":
+        return request, LaunchSettings(debug=request.debug)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(f"--launcher {launch.launcher}", got="several processes under torchrun or accelerate launch",
+                         wanted="--launcher inline, where they share each run", do="start `bench run` by itself")
+    jobs, each = launch.jobs, threads or 1
+    if launch.launcher == "local":
+        jobs = launch.jobs or LOCAL_JOBS
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        each = max(1, (threads or cores) // jobs)
+        request = replace(request, threads=each if threads else 0)
+    return request, LaunchSettings(jobs, each, request.device, launch.memory_gb, launch.address, launch.slurm, request.debug)
+
+
+def _launcher(name: str, reporter: Reporter) -> Launcher:
+    """A launcher with workers; each is imported when it is chosen."""
+    if name == "ray":
+        from sidbench.benchmark.launchers.ray import RayLauncher
+
+        return RayLauncher(reporter)
+    if name == "slurm":
+        from sidbench.benchmark.launchers.slurm import SlurmLauncher
+
+        return SlurmLauncher(reporter)
+    from sidbench.benchmark.launchers.local import LocalLauncher
+
+    return LocalLauncher(reporter)
+
+
+def _run_all(request: RunRequest, grid: Grid, launcher: Launcher, settings: LaunchSettings, reporter: Reporter,
+             leads: bool) -> None:
+    for line in request.skipped:
+        reporter.warn(line)
+    if grid.repeats:
+        reporter.line(f"{grid.repeats} combinations of the grid are equal to others and run once")
+    outcomes: list[Outcome] = []
+    with closing(launcher.map(grid.specs, settings)) as ended:  # an interrupt ends the workers before anything else
+        for outcome in ended:
+            if len(grid.specs) == 1 and isinstance(outcome.error, InputError):
+                raise outcome.error
+            outcomes.append(outcome)
+            if len(grid.specs) > 1:
+                reporter.line(f"[{len(outcomes)}/{len(grid.specs)}] {outcome.spec.label}: {_state(outcome)}")
+    place = {id(spec): n for n, spec in enumerate(grid.specs)}
+    outcomes.sort(key=lambda o: place[id(o.spec)])
+    if leads:
+        _show(request, outcomes)
+    if any(o.failure for o in outcomes):
         raise Exit(1)
 
 
-def _grid(request: RunRequest) -> Iterator[RunConfig]:
-    """One config per (recommender set, tokenizer, seed). Several recommenders of one task give one run each."""
-    info = {name: installed().find("recommender", name).info for name in request.recommenders}
-    tasks = [str(i["task"]) for i in info.values()]
-    together = len(set(tasks)) == len(tasks)
-    for recommenders in [request.recommenders] if together else [(name,) for name in request.recommenders]:
-        free = [name for name in recommenders if not info[name]["needs_sids"]]
-        names: tuple[str, ...] = request.tokenizers
-        if free and names != (NO_TOKENIZER,):
-            if len(free) < len(recommenders):
-                raise InputError(f"recommender {free[0]}", got=f"in one run with {', '.join(recommenders)}",
-                                 wanted="a run of its own, since it reads no semantic IDs",
-                                 do=f"bench run --tokenizer none --recommender {free[0]}")
-            names = (NO_TOKENIZER,)
-        for seed in request.seeds:
-            for tokenizer in names:
-                yield RunConfig(
-                    dataset=request.dataset, tokenizer=None if tokenizer == NO_TOKENIZER else tokenizer,
-                    recommenders=recommenders, seed=seed, budget=request.budget, ties=request.ties,
-                    device=request.device, precision=request.precision, threads=request.threads,
-                    accumulate=request.accumulate, compile=request.compile,
-                    collisions=NO_POLICY if tokenizer == NO_TOKENIZER else request.collisions)
+def _state(outcome: Outcome) -> str:
+    if outcome.failure is not None:
+        return f"failed: {outcome.failure.error}"
+    return "recorded already" if outcome.recorded else "done"
 
 
-def _spec(request: RunRequest, config: RunConfig) -> RunSpec:
-    """One run of the request, as a value."""
-    return RunSpec(config, request.overrides, request.presets.get(config.tokenizer or NO_TOKENIZER), request.data_dir,
-                   request.rerun, _command_line())
+def _summary(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """How many runs ended how; a retried one also counts as computed or failed."""
+    return {"runs": len(outcomes), "recorded": sum(o.recorded for o in outcomes),
+            "computed": sum(o.record is not None and not o.recorded for o in outcomes),
+            "failed": sum(o.failure is not None for o in outcomes), "retried": sum(o.attempts > 1 for o in outcomes)}
 
 
-def _one(request: RunRequest, config: RunConfig, runtime: LocalRuntime) -> RunRecord:
-    """The record of one run; a failure leaves a note, which ``--rerun never`` reads."""
-    runtime.reporter.warnings.clear()
-    spec = _spec(request, config)
-    opened = open_run(spec, runtime)
-    name = " · ".join([config.dataset, _tokens(config), "+".join(opened.composed.run.recommenders) or "SIDs only",
-                       f"seed {config.seed}"])
-    note = home_folder() / "failures" / f"{opened.id}.json"
-    if request.rerun != "always" and (known := opened.existing()) is not None:
-        runtime.report(f"{name}: recorded as {opened.id}")
-        return known
-    earlier = json.loads(note.read_text())["error"] if request.rerun == "never" and note.exists() else None
-    if runtime.team.say(earlier) is not None:
-        raise SidbenchError(f"{earlier} (failed before and not tried again: --rerun never)")
-    runtime.report(f"{name}: {opened.id}")
-    try:
-        record = opened.execute()
-    except SidbenchError as error:
-        if runtime.team.leads:
-            _write_note(note, _failure(request, config, error))
-        raise
-    if runtime.team.leads:
-        note.unlink(missing_ok=True)
-    return record
-
-
-def _command_line() -> tuple[str, ...]:
-    return ("bench", *sys.argv[1:])
-
-
-def _tokens(config: RunConfig) -> str:
-    """What makes the SIDs of a run, as in the tables: "rqkmeans +append"."""
-    policy = "" if config.collisions == NO_POLICY else f" +{config.collisions}"
-    return (config.tokenizer or "no tokenizer") + policy
-
-
-def _failure(request: RunRequest, config: RunConfig, error: BaseException | None) -> Failure:
-    words = ["bench", "run", "--tokenizer", config.tokenizer or NO_TOKENIZER, "--dataset", config.dataset,
-             "--recommender", ",".join(config.recommenders) or NO_RECOMMENDER, "--seed", str(config.seed),
-             "--budget", config.budget, "--ties", config.ties, *request.overrides]
-    preset = request.presets.get(config.tokenizer or NO_TOKENIZER)
-    unusual = [("--preset", None if preset is None else preset.name, None), ("--collisions", config.collisions, NO_POLICY),
-               ("--precision", config.precision, "fp32"), ("--accumulate", str(config.accumulate), "1")]
-    words[4:4] = [w for option, value, usual in unusual if value is not None and value != usual for w in (option, value)]
-    if config.compile:
-        words[4:4] = ["--compile"]
-    cause = str(error) if isinstance(error, SidbenchError) else f"{type(error).__name__}: {error}"
-    return Failure(f"{_tokens(config)} seed {config.seed}", cause, shlex.join(words))
-
-
-def _write_note(path: Path, failure: Failure) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(vars(failure)))
-    os.replace(temporary, path)
-
-
-def _show(request: RunRequest, records: list[RunRecord], failures: list[Failure]) -> None:
+def _show(request: RunRequest, outcomes: Sequence[Outcome]) -> None:
+    records = [o.record for o in outcomes if o.record is not None]
+    failures = [o.failure for o in outcomes if o.failure is not None]
+    summary = _summary(outcomes)
     if request.json:
         result: dict[str, Any] = {"records": [r.model_dump(mode="json") for r in records],
-                                  "failed": [vars(f) for f in failures]}
+                                  "failed": [vars(f) for f in failures], "summary": summary}
         sys.stdout.write(json.dumps(result) + "\n")
         return
     if records:
@@ -169,5 +143,44 @@ def _show(request: RunRequest, records: list[RunRecord], failures: list[Failure]
         # Controls recorded earlier under the same conditions belong in the table of whatever runs now.
         wanted |= {r.record.run_id for r in store.runs if r.record.control and r.record.comparability_key in keys}
         sys.stdout.write(render(build_tables(store.only(wanted)), "md"))
-    for failure in failures:
-        sys.stderr.write(f"failed: {failure.run}: {failure.error}\n  repeat with: {failure.command}\n")
+    for failure, error in zip(failures, _each_once([f.error for f in failures]), strict=True):
+        sys.stderr.write(f"failed: {failure.run}: {error}\n  repeat with: {failure.command}\n")
+    if len(outcomes) > 1:
+        sys.stderr.write("{runs} runs: {recorded} recorded already, {computed} computed, {failed} failed; "
+                         "{retried} retried\n".format(**summary))
+
+
+def _each_once(reasons: Sequence[str]) -> list[str]:
+    """The reasons with every repeat of a long one shortened; a missing file fails all runs of a data set alike."""
+    return [reason if reason not in reasons[:n] or len(reason) < 80 else "as above" for n, reason in enumerate(reasons)]
+
+
+def _dry_run(request: RunRequest, grid: Grid, runtime: LocalRuntime) -> None:
+    """Each run with what the store knows of it; reads data sets, trains nothing."""
+    rows = [_foreseen(spec, runtime) for spec in grid.specs]
+    if not runtime.team.leads:
+        return
+    counts = Counter(row["state"] for row in rows)
+    if request.json:
+        sys.stdout.write(json.dumps({"runs": rows, "skipped": list(request.skipped), "repeats": grid.repeats,
+                                     "summary": counts}) + "\n")
+        return
+    for row, reason in zip(rows, _each_once([row["reason"] for row in rows]), strict=True):
+        why = f" ({reason})" if reason else ""
+        sys.stdout.write(f"{row['state']:<8}  {row['run']}{why}\n")
+    for line in request.skipped:
+        sys.stdout.write(f"skipped   {line}\n")
+    sys.stdout.write(f"{len(rows)} runs: {', '.join(f'{n} {state}' for state, n in counts.items())}\n")
+
+
+def _foreseen(spec: RunSpec, runtime: LocalRuntime) -> dict[str, str]:
+    row = {"run": spec.label, "run_id": "", "state": "refused", "reason": "", "command": repeat_command(spec)}
+    try:
+        anew = spec.rerun == "always"
+        opened = look_up(replace(spec, rerun="failed") if anew else spec, runtime)
+    except SidbenchError as error:
+        return {**row, "reason": cause(error)}
+    row["run_id"] = opened.builder.id
+    if opened.refusal is not None:
+        return {**row, "reason": opened.refusal}
+    return {**row, "state": "recorded" if opened.record is not None and not anew else "to run"}

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from sidbench.benchmark import cli
+from sidbench.benchmark.arguments import repeat_command
 from sidbench.benchmark.commands import request as requests
 from sidbench.benchmark.commands.request import RunRequest, named_values, plugin_names, seed_list
-from sidbench.benchmark.commands.run import _failure
 from sidbench.benchmark.config import RunConfig
+from sidbench.benchmark.execution import RunSpec
 from sidbench.benchmark.registry import ROOT, Registry, installed, plugins
 from sidbench.datasets.foundation.errors import InputError, StageError
 from sidbench.leaderboards.controls import CONTROLS
@@ -133,13 +134,13 @@ def test_run_hands_over_a_checked_request(monkeypatch: pytest.MonkeyPatch, tmp_p
     seen: list[RunRequest] = []
     monkeypatch.setattr("sidbench.benchmark.commands.run.run_command", seen.append)
     assert cli.invoke(["run"]) == 0
-    assert seen[0] == RunRequest(("adasid",), "synthetic", ("mtp", "ppnet"))
+    assert seen[0] == RunRequest(("adasid",), ("synthetic",), ("mtp", "ppnet"))
     assert cli.invoke([
         "run", "--tokenizer", "opq, rqvae,opq", "--dataset", "ml_100k", "--recommender", "mtp", "--seed", "0,2",
         "tokenizer.codebook_size=16", "--budget", "smoke", "--ties", "file", "--data-dir", str(tmp_path), "--device",
         "cpu", "--precision", "bf16", "--threads", "2", "--json", "--rerun", "always", "dataset.k_core=3"]) == 0
     assert seen[1] == RunRequest(
-        ("opq", "rqvae"), "ml-100k", ("mtp",), (0, 2), "smoke", "file", tmp_path, "cpu", "bf16", 2, True, "always",
+        ("opq", "rqvae"), ("ml-100k",), ("mtp",), (0, 2), ("smoke",), ("file",), tmp_path, "cpu", "bf16", 2, True, "always",
         ("tokenizer.codebook_size=16", "dataset.k_core=3"))
 
 
@@ -228,9 +229,8 @@ def test_leaderboard_of_an_empty_home_is_refused_in_a_process(tmp_path: Path) ->
 
 def test_the_command_that_repeats_a_failed_run_holds_every_option_that_changes_numbers() -> None:
     def command(**more: object) -> list[str]:
-        request = RunRequest(("opq",), "synthetic", ("mtp",), overrides=("tokenizer.codebook_size=8",))
         config = RunConfig(dataset="synthetic", tokenizer="opq", recommenders=("mtp",), **more)  # type: ignore[arg-type]
-        return shlex.split(_failure(request, config, StageError("no")).command)
+        return shlex.split(repeat_command(RunSpec(config, ("tokenizer.codebook_size=8",), rerun="never")))
 
     usual = ["bench", "run", "--tokenizer", "opq", "--dataset", "synthetic", "--recommender", "mtp", "--seed", "0",
              "--budget", "quick", "--ties", "shuffled", "tokenizer.codebook_size=8"]

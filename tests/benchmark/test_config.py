@@ -79,7 +79,7 @@ def test_values_come_out_as_plain_python_of_the_declared_type() -> None:
     ("~tokenizer.steps", ["one value"]),
     ("tokenizer.steps=[", ["cannot read the setting"]),
     ("--steps", ["cannot read the setting"]),
-    ("tokenizer.rate=${nowhere}", ["cannot be composed", "nowhere"]),
+    ("tokenizer.rate=${nowhere}", ["refers to another value", "nowhere"]),
 ])
 def test_what_cannot_be_composed_is_one_paragraph(override: str, words: list[str]) -> None:
     with pytest.raises(InputError) as caught:

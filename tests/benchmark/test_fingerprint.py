@@ -8,7 +8,7 @@ import pytest
 
 from sidbench.benchmark import fingerprint
 from sidbench.benchmark.fingerprint import ROOT, code_fingerprint, import_closure
-from sidbench.benchmark.pipeline import plugin_files
+from sidbench.benchmark.plugin_sources import plugin_files
 
 
 def names(path: Path) -> set[str]:

@@ -1,0 +1,74 @@
+"""Grids in worker processes of this machine: killed workers, failing runs, interrupts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+GRID = ["run", "--tokenizer", "rqkmeans,random,hash", "--budget", "smoke", "--recommender", "none", "--json",
+        "features.vision=none", "features.behaviour=none", "dataset.n_items=60", "tokenizer.codebook_size=5000"]
+PATIENCE = 200.0
+
+
+def started(home: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "sidbench.benchmark.cli", *words], text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, env={**os.environ, "SIDBENCH_HOME": str(home), "OMP_NUM_THREADS": "1"})
+
+
+def until(found: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
+    deadline = time.monotonic() + PATIENCE
+    while not (result := found()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return result
+
+
+def workers(command: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [p for p in psutil.Process(command.pid).children() if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_killed_worker_is_started_again_and_a_failing_run_stops_no_other(tmp_path: Path) -> None:
+    command = started(tmp_path, *GRID, "--launcher", "local", "--jobs", "2")
+    victim = until(lambda: workers(command))[0]
+    victim.send_signal(signal.SIGKILL)
+    output, _ = command.communicate(timeout=PATIENCE)
+    result = json.loads(output)
+    assert command.returncode == 1
+    assert result["summary"] == {"runs": 3, "recorded": 0, "computed": 2, "failed": 1, "retried": 1}
+    names = [r["tokenizer"]["name"] for r in result["records"]]
+    assert names == ["random", "hash"]  # in the order of the grid, however they ended
+    runs = [r["run_id"] for r in result["records"]]
+    assert sorted(runs) == sorted(p.name for p in (tmp_path / "runs").iterdir())
+    (failed,) = result["failed"]
+    assert "codebook_size" in failed["error"] and "--tokenizer rqkmeans" in failed["command"]
+    assert all((tmp_path / "logs" / f"{run}.log").read_text().startswith("=== ") for run in runs)
+
+    again = started(tmp_path, *GRID, "--launcher", "local", "--rerun", "never")
+    output, _ = again.communicate(timeout=PATIENCE)
+    result = json.loads(output)
+    assert result["summary"] == {"runs": 3, "recorded": 2, "computed": 0, "failed": 1, "retried": 0}
+    assert "failed before" in result["failed"][0]["error"]
+
+
+@pytest.mark.parametrize(("send", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_no_worker_outlives_the_command(tmp_path: Path, send: signal.Signals, code: int) -> None:
+    command = started(tmp_path, "run", "--tokenizer", "adasid", "--budget", "paper", "--launcher", "local", "--jobs", "1")
+    (worker,) = until(lambda: workers(command))
+    log = tmp_path / "logs"
+    until(lambda: [worker] if any("computing" in p.read_text() for p in log.glob("*.log")) else [])
+    command.send_signal(send)
+    command.communicate(timeout=PATIENCE)
+    assert command.returncode == code
+    _, left = psutil.wait_procs([worker], timeout=60)
+    assert not left
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("[!.]*"))

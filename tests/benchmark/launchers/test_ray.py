@@ -1,0 +1,61 @@
+"""A real Ray cluster of two nodes on this machine: one is lost in the middle of a grid, nothing else is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray", reason="the extra [ray] is not installed")
+TOKENIZERS = ("random", "hash", "category_prefix")
+GRID = ["run", "--tokenizer", ",".join(TOKENIZERS), "--seed", "0,1,2,3", "--budget", "smoke", "--recommender", "none",
+        "--json", "features.vision=none", "features.behaviour=none", "dataset.n_items=60"]
+PATIENCE = 600.0  # seconds; about one minute on two cores with nothing else to do
+NODE = {"object_store_memory": 80 << 20, "include_dashboard": False}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head that holds two runs at a time; a node for one more joins in the test."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 2})
+    try:
+        yield made
+    finally:
+        made.shutdown()
+
+
+def bench(home: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "sidbench.benchmark.cli", *GRID, *words], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env={**os.environ, "SIDBENCH_HOME": str(home), "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.slow
+def test_twelve_runs_survive_the_loss_of_a_node(cluster: Any, tmp_path: Path) -> None:
+    lost = cluster.add_node(**NODE, num_cpus=1)
+    runs = tmp_path / "runs"
+    command = bench(tmp_path, "--launcher", "ray", "--ray-address", cluster.address)
+    deadline = time.monotonic() + PATIENCE
+    while len(list(runs.glob("[!.]*"))) < 3:
+        assert command.poll() is None, command.communicate()
+        assert time.monotonic() < deadline, "no three records"
+        time.sleep(0.05)
+    cluster.remove_node(lost, allow_graceful=False)
+    output, errors = command.communicate(timeout=PATIENCE)
+    assert command.returncode == 0, errors
+    result = json.loads(output)
+    assert result["summary"]["runs"] == result["summary"]["computed"] == 12 and result["failed"] == []
+    assert result["summary"]["retried"] >= 1  # what ran on the lost node
+    rows = [(r["tokenizer"]["name"], r["seed"]) for r in result["records"]]
+    assert sorted(rows) == sorted((t, s) for t in TOKENIZERS for s in range(4))  # each once
+    assert sorted(r["run_id"] for r in result["records"]) == sorted(p.name for p in runs.glob("[!.]*"))
