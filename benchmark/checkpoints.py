@@ -113,7 +113,7 @@ def check_counters(counters: Any, done: Any, best_value: Any) -> None:
     """Raise ``ValueError`` unless the places and flags of a checkpoint have the types that a training writes."""
     whole = isinstance(counters, list) and len(counters) == 5 and all(type(n) is int and 0 <= n < 2**62 for n in counters)
     if not whole or type(done) is not bool or not (best_value is None or type(best_value) in (int, float)):
-        raise ValueError(f"counters {counters!r:.80}, done {done!r:.20}, best value {best_value!r:.40}: no training has them")
+        raise ValueError(f"counters {counters!r:.80}, done {done!r:.20}, best {best_value!r:.40}: no training has them")
 
 
 def checked_log(values: Any) -> TrainingLog:

@@ -20,7 +20,7 @@ from sidbench.benchmark.registry import installed
 from sidbench.benchmark.sweeps.request import SweepRequest
 from sidbench.datasets.foundation.errors import InputError, SidbenchError
 
-STOP_SECONDS = 10.0
+STOP_SECONDS = 5.0
 
 
 def sweep_request(tokenizer: str, dataset: str, recommender: str, *, trials: int, seconds: float, workers: int,
