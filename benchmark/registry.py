@@ -153,6 +153,8 @@ def _read(kind: str, name: str, module: str, path: Path | None, *, class_name: s
             broken = f"line {error.lineno}: {error.msg}"
         except (_Unreadable, OSError, ValueError) as error:  # ValueError: not UTF-8, or null bytes
             broken = str(error)
+        except (RecursionError, MemoryError):
+            broken = "nested too deeply for Python's parser"
     return Plugin(kind, name, module, class_name, path, summary, info, source, broken)
 
 

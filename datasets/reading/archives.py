@@ -67,7 +67,17 @@ def read_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.n
     for name, array in found.items():
         if not isinstance(array, np.ndarray):  # a member that is no .npy comes out as its bytes
             raise _damaged(path, TypeError(f"{name} is no array"))
+        check_texts(array, path)
     return found
+
+
+def check_texts(array: np.ndarray, path: Path) -> None:
+    """Raise ``InputError`` for an array of texts with code points that are no characters, at which numpy and Python break
+    only when such a text is used."""
+    if array.dtype.kind == "U" and array.dtype.itemsize and array.size:
+        points = np.ravel(array).view(f"{array.dtype.byteorder}u4")
+        if bool(((points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))).any()):
+            raise _damaged(path, ValueError("texts of code points that are no characters"))
 
 
 def read_npy(path: Path, *, mapped: bool = False) -> np.ndarray:
@@ -80,6 +90,7 @@ def read_npy(path: Path, *, mapped: bool = False) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         array.close()
         raise _damaged(path, TypeError("an archive of arrays, not one array"))
+    check_texts(array, path)
     return array
 
 

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from sidbench.benchmark.config import RunConfig, compose_run
 from sidbench.benchmark.presets import read_preset
 from sidbench.benchmark.progress import Reporter
+from sidbench.benchmark.registry import read_plugin
 from sidbench.benchmark.training import Training
 from sidbench.datasets.amazon.metadata import read_metadata
 from sidbench.datasets.amazon.reviews import read_ratings
@@ -171,6 +172,24 @@ def test_keys_that_are_no_text(tmp_path: Path) -> None:
     np.savez(tmp_path / "e.npz", keys=np.array([b"\xff", b"b"]), embeddings=np.ones((2, 3), np.float32))
     with pytest.raises(InputError, match="UTF-8"):
         read_precomputed(tmp_path / "e.npz", ("a", "b"), "text")
+
+
+def test_texts_of_code_points_that_are_no_characters(tmp_path: Path) -> None:
+    """numpy keeps any 32-bit number as a character; ``tolist`` then raises SystemError."""
+    for point, order in ((0x99000042, "<"), (0xD800, "<"), (0x110000, ">")):
+        keys = np.frombuffer(np.array([point, 66], f"{order}u4").tobytes(), f"{order}U1")
+        np.savez(tmp_path / "e.npz", keys=keys, embeddings=np.ones((2, 3), np.float32), codes=np.ones((2, 1), np.int32))
+        for read in (lambda path: read_precomputed(path, ("a", "B"), "text"), read_table):
+            with pytest.raises(InputError, match="no characters"):
+                read(tmp_path / "e.npz")
+    np.savez(tmp_path / "e.npz", keys=np.array(["a", "\U0010ffff"], ">U1"), codes=np.ones((2, 1), np.int32))
+    assert read_table(tmp_path / "e.npz").keys == ("a", "\U0010ffff")
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 3000, "x = " + "-" * 3000 + "1", "(" * 3000, "x = 1" + "+1" * 20_000])
+def test_a_plugin_that_python_s_parser_cannot_bear_breaks_only_itself(text: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    assert read_plugin("tokenizer", tmp_path / "mine.py").broken
 
 
 def test_an_items_file_of_other_types(tmp_path: Path) -> None:

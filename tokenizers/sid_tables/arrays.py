@@ -16,6 +16,7 @@ from pickle import UnpicklingError  # the name only: what weights_only loading r
 import numpy as np
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.reading.archives import check_texts
 from sidbench.tokenizers.sid_tables.table import MAX_FILE_BYTES, MAX_ITEMS, MAX_POSITIONS, SidTable, from_matrix
 
 # What damaged archives make zipfile, zlib, the npy header parser and the restricted unpickler raise.
@@ -61,10 +62,8 @@ def _keys(array: np.ndarray | None, path: Path) -> list[str] | None:
     if array.ndim != 1 or array.dtype.kind not in "Uiu":
         raise InputError(f"{path}: keys", got=f"{array.dtype} of shape {array.shape}",
                          wanted="one text or whole number a row")
-    try:
-        return [str(key) for key in array.tolist()]
-    except ValueError as error:  # code points that are no characters
-        raise InputError(f"{path}: keys", got=str(error), wanted="texts") from error
+    check_texts(array, path)
+    return [str(key) for key in array.tolist()]
 
 
 def _sizes(array: np.ndarray | None, path: Path) -> list[int] | None:
