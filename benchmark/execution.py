@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sidbench.benchmark.cache import StageCache
@@ -27,7 +27,8 @@ class RunSpec:
     """Everything that decides one run, so that another process or machine can be given it.
 
     overrides: Hydra overrides ``group.field=value``. preset: settings between budget and overrides. data_dir: where raw
-    files are looked for first. rerun: one of `RERUN`. command_line: what the user typed, for the record.
+    files are looked for first. rerun: one of `RERUN`. command_line: what the user typed, for the record. varied: the
+    overrides that tell the run from others of its grid, for its label; no part of what the run is.
     """
 
     config: RunConfig
@@ -36,6 +37,7 @@ class RunSpec:
     data_dir: Path | None = None
     rerun: str = "failed"
     command_line: tuple[str, ...] = ("bench",)
+    varied: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def codes(self) -> str:
@@ -49,7 +51,7 @@ class RunSpec:
         preset = () if self.preset is None else (f"preset {self.preset.name}",)
         models = "+".join(self.config.recommenders) or "SIDs only"
         return " · ".join([self.config.dataset, self.config.budget, self.codes, *preset, models,
-                           f"seed {self.config.seed}", *self.overrides])
+                           f"seed {self.config.seed}", *self.varied])
 
 
 def open_run(spec: RunSpec, runtime: LocalRuntime) -> RunBuilder:

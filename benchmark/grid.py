@@ -62,7 +62,7 @@ def _cells(request: RunRequest, settings: Sequence[tuple[str, ...]], command_lin
                     threads=request.threads, accumulate=request.accumulate, compile=request.compile,
                     collisions=NO_POLICY if baseline else policy)
                 yield RunSpec(config, overrides, preset.get((dataset, tokenizer)), request.data_dir, request.rerun,
-                              command_line)
+                              command_line, tuple(o for o in overrides if o not in request.overrides))
 
 
 def _recommender_sets(request: RunRequest) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:

@@ -26,7 +26,8 @@ SMALL = ["run", "--dataset", "synthetic", "--budget", "smoke", "--threads", "1",
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> RunRecord:
     capsys.readouterr()
-    code = invoke([*SMALL, *arguments])
+    given = {a.partition("=")[0] for a in arguments}
+    code = invoke([*(a for a in SMALL if "=" not in a or a.partition("=")[0] not in given), *arguments])
     result = json.loads(capsys.readouterr().out)
     assert code == 0 and result["failed"] == [], result["failed"]
     return RunRecord.model_validate(result["records"][0])
@@ -74,7 +75,7 @@ def test_moving_policies_say_where_costs_come_from_and_failures_name_the_policy(
     arguments = [*SMALL, "--recommender", "mtp", "--seed", "0,1", "--collisions", "hash_slot", "collisions.buckets=1"]
     assert invoke(arguments) == 1
     failed = json.loads(capsys.readouterr().out)["failed"]
-    assert [f["run"] for f in failed] == ["random +hash_slot seed 0", "random +hash_slot seed 1"]
+    assert [f["run"] for f in failed] == [f"synthetic · smoke · random +hash_slot · mtp · seed {n}" for n in (0, 1)]
     assert "set collisions.buckets=" in failed[0]["error"] and "--collisions hash_slot" in failed[0]["command"]
 
 
@@ -84,7 +85,8 @@ def test_a_missing_modality_fails_its_row_only(home: Path, capsys: pytest.Captur
     assert invoke([*arguments, "--recommender", "mtp"]) == 1
     result = json.loads(capsys.readouterr().out)
     assert [r["tokenizer"]["name"] for r in result["records"]] == ["random"]
-    assert result["failed"][0]["run"] == "adasid seed 0" and "behaviour" in result["failed"][0]["error"]
+    failed = result["failed"][0]
+    assert failed["run"] == "synthetic · smoke · adasid · mtp · seed 0" and "behaviour" in failed["error"]
 
 
 def test_collision_settings_are_checked(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,7 +130,7 @@ def test_broken_plugins_are_named_and_the_others_finish(environment: Environment
     assert done.returncode == 1, done.stderr
     told = json.loads(done.stdout)
     assert [r["tokenizer"]["name"] for r in told["records"]] == ["random"]
-    errors = {f["run"].removesuffix(" seed 0"): f["error"] for f in told["failed"]}
+    errors = {f["run"].split(" · ")[2]: f["error"] for f in told["failed"]}
     assert list(errors) == names
     for name, error in errors.items():
         assert BROKEN[name][1] in error, (name, error)
