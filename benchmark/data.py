@@ -19,6 +19,7 @@ from sidbench.benchmark.codecs import load_dataset, save_dataset
 from sidbench.benchmark.fingerprint import code_fingerprint, room_code
 from sidbench.benchmark.registry import plugin_path
 from sidbench.datasets.base import Dataset, DatasetPlugin, FileLocator, check_dataset_values
+from sidbench.datasets.foundation.files import write_whole
 from sidbench.datasets.foundation.hashing import canonical_json, hash_file, hash_json
 
 DATASET_CODE = ("datasets/base.py", "datasets/amazon", "datasets/reading", "datasets/planted", "datasets/foundation")
@@ -100,10 +101,7 @@ def _read_index(path: Path) -> dict[str, Any] | None:
 
 
 def _write_index(path: Path, index: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(canonical_json({"index": index, "checksum": hash_json(index)}), encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, canonical_json({"index": index, "checksum": hash_json(index)}))
 
 
 def dataset_stage(cache: StageCache, name: str, plugin: DatasetPlugin, locate: FileLocator, places: list[str]) -> Dataset:

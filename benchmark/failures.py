@@ -6,13 +6,13 @@ A note is ``<home>/failures/<run id>.json``; it goes when the run succeeds.
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sidbench.benchmark.home import home_folder
 from sidbench.datasets.foundation.errors import SidbenchError
+from sidbench.datasets.foundation.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,8 @@ def note_path(run_id: str) -> Path:
 def write_note(run_id: str, failure: Failure) -> None:
     """Remember a failure, whole or not at all. Where the failure is a disk that is full or cannot be written there is no
     note, and ``--rerun never`` tries the run again."""
-    path = note_path(run_id)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(vars(failure)), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with suppress(OSError):
+        write_whole(note_path(run_id), json.dumps(vars(failure)))
 
 
 def read_note(run_id: str) -> str | None:

@@ -344,10 +344,3 @@ def _collisions_before(sids: SemanticIds, traffic: np.ndarray) -> dict[str, Metr
     """The collision metrics of a tokenizer's own codes, as ``<name>_before``."""
     numbers = collision_numbers(sids.codes, traffic)
     return {f"{name}_before": Metric(value=float(v), n=sids.n_items) for name, v in numbers.items() if v is not None}
-
-
-def run_folder(record: RunRecord) -> Path:
-    """Where the files of a recorded run lie."""
-    return runs_folder() / record.run_id
-
-

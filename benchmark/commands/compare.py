@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from sidbench.benchmark.home import RECORD_NAME, runs_folder
 from sidbench.benchmark.maintenance.runs import find_run
 from sidbench.benchmark.records import RunRecord, read_record
 from sidbench.datasets.foundation.errors import InputError, unknown_name
+from sidbench.datasets.foundation.files import write_whole
 from sidbench.leaderboards.comparability import incomparable_parts, settings, unequal
 from sidbench.leaderboards.comparison import compare_rows
 from sidbench.leaderboards.comparison_text import COMPARISON_FORMATS
@@ -41,10 +41,7 @@ def compare_command(left: str, right: str, form: str, out: Path | None, force: b
     if out is None:
         sys.stdout.write(text)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, out)
+    write_whole(out, text)
 
 
 def _row(text: str) -> list[StoredRun]:

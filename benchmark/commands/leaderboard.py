@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typer.exceptions import Exit
 from sidbench.benchmark.home import runs_folder
 from sidbench.benchmark.plugin_sources import plugin_code
 from sidbench.datasets.foundation.errors import InputError, unknown_name
+from sidbench.datasets.foundation.files import write_whole
 from sidbench.leaderboards.provenance import Plugin, newest_data, plugins_of, stale_reasons
 from sidbench.leaderboards.publishing import RECORDS, SETTINGS, BoardSettings, check, publish, read_settings
 from sidbench.leaderboards.render import FORMATS, SUFFIXES, render
@@ -60,7 +60,7 @@ def leaderboard_command(dataset: str | None, formats: str, out: Path | None, *, 
         if out is None:
             sys.stdout.write(text)
         else:
-            _write(out / f"leaderboard.{SUFFIXES[name]}" if len(names) > 1 or out.is_dir() else out, text)
+            write_whole(out / f"leaderboard.{SUFFIXES[name]}" if len(names) > 1 or out.is_dir() else out, text)
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -156,10 +156,3 @@ def _render(board: Leaderboard, form: str, texts: str, data_dir: Path | None) ->
     from sidbench.leaderboards.report.page import html_page
 
     return html_page(board, report_details(board, texts, data_dir))
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)

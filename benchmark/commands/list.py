@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
+from sidbench.benchmark.commands.printing import print_json
 from sidbench.benchmark.registry import KINDS, Plugin, installed
 
 COLUMNS = {
@@ -46,7 +46,7 @@ def list_command(as_json: bool) -> None:
     """Print every plugin with its title; broken ones last in their room, with file and reason."""
     rooms = listing()
     if as_json:
-        sys.stdout.write(json.dumps(rooms, indent=2, ensure_ascii=False) + "\n")
+        print_json(rooms)
         return
     lines = []
     for room, rows in rooms.items():

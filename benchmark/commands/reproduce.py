@@ -18,6 +18,7 @@ from sidbench.benchmark.records import RunRecord, read_record
 from sidbench.benchmark.replay import later_settings, replay
 from sidbench.benchmark.runtime import LocalRuntime
 from sidbench.datasets.foundation.errors import InputError, unknown_name
+from sidbench.datasets.foundation.files import write_whole
 from sidbench.leaderboards.reproduction.figures import figure_svg
 from sidbench.leaderboards.reproduction.papers import paper_names
 from sidbench.leaderboards.reproduction.render import render_side_by_side
@@ -107,8 +108,5 @@ def _run(request: ReproduceRequest, recorded: RunRecord) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, text)
     sys.stderr.write(f"written: {path}\n")

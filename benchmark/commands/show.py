@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from sidbench.benchmark.commands.printing import print_json
 from sidbench.benchmark.config import BUDGETS, field_type
 from sidbench.benchmark.presets import presets_of
 from sidbench.benchmark.registry import find, load
@@ -68,7 +68,7 @@ def show_command(kind: str, name: str, as_json: bool) -> None:
     """Print one plugin's description."""
     facts = description(kind, name)
     if as_json:
-        sys.stdout.write(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+        print_json(facts)
         return
     settings, budgets, presets = facts.pop("settings"), facts.pop("budgets"), facts.pop("presets")
     deviations, notes = facts.pop("deviations", ()), facts.pop("notes", ())

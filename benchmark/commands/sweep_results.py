@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from sidbench.benchmark.sweeps.results import as_text, describe, load_result, st
 from sidbench.benchmark.sweeps.storage import open_storage
 from sidbench.benchmark.sweeps.tuned import NAME, chosen_trial, write_tuned
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.files import write_whole
 
 
 def status_command(name: str | None, storage: str, as_json: bool) -> None:
@@ -63,10 +63,7 @@ def export_command(name: str, storage: str, out: Path) -> None:
     result = load_result(name, storage)
     text = export_json(result) if form == "json" else export_csv(result)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, out)
+        write_whole(out, text)
     except OSError as error:
         raise InputError(f"export to {out}", got=f"{error.strerror}", wanted="a file this user can write") from error
     sys.stdout.write(f"wrote {out}: {len(result.ledger.by_number)} trials\n")

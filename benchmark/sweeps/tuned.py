@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from sidbench.benchmark.sweeps.results import StudyResult
 from sidbench.benchmark.sweeps.space import plain_value
 from sidbench.benchmark.sweeps.suggest import decode
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.files import write_whole
 
 NAME = "tuned"
 TASKS = {"retriever": "retrieval", "ranker": "ranking"}
@@ -58,10 +58,7 @@ def write_tuned(result: StudyResult, trial: FrozenTrial, out: Path | None) -> Pa
             text += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
     text += ["", "[effort]", f"trials = {result.ledger.finished}", f"seconds = {result.ledger.seconds:.1f}", ""]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text("\n".join(text), encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, "\n".join(text))
     except OSError as error:
         raise InputError(f"preset {path}", got=f"{error.strerror}", wanted="a folder this user can write",
                          do="choose another with --out") from error

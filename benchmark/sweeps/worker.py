@@ -17,6 +17,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from sidbench.benchmark.failures import cause
 from sidbench.benchmark.sweeps.ledger import (
     GIVEN_BACK,
     OWNER,
@@ -155,11 +156,11 @@ def _run(study: Study, plan: WorkPlan, trial: Trial, objective: Objective, tell:
 
 def _fail(study: Study, trial: Trial, error: BaseException, tell: Callable[[str], None], start: float,
           marks: Mapping[str, Any]) -> None:
-    cause = str(error) if isinstance(error, SidbenchError) else f"{type(error).__name__}: {error}"
-    for name, value in {REASON: cause, **marks}.items():
+    told = cause(error)
+    for name, value in {REASON: told, **marks}.items():
         _note(trial, name, value)
     _finish(study, trial, TrialState.FAIL, seconds=time.monotonic() - start)
-    tell(f"{study.study_name} trial {trial.number}: {'given back' if GIVEN_BACK in marks else 'failed'}: {cause}")
+    tell(f"{study.study_name} trial {trial.number}: {'given back' if GIVEN_BACK in marks else 'failed'}: {told}")
 
 
 def _reporter(study: Study, trial: Trial) -> Report:
