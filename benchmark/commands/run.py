@@ -15,6 +15,7 @@ from typer.exceptions import Exit
 
 from sidbench.benchmark.arguments import repeat_command
 from sidbench.benchmark.commands.request import RunRequest
+from sidbench.benchmark.cores import threads_each
 from sidbench.benchmark.execution import RunSpec, look_up
 from sidbench.benchmark.failures import cause
 from sidbench.benchmark.grid import Grid, expand
@@ -73,8 +74,7 @@ def _settings(request: RunRequest) -> tuple[RunRequest, LaunchSettings]:
     jobs, each = launch.jobs, threads or 1
     if launch.launcher == "local":
         jobs = launch.jobs or LOCAL_JOBS
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        each = max(1, (threads or cores) // jobs)
+        each = threads_each(threads, jobs)
         request = replace(request, threads=each if threads else 0)
     return request, LaunchSettings(jobs, each, request.device, launch.memory_gb, launch.address, launch.slurm, request.debug)
 

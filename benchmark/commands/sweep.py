@@ -15,6 +15,7 @@ from pathlib import Path
 from typer.exceptions import Exit
 
 from sidbench.benchmark.commands.request import NO_TOKENIZER, plugin_names, seed_list
+from sidbench.benchmark.cores import threads_each
 from sidbench.benchmark.progress import Reporter, default_reporter
 from sidbench.benchmark.registry import installed
 from sidbench.benchmark.sweeps.request import SweepRequest
@@ -56,7 +57,7 @@ def sweep_command(request: SweepRequest, as_json: bool = False) -> None:
     failures: list[str] = []
     for tokenizer in request.tokenizers:
         try:
-            share = max(1, (request.threads or os.cpu_count() or 1) // request.workers)
+            share = threads_each(request.threads, request.workers)
             session = open_session(request, tokenizer, reporter, request.threads if request.workers == 1 else share)
             for note in session.notes:
                 reporter.warn(note)

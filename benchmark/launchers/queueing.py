@@ -16,7 +16,7 @@ from sidbench.benchmark.home import RECORD_NAME, home_folder, runs_folder
 from sidbench.benchmark.launchers.base import LaunchSettings, Outcome
 from sidbench.benchmark.launchers.worker import Exit, Work, last_line, starts
 from sidbench.benchmark.progress import Reporter
-from sidbench.benchmark.records import RunRecord
+from sidbench.benchmark.records import read_record
 from sidbench.benchmark.runtime import LocalRuntime
 from sidbench.datasets.foundation.errors import InputError
 
@@ -73,7 +73,7 @@ def judge(task: Task, done: Exit) -> Outcome:
     if done.code == 0:
         path = runs_folder() / task.work.run_id / RECORD_NAME
         try:
-            return Outcome(task.spec, RunRecord.model_validate_json(path.read_text(encoding="utf-8")), attempts=attempts)
+            return Outcome(task.spec, read_record(path.read_text(encoding="utf-8")), attempts=attempts)
         except (OSError, ValueError) as error:
             return lost(task, f"the worker finished but its record cannot be read here ({cause(error)}). To do: put "
                         "SIDBENCH_HOME on a disk that all machines share", attempts)

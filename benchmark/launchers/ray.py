@@ -13,6 +13,7 @@ from collections.abc import Generator, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
+from sidbench.benchmark.cores import usable_cores
 from sidbench.benchmark.execution import RunSpec
 from sidbench.benchmark.failures import cause
 from sidbench.benchmark.launchers.base import RETRIES, LaunchSettings, Outcome
@@ -91,8 +92,8 @@ def _connect(ray: Any, settings: LaunchSettings) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     common = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "sidbench"}
     if not settings.address:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        ray.init(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **common)
+        ray.init(address="local", num_cpus=usable_cores(), include_dashboard=False,
+                 object_store_memory=_OBJECT_STORE_BYTES, **common)
         return
     try:
         ray.init(address=settings.address, **common)

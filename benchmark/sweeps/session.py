@@ -36,7 +36,7 @@ BINDING = ("tokenizer", "recommenders", "dataset", "data_hash", "budget", "colli
 
 @dataclass(frozen=True)
 class Session:
-    """An opened study. identity: what stands in its attributes. skipped: sentences about what was left out."""
+    """An opened study. notes: sentences for the user about its space and its code."""
 
     study: Study
     plan: WorkPlan
