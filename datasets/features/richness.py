@@ -2,11 +2,11 @@
 
 ``norm`` is the literal proxy (MMQ-v2, arXiv 2510.25622, eqs. 12-13): ``(||e_b|| - N_min) / (N_max - N_min)``.
 Deviation: N_min and N_max are the 1st and 99th percentile over items with training interactions, not the extremes over
-all items, because single outliers and never-trained rows would set the scale.
+all items, because single outliers and never-trained rows would set the scale. Every other proxy is scaled in this way too.
 
 That the norm of a behaviour embedding carries popularity is a premise, often false: the sign of the relation depends
 on loss, decay and stopping time of the behaviour encoder. So ``auto`` takes ``norm`` only where its Spearman
-correlation with the training count exceeds 0.3, else ``log_count``, and both are reported.
+correlation with the training count exceeds 0.3, else ``log_count``, ``log(1 + count)``, and both are reported.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def item_richness(behaviour: np.ndarray | None, train_counts: np.ndarray, proxy:
         raise InputError("richness proxy", got=repr(proxy), wanted=f"one of {', '.join(PROXIES)}",
                          do="set features.richness=auto")
     trained = train_counts > 0
-    log_count = np.where(trained, np.log1p(train_counts) / np.log1p(max(1, train_counts.max(initial=1))), 0.0)
+    log_count = _log_count(train_counts, trained)
     if behaviour is None:
         if proxy not in ("auto", "log_count"):
             raise InputError(f"richness proxy {proxy}", got="no behaviour embeddings", wanted="behaviour embeddings",
@@ -156,6 +156,13 @@ def _limits(signal: np.ndarray) -> tuple[float, float]:
     """1st and 99th percentile; equal when they differ by rounding only."""
     low, high = (float(v) for v in np.percentile(signal, (_LOW, _HIGH)))
     return low, (high if high - low > 1e-9 * max(abs(low), abs(high)) else low)
+
+
+def _log_count(counts: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """``log(1 + count)`` between its own percentiles; 1 for every trained item where all counts are equal."""
+    signal = np.log1p(counts)
+    low, high = _limits(signal[trained]) if trained.any() else (0.0, 0.0)
+    return _min_max(signal, trained, low, high) if high > low else trained.astype(np.float64)
 
 
 def _min_max(signal: np.ndarray, usable: np.ndarray, low: float, high: float) -> np.ndarray:

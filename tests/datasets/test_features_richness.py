@@ -27,10 +27,18 @@ def test_norm_follows_eqs_12_and_13_with_percentiles_over_trained_items() -> Non
     assert found.notes["richness_q50"] == pytest.approx((2 - low) / (high - low))
 
 
-def test_log_count_is_the_logarithm_of_the_count() -> None:
-    found = item_richness(None, COUNTS, "log_count")
-    np.testing.assert_allclose(found.values, [0, np.log(2) / np.log(8), np.log(4) / np.log(8), 1], rtol=1e-6)
-    np.testing.assert_allclose(found.values, [0, 1 / 3, 2 / 3, 1], rtol=1e-6)
+def test_log_count_is_the_logarithm_of_the_count_between_its_percentiles() -> None:
+    found = item_richness(None, COUNTS, "log_count")  # log 2, log 4, log 8: equal steps
+    np.testing.assert_allclose(found.values, [0, 0, 0.5, 1], atol=1e-6)
+
+
+def test_one_item_far_above_the_others_does_not_set_the_scale_of_log_count() -> None:
+    counts = np.array([1, 3] * 200 + [10 ** 6])
+    np.testing.assert_allclose(item_richness(None, counts, "log_count").values[:2], [0, 1], atol=1e-6)
+
+
+def test_equal_counts_are_all_rich() -> None:
+    assert item_richness(None, np.array([0, 4, 4]), "log_count").values.tolist() == [0, 1, 1]
 
 
 def test_norm_centred_measures_from_the_mean_of_trained_items() -> None:
@@ -56,7 +64,7 @@ def test_auto_trusts_the_norm_only_where_it_follows_the_count() -> None:
     assert follows.proxy == "norm"
     against = item_richness(BEHAVIOUR[[0, 3, 2, 1]], COUNTS)
     assert against.proxy == "log_count" and against.notes["spearman_norm_count"] == pytest.approx(-1.0)
-    np.testing.assert_allclose(against.values, [0, 1 / 3, 2 / 3, 1], rtol=1e-6)
+    np.testing.assert_allclose(against.values, [0, 0, 0.5, 1], atol=1e-6)
     assert {"norm_q50", "log_count_q50", "richness_q50"} <= set(follows.notes) & set(against.notes)
 
 
