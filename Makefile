@@ -48,7 +48,7 @@ speed: setup
 lock:
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --upgrade pip
-	build/lock/bin/python -m pip install --quiet "torch==2.13.0" ".[text,vision,test,ray,slurm,dashboard,postgresql]" setuptools
+	build/lock/bin/python -m pip install --quiet "torch==2.13.0" ".[text,vision,test,ray,slurm,dashboard,postgresql,mysql]" setuptools
 	(head -1 requirements.lock; build/lock/bin/python -m pip freeze --all --exclude sidbench --exclude pip | sed 's/^torch==\([0-9.]*\).*/torch==\1/' | sort -f) > build/lock.txt
 	cp build/lock.txt requirements.lock
 

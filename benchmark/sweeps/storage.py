@@ -29,6 +29,7 @@ from sqlalchemy.exc import (
     InterfaceError,
     NoSuchModuleError,
     OperationalError,
+    PendingRollbackError,
     ProgrammingError,
     SQLAlchemyError,
 )
@@ -41,7 +42,8 @@ BEAT_SECONDS = 20
 PATIENCE_SECONDS = 180.0  # how long an unreachable database is waited for
 CONNECT_TRIES = 5
 # The driver of a URL that names none, and how to get it.
-DRIVERS = {"postgresql": ("psycopg2", "pip install 'sidbench[postgresql]'"), "mysql": ("pymysql", "pip install pymysql")}
+DRIVERS = {"postgresql": ("psycopg2", "pip install 'sidbench[postgresql]'"),
+           "mysql": ("pymysql", "pip install 'sidbench[mysql]'")}
 T = TypeVar("T")
 
 
@@ -91,7 +93,8 @@ def mend(path: Path) -> None:
 def _transient(error: StorageInternalError) -> bool:
     """Whether waiting may help: the connection broke, or the database is starting, stopping or busy."""
     cause = error.__cause__
-    return isinstance(cause, (OperationalError, InterfaceError)) or (
+    # PendingRollbackError: the connection broke between two statements of one transaction, which is gone with it.
+    return isinstance(cause, (OperationalError, InterfaceError, PendingRollbackError)) or (
         isinstance(cause, DBAPIError) and cause.connection_invalidated)
 
 
