@@ -63,6 +63,10 @@ INFO = TokenizerInfo(
         "Richness (eqs. 12, 13) comes with the features, which clip it and may replace the norm by a count.",
         "A missing content modality gives its positions to the other one and its contrastive terms are dropped.",
         "A position of a modality that an item lacks is PAD and has gate 0; the paper has no such items.",
+        "Latents and chosen codes are brought to length 1 before eqs. 7 and 8, as the cosine of eq. 5 suggests.",
+        "Eq. 11 is the mean over modalities of the squared error relative to the modality's mean squared norm.",
+        "Codebooks start from spherical k-means of the latents after warm_steps steps without quantisation.",
+        "Lambda starts at 1e-8 (1e-4 in the short budgets) and stays in [1e-8, 100]; the paper gives no start.",
         "Dead codes restart from latents of the batch; the paper does not say how full utilisation is reached.",
     ),
 )

@@ -66,6 +66,7 @@ INFO = TokenizerInfo(
         "The recommender of stage 2 is a GRU inside the tokenizer, with a softmax over the items of the batch; it is "
         "dropped after the fit and the benchmark trains its own on the fixed codes.",
         "tau of stage 2 is 0.1 and its learning rate 3e-4; the paper gives neither.",
+        "Latents and chosen codes are brought to length 1 before they are summed.",
         "Codebooks start from spherical k-means after unquantised steps; dead codes restart in stage 1.",
     ),
 )

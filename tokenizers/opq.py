@@ -54,6 +54,7 @@ INFO = TokenizerInfo(
         "Native, not FAISS, so that any codebook size works.",
         "No whitening by default (whiten=true is RPG's pipeline); distortion is always reported in the input space.",
         "RPG's single coarse centroid (IVF1) is the mean that is subtracted.",
+        "PCA to the largest multiple of code_length comes first; what it drops counts as error (pca_variance_kept).",
         "A last Lloyd run follows the last rotation, so that the centroids are means in the space they are used in.",
     ),
 )

@@ -28,7 +28,8 @@ INFO = TokenizerInfo(
         "A position of a modality that an item lacks is PAD, and the item does not count in its loss.",
         "Declared unordered: a code refines only those before it of its own modality.",
         "The towers share one optimiser, so the bound on the gradient norm and the kept state are common to them.",
-        "Losses are means over dimensions and levels; network and optimiser are those of this suite's rqvae.",
+        "Losses are means over dimensions and levels; network, optimiser, warm-up and k-means start are those of "
+        "this suite's rqvae.",
         "The state of least summed reconstruction error on held-out items (5 %) is kept.",
     ),
 )

@@ -16,7 +16,7 @@ from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import SemanticIds, Tokenizer, TokenizerConfig, TokenizerInfo
-from sidbench.tokenizers.blocks.bases import BUDGETS, bases, make_base
+from sidbench.tokenizers.blocks.bases import BUDGETS, base_rng, bases, make_base
 from sidbench.tokenizers.blocks.content import state_entry
 from sidbench.tokenizers.blocks.runtime import Runtime
 
@@ -30,7 +30,8 @@ INFO = TokenizerInfo(
     control=True,
     composite=True,
     deviations=(
-        "The base runs with its default settings at the chosen budget, with the same seed as a run of its own.",
+        "The base runs with its default settings at the chosen budget, with the same seed as a run of its own; a "
+        "preset or settings of that other run do not reach it.",
         "The permutation depends on the seed and the number of items: a subset encoded alone is dealt anew.",
     ),
 )
@@ -60,7 +61,7 @@ class Shuffled(Tokenizer):
         self.base_: Tokenizer = make_base(config.base, config.base_budget, config)
 
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
-        self.base_.fit(features, rng, runtime)
+        self.base_.fit(features, base_rng(rng, self.config.base), runtime)
         self.key_ = rng.child("permutation").integer()
         return self
 

@@ -22,7 +22,7 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import PAD, SemanticIds, Tokenizer, TokenizerConfig, TokenizerInfo
-from sidbench.tokenizers.blocks.bases import BUDGETS, bases, make_base
+from sidbench.tokenizers.blocks.bases import BUDGETS, base_rng, bases, make_base
 from sidbench.tokenizers.blocks.content import state_entry
 from sidbench.tokenizers.blocks.runtime import Runtime
 from sidbench.tokenizers.blocks.unigram_pieces import Pieces, train_pieces
@@ -80,7 +80,7 @@ class SpmSid(Tokenizer):
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: SpmSidConfig = self.config
         features.fit_rows(c.fit_items)  # raises when nothing was used in training
-        self.base_.fit(features, rng, runtime)
+        self.base_.fit(features, base_rng(rng, c.base), runtime)
         base = self.base_.encode(features, runtime)
         uses = features.train_counts.astype(np.float64)
         if c.fit_items == "all":

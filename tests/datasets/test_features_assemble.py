@@ -69,7 +69,7 @@ def test_assembly_scales_each_modality_and_reads_richness_from_raw_norms() -> No
 def test_without_behaviour_richness_is_the_count() -> None:
     features = _features(raw={"text": TEXT}, absent={"vision": "-", "behaviour": "-"})
     assert features.richness_proxy == "log_count"
-    np.testing.assert_allclose(features.richness, [0, 1 / 3, 2 / 3, 1], rtol=1e-6)
+    np.testing.assert_allclose(features.richness, [0, 0, 0.5, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("change", [

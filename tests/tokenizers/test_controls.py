@@ -58,9 +58,12 @@ def test_shuffled_keeps_the_table_and_moves_the_items() -> None:
     features = planted_features(300)
     shared = {"code_length": 3, "codebook_size": 8}
     budget = RqKMeans.budgets["smoke"]
-    base = RqKMeans(RqKMeansConfig(**{**budget, **shared})).fit(features, Rng(0), RUNTIME)  # type: ignore[arg-type]
+    base = RqKMeans(RqKMeansConfig(**{**budget, **shared})).fit(  # type: ignore[arg-type]
+        features, Rng(0).child("tokenizer", "rqkmeans"), RUNTIME)
     plain = base.encode(features, RUNTIME).codes
-    shuffled = Shuffled(ShuffledConfig(base_budget="smoke", **shared)).fit(features, Rng(0), RUNTIME)  # type: ignore[arg-type]
+    shuffled = Shuffled(ShuffledConfig(base_budget="smoke", **shared)).fit(  # type: ignore[arg-type]
+        features, Rng(0).child("tokenizer", "shuffled"), RUNTIME)
+    np.testing.assert_array_equal(shuffled.base_.encode(features, RUNTIME).codes, plain)  # its neighbour
     dealt = shuffled.encode(features, RUNTIME).codes
     for before, after in zip(*(np.unique(c, axis=0, return_counts=True) for c in (plain, dealt)), strict=True):
         np.testing.assert_array_equal(before, after)

@@ -7,17 +7,13 @@ import torch
 
 from sidbench.benchmark.runtime import local_runtime
 from sidbench.datasets.foundation.seeds import Rng
+from sidbench.tokenizers.base import PAD
 from sidbench.tokenizers.blocks.batches import ShuffledBatches
+from sidbench.tokenizers.blocks.code_figures import collision_rate, utilisation
 from sidbench.tokenizers.blocks.codebook_updates import vq_loss
 from sidbench.tokenizers.blocks.dead_codes import DeadCodeRestart
 from sidbench.tokenizers.blocks.mlp import mlp
-from sidbench.tokenizers.blocks.vector_quantiser import (
-    ResidualQuantiser,
-    collision_rate,
-    nearest_cosine,
-    nearest_l2,
-    utilisation,
-)
+from sidbench.tokenizers.blocks.vector_quantiser import ResidualQuantiser, nearest_cosine, nearest_l2
 
 RUNTIME = local_runtime()
 CPU = torch.device("cpu")
@@ -155,7 +151,9 @@ def test_collapse_figures_by_hand() -> None:
     codes = torch.tensor([[0, 1], [0, 1], [0, 2], [0, 3]])
     assert utilisation(codes, 4) == pytest.approx((1 / 4 + 3 / 4) / 2)
     assert utilisation(codes, 100) == pytest.approx((1 / 4 + 3 / 4) / 2)  # four rows cannot use more than four codes
-    assert collision_rate(codes) == pytest.approx(2 / 4)
+    assert collision_rate(codes) == pytest.approx(1 / 4)
+    padded = torch.tensor([[0, PAD], [1, PAD], [2, 3]])
+    assert utilisation(padded, 4) == pytest.approx((3 / 3 + 1 / 1) / 2)  # one row has a second code, so one can occur
 
 
 def test_mlp_shapes_and_initial_scale() -> None:

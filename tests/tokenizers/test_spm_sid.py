@@ -126,7 +126,7 @@ def test_parity_with_sentencepiece_trained_on_the_same_seeds(tmp_path: Path) -> 
 def fit(features: Any = None, **config: Any) -> tuple[SpmSid, np.ndarray, np.ndarray]:
     """A fitted tokenizer, the codes of its base and its own."""
     features = planted_features() if features is None else features
-    tokenizer = SpmSid(SpmSidConfig(**{**SMALL, **config})).fit(features, Rng(0), RUNTIME)
+    tokenizer = SpmSid(SpmSidConfig(**{**SMALL, **config})).fit(features, Rng(0).child("tokenizer", "spm_sid"), RUNTIME)
     return tokenizer, tokenizer.base_.encode(features, RUNTIME).codes, tokenizer.encode(features, RUNTIME).codes
 
 
@@ -158,8 +158,8 @@ def test_popular_items_get_fewer_pieces() -> None:
 def test_the_base_is_that_of_a_run_of_its_own() -> None:
     features = planted_features()
     config = SpmSidConfig(**SMALL)
-    alone = make_base("rqkmeans", "smoke", config).fit(features, Rng(0), RUNTIME).encode(features, RUNTIME)
-    np.testing.assert_array_equal(alone.codes, fit(features)[1])
+    alone = make_base("rqkmeans", "smoke", config).fit(features, Rng(0).child("tokenizer", "rqkmeans"), RUNTIME)
+    np.testing.assert_array_equal(alone.encode(features, RUNTIME).codes, fit(features)[1])
 
 
 def test_n_grams_are_a_bijection_of_code_groups() -> None:

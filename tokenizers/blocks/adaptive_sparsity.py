@@ -13,6 +13,7 @@ from torch import Tensor
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.blocks.adaptive_experts import AdaptiveExperts
 from sidbench.tokenizers.blocks.expert_slots import Batch
+from sidbench.tokenizers.blocks.router_activity import quartiles
 from sidbench.tokenizers.blocks.runtime import to_numpy
 
 STRENGTH_RANGE = (1e-8, 1e2)  # of lambda in eq. 20
@@ -96,14 +97,14 @@ def router_figures(
         "dead_router_share": float((~on.any(axis=0)).mean()), "always_on_router_share": float(on.all(axis=0).mean()),
         "negligible_weight_share": float((w < NEGLIGIBLE_WEIGHT).mean()),
     }
-    quartile = (rankdata(richness, "ordinal").astype(int) - 1) * 4 // len(richness)
+    quartile = quartiles(richness)
     for q in np.unique(quartile):
-        figures[f"mean_active_behaviour_q{q + 1}"] = float(active[quartile == q].mean())
-        figures[f"mean_weight_q{q + 1}"] = float(w[quartile == q].mean())
+        figures[f"mean_active_behaviour_q{q}"] = float(active[quartile == q].mean())
+        figures[f"mean_weight_q{q}"] = float(w[quartile == q].mean())
     if active.std() > 0 and counts.std() > 0:
         figures["spearman_active_count"] = float(np.corrcoef(rankdata(active), rankdata(counts))[0, 1])
     if net.layout.slots["shared"]:
-        poor = torch.as_tensor(np.flatnonzero(quartile == 0), device=gates.device)
+        poor = torch.as_tensor(np.flatnonzero(quartile == 1), device=gates.device)
         other = torch.as_tensor(rng.numpy().integers(len(items), size=len(poor)), device=gates.device)
         tail, shared = items.take(poor), net.layout.span("shared")
         swapped = {**tail.embeddings, "behaviour": items.embeddings["behaviour"][other]}

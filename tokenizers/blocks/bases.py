@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sidbench.datasets.foundation.errors import unknown_name
+from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import Tokenizer, TokenizerConfig
 
 BUDGETS = ("smoke", "quick", "standard", "paper")
@@ -54,6 +55,14 @@ def _assigns(node: ast.Assign, name: str) -> bool:
 def _is_set(value: ast.expr | None) -> bool:
     return value is not None and not (isinstance(value, ast.Constant) and not value.value) and not (
         isinstance(value, (ast.Tuple, ast.List)) and not value.elts)
+
+
+def base_rng(rng: Rng, name: str) -> Rng:
+    """The node that a run of tokenizer ``name`` of its own has, from that of the tokenizer around it.
+
+    With it a base gives the codes of the row that stands beside its wrapper, bit for bit.
+    """
+    return Rng(rng.seed, rng.path[:-1]).child(name)
 
 
 def make_base(name: str, budget: str, config: TokenizerConfig) -> Tokenizer:

@@ -20,11 +20,11 @@ from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import PAD
 from sidbench.tokenizers.blocks.alignment import mean_over
+from sidbench.tokenizers.blocks.code_figures import collision_rate, utilisation
 from sidbench.tokenizers.blocks.estimators import soft_index
 from sidbench.tokenizers.blocks.kmeans import kmeans
 from sidbench.tokenizers.blocks.mlp import mlp
 from sidbench.tokenizers.blocks.runtime import Runtime
-from sidbench.tokenizers.blocks.vector_quantiser import collision_rate
 
 KMEANS_ITERATIONS = 25
 BLOCK_ROWS = 4096  # items encoded at once
@@ -173,8 +173,7 @@ class ExpertSlots(nn.Module):
 def live_figures(codes: Tensor, gates: Tensor, size: int) -> dict[str, float]:
     """Mean utilisation and collision rate of codes int64 ``[N, S]`` where gates ``[N, S]`` are on; size: codes a slot."""
     sids = torch.where(gates > 0, codes, PAD)
-    used = [len(torch.unique(column[column != PAD])) / min(size, len(sids)) for column in sids.T]
-    return {"utilisation": float(np.mean(used)), "collision_rate": collision_rate(sids)}
+    return {"utilisation": utilisation(sids, size), "collision_rate": collision_rate(sids)}
 
 
 def codebook_loss(latents: Tensor, quantised: Tensor, used: Tensor, commitment: float) -> Tensor:

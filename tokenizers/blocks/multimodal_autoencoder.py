@@ -18,6 +18,7 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import PAD, SemanticIds, Tokenizer, check_capacity
 from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
+from sidbench.tokenizers.blocks.code_figures import collision_rate, utilisation
 from sidbench.tokenizers.blocks.content import (
     finite_modality,
     load_module,
@@ -34,7 +35,7 @@ from sidbench.tokenizers.blocks.residual_autoencoder import (
     train_in_two_phases,
 )
 from sidbench.tokenizers.blocks.runtime import Runtime, to_numpy
-from sidbench.tokenizers.blocks.vector_quantiser import Quantised, collision_rate
+from sidbench.tokenizers.blocks.vector_quantiser import Quantised
 
 PRESENT = "present"
 
@@ -167,7 +168,7 @@ class JointObjective(Objective):
         codes = self.nets.encode({m: tower.content[:MONITOR_ROWS] for m, tower in self.towers.items()},
                                  {m: present[:MONITOR_ROWS] for m, present in self.present.items()})
         joined = torch.cat(list(codes.values()), 1)
-        return {"utilisation": utilisation_in_use(joined, self.config.codebook_size),
+        return {"utilisation": utilisation(joined, self.config.codebook_size),
                 "collision_rate": collision_rate(joined)}
 
     def state(self) -> dict[str, Any]:
@@ -177,12 +178,6 @@ class JointObjective(Objective):
         for m, tower in self.towers.items():
             start = f"{m}/"
             tower.load_state({name.removeprefix(start): v for name, v in state.items() if name.startswith(start)})
-
-
-def utilisation_in_use(codes: Tensor, size: int) -> float:
-    """Share of the codes that occur, mean over positions, of codes int64 ``[N, L]`` with PAD."""
-    used = [column[column != PAD] for column in codes.t()]
-    return float(np.mean([len(torch.unique(c)) / max(1, min(size, len(c))) for c in used]))
 
 
 class MultimodalAutoencoder(Tokenizer):
@@ -228,7 +223,7 @@ class MultimodalAutoencoder(Tokenizer):
             self.who, self.net_, objective, c, lambda: self._start(data, rng, runtime), rng, runtime)
         codes = self.net_.encode({m: part.content for m, part in data.items()}, objective.present)
         self._diagnostics |= {
-            "utilisation_fit": utilisation_in_use(torch.cat(list(codes.values()), 1), c.codebook_size),
+            "utilisation_fit": utilisation(torch.cat(list(codes.values()), 1), c.codebook_size),
             "restarted_codes": float(sum(tower.restart.restarted for tower in objective.towers.values()))}
         return self
 

@@ -22,6 +22,7 @@ from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import SemanticIds, Tokenizer, check_capacity, check_content
 from sidbench.tokenizers.blocks.batches import ShuffledBatches
 from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
+from sidbench.tokenizers.blocks.code_figures import collision_rate, utilisation
 from sidbench.tokenizers.blocks.codebook_updates import MovingAverage
 from sidbench.tokenizers.blocks.content import (
     content_like,
@@ -41,8 +42,6 @@ from sidbench.tokenizers.blocks.vector_quantiser import (
     Quantised,
     QuantiserConfig,
     ResidualQuantiser,
-    collision_rate,
-    utilisation,
 )
 
 MONITOR_ROWS = 4096

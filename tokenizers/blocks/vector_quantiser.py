@@ -213,15 +213,3 @@ class ResidualQuantiser(nn.Module):
         for level in range(len(self.codebooks)):
             self.codebooks[level] = STARTS[start](residual, size, rng.child("level", level), runtime)
             residual = residual - self.codebooks[level][self.nearest(residual, self.codebooks[level])]
-
-
-def utilisation(codes: Tensor, size: int) -> float:
-    """Share of the codes that occur, mean over positions, of codes int ``[N, L]``; at most ``N`` codes can occur."""
-    possible = min(size, len(codes))
-    return sum(len(torch.unique(column)) for column in codes.t()) / (codes.shape[1] * possible)
-
-
-def collision_rate(codes: Tensor) -> float:
-    """Share of the rows of codes int ``[N, L]`` that have the same codes as another row."""
-    counts = torch.unique(codes, dim=0, return_counts=True)[1]
-    return float(counts[counts > 1].sum()) / len(codes)
