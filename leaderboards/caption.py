@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,23 @@ def caption(key: str, members: Sequence[StoredRun]) -> dict[str, str]:
     if lead.features is not None:
         lines["features"] = _features(lead)
     return lines | {"key": key}
+
+
+def titles(captions: Sequence[Mapping[str, str]]) -> list[str]:
+    """A line for each table that tells it from the others: data set, budget, recommenders and, where these are equal,
+    what else of the caption is its own, or the beginning of its key."""
+    short = [f"{words['dataset']}, budget {words['budget']}" + "".join(
+        f", {task} by {words[task].partition(';')[0]}" for task in ("retrieval", "ranking") if task in words)
+        for words in captions]
+    short = [name if ", " in name.partition("budget ")[2] else f"{name}, semantic IDs alone" for name in short]
+    parts = [{p for h, text in words.items() if h != "key" for p in re.split("[;,] ", text)} for words in captions]
+    found = []
+    for i, (name, words) in enumerate(zip(short, captions, strict=True)):
+        twins = [parts[j] for j, other in enumerate(short) if other == name and j != i]
+        # A content hash tells a reader nothing; whether ties are shuffled does.
+        own = sorted(p for p in parts[i] if all(p not in t for t in twins) and not re.search(r"\b[0-9a-f]{8}\b", p))
+        found.append(name if not twins else f"{name} ({', '.join(own[:3]) or 'key ' + words['key'][:8]})")
+    return found
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

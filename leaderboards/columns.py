@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from sidbench.leaderboards.values import EXACT, OVER_SEEDS, UNKNOWN, Cell, Column, Costs, Row, Table
 
 READING = (
-    "rank: 1 + the number of rows that are significantly better in that column (5 %, Holm over all pairs of rows; paired "
-    "over users where per-user results exist). **Bold**: rank 1, so rows that cannot be told apart at the top share it. "
-    "<u>Underlined</u>: the next rank. Numbers are means over seeds; ± half of the 95 % interval: over users (BCa "
-    "bootstrap; AUC: DeLong's components), with trained models held fixed; ±ˢ over seeds (Student); = exact for the one "
-    "exported SID table, its spread over seeds unknown. sd: over seeds. R, N: item-level Recall and NDCG, ties in random "
-    "order; SID R: hits by code string; inflation: SID-level over item-level R@10. Improv.: over the best other "
-    "tokenizer row; controls and baselines are no competitors. Lower is better for inflation, collision rate and probe. "
-    "Costs depend on the device and are not ranked."
+    "Compare rows of one table only. rank: 1 + the number of rows that are significantly better in that column (5 %, Holm "
+    "over all pairs of rows) over users, paired where per-user results exist, and over the seeds of rows that have several; "
+    "how far another training would move a row of one seed is unknown and not counted. **Bold**: rank 1, so rows that "
+    "cannot be told apart at the top share it. <u>Underlined</u>: the next rank. Numbers are means over seeds; ± half of "
+    "the 95 % interval: over users (BCa bootstrap; AUC: DeLong's components), with trained models held fixed; ±ˢ over "
+    "seeds (Student); = exact for the one exported SID table, its spread over seeds unknown. sd: over seeds. Improv.: over "
+    "the best other tokenizer row; *controls* (codes without content) and *baselines* (no codes) are no competitors. Costs "
+    "depend on the device and are not ranked."
 )
 
 
 class CostColumn(NamedTuple):
-    """A cost with its heading (unit included), the field of ``Costs``, what divides it, digits printed."""
+    """A cost with its heading (unit included), the field of ``Costs``, its meaning, what divides it, digits printed."""
 
     heading: str
     field: str
+    meaning: str
     unit: float = 1.0
     digits: int = 1
 
 
 COSTS = (
-    CostColumn("fit s", "fit_seconds"), CostColumn("encode items/s", "encode_items_per_second", 1, 0),
-    CostColumn("retrieval fit s", "retrieval_fit_seconds"), CostColumn("ranking fit s", "ranking_fit_seconds"),
-    CostColumn("ms/user", "ms_per_user", 1, 3), CostColumn("ms/row", "ms_per_row", 1, 4),
-    CostColumn("tokenizer M parameters", "tokenizer_parameters", 1e6, 2),
-    CostColumn("recommender M parameters", "recommender_parameters", 1e6, 2),
-    CostColumn("peak GiB", "peak_memory_bytes", 2**30, 2),
+    CostColumn("fit s", "fit_seconds", "wall seconds of the tokenizer's training"),
+    CostColumn("encode items/s", "encode_items_per_second", "items encoded a second, whole catalogue", 1, 0),
+    CostColumn("retrieval fit s", "retrieval_fit_seconds", "wall seconds of the retriever's training"),
+    CostColumn("ranking fit s", "ranking_fit_seconds", "wall seconds of the ranker's training"),
+    CostColumn("ms/user", "ms_per_user", "retrieval of one user's list", 1, 3),
+    CostColumn("ms/row", "ms_per_row", "scoring of one ranking row", 1, 4),
+    CostColumn("tokenizer M parameters", "tokenizer_parameters", "millions of trained numbers of the tokenizer", 1e6, 2),
+    CostColumn("recommender M parameters", "recommender_parameters", "those of all recommenders of the table", 1e6, 2),
+    CostColumn("peak GiB", "peak_memory_bytes", "largest resident memory at the end of a stage", 2**30, 2),
 )
+
+
+def heading(metric: str) -> str:
+    """A metric's name as a heading: "R@50", "SID N@10", "AUC tail"; others with spaces."""
+    found = re.fullmatch(r"(item|sid)_(recall|ndcg)_at_(\d+)((?:_\w+)?)", metric)
+    if found is not None:
+        name = f"{'SID ' if found[1] == 'sid' else ''}{'R' if found[2] == 'recall' else 'N'}@{found[3]}{found[4]}"
+    else:
+        name = re.sub(r"^g?auc(?=_|$)", lambda word: word[0].upper(), metric)
+    return name.replace("_", " ")
 
 
 def present_costs(table: Table) -> tuple[CostColumn, ...]:

@@ -15,7 +15,15 @@ from sidbench.leaderboards.comparability import common_tasks, settings, unequal
 from sidbench.leaderboards.provenance import costs_of
 from sidbench.leaderboards.statistics.contributions import Columns, auc_components
 from sidbench.leaderboards.statistics.holm import holm
-from sidbench.leaderboards.statistics.paired import UNIT_COLUMNS, Difference, Paired, align, differences, user_gaps
+from sidbench.leaderboards.statistics.paired import (
+    RESULT_COLUMNS,
+    UNIT_COLUMNS,
+    Difference,
+    Paired,
+    align,
+    differences,
+    user_gaps,
+)
 from sidbench.leaderboards.statistics.seeds import SeedTest, seed_test
 from sidbench.leaderboards.store import StoredRun, read_users
 from sidbench.leaderboards.table import COLUMNS
@@ -119,7 +127,7 @@ def _devices(runs: Sequence[StoredRun]) -> tuple[str, ...]:
 
 def _paired(task: str, left: Sequence[StoredRun], right: Sequence[StoredRun], partial: bool,
             notes: list[str]) -> Paired | None:
-    wanted = {c.metric for c in COLUMNS if c.task == task} | {"label", "score", "stratum", "item", *UNIT_COLUMNS[task]}
+    wanted = {c.metric for c in COLUMNS if c.task == task} | {"stratum", "item", *RESULT_COLUMNS[task], *UNIT_COLUMNS[task]}
     sides: list[list[Columns]] = [[], []]
     for side, runs in zip(sides, (left, right), strict=True):
         for run in runs:

@@ -10,22 +10,23 @@ from sidbench.datasets.foundation.seeds import Rng
 from sidbench.leaderboards.statistics.bca import acceleration, bca_interval
 from sidbench.leaderboards.statistics.contributions import Auc, Columns, Ratio, contributions
 from sidbench.leaderboards.statistics.groups import Evidence
-from sidbench.leaderboards.statistics.paired import UNIT_COLUMNS
+from sidbench.leaderboards.statistics.paired import RESULT_COLUMNS, UNIT_COLUMNS
 from sidbench.leaderboards.statistics.resampling import bootstrap, user_keys
 from sidbench.leaderboards.statistics.seeds import t_interval
 from sidbench.leaderboards.store import StoredRun, read_users
 from sidbench.leaderboards.values import EXACT, OVER_SEEDS, OVER_USERS, UNKNOWN, Column
+from sidbench.leaderboards.verification import DISAGREE
 
-_DISAGREE = 1e-5  # per-user columns are float32
 
-
-def collect(task: str | None, columns: Sequence[Column], groups: Sequence[Sequence[StoredRun]],
-            rng: Rng) -> tuple[list[dict[str, Evidence]], tuple[str, ...]]:
+def collect(task: str | None, columns: Sequence[Column],
+            groups: Sequence[Sequence[StoredRun]]) -> tuple[list[dict[str, Evidence]], tuple[str, ...]]:
     """For each group of seeds: metric -> evidence in the columns of one task (``None``: the SID table); and notes.
 
     Per-user results are paired over the same users and items. A file whose users or targets are not those of most
-    other rows is set aside with a note, as is one that cannot be read or that contradicts its record.
+    other rows is set aside with a note, as is one that cannot be read or that contradicts its record. Resamples depend
+    on the task and the number of users alone, so that a number has the same interval wherever it is printed.
     """
+    rng = Rng(0).child("leaderboard", str(task))
     notes: list[str] = []
     users: dict[str, Columns] = {}
     if task is not None:
@@ -66,7 +67,7 @@ def _evidence(column: Column, group: Sequence[StoredRun], parts: Mapping[str, Ma
     ids = [r.record.run_id for r, _ in found]
     shares = [parts[i][metric] for i in ids if metric in parts.get(i, {})]
     for run_id, recorded, share in zip(ids, values, shares, strict=False) if len(shares) == len(ids) else ():
-        if not abs(share.value - recorded) <= _DISAGREE * max(1.0, abs(recorded)):
+        if not abs(share.value - recorded) <= DISAGREE * max(1.0, abs(recorded)):
             notes.append(f"{run_id}: {metric} is {recorded:.6g} on the record and {share.value:.6g} by its per-user "
                          "results; one of them was changed.")
             shares = []
@@ -109,7 +110,7 @@ def _user_interval(metric: str, shares: Sequence[Ratio | Auc], influence: np.nda
 
 def _read(task: str, columns: Sequence[Column], runs: Sequence[StoredRun], notes: list[str]) -> dict[str, Columns]:
     """Run id -> per-user columns with ``user`` as an index into the users of all kept runs."""
-    wanted = {c.metric for c in columns} | {"label", "score", *UNIT_COLUMNS.get(task, ("user",))}
+    wanted = {c.metric for c in columns} | {*RESULT_COLUMNS.get(task, ()), *UNIT_COLUMNS.get(task, ("user",))}
     read: dict[str, dict[str, np.ndarray]] = {}
     for run in runs:
         found = read_users(run, task, wanted)

@@ -48,9 +48,9 @@ def _table(table: Table, number: int) -> list[str]:
     heads += [escaped(c.heading) for c in costs]
     for row, line in zip(table.rows, lines, strict=True):
         line += [escaped(shown.cost_text(row.costs, c)) for c in costs]
-    words = dict(table.caption)
-    title = f"{words.pop('dataset')}, budget {words.pop('budget')}. "
-    rest = "; ".join(f"{heading}: {text}" for heading, text in words.items() if text and heading != "key")
+    title = f"{table.heading}. "
+    rest = "; ".join(f"{heading}: {text}" for heading, text in table.caption.items()
+                     if text and heading not in ("dataset", "budget", "key"))
     runs = sum(len(r.runs) for r in table.rows)
     return [
         "\\begin{table*}", "\\centering",

@@ -28,6 +28,7 @@ from sidbench.leaderboards.compact import UNITS, compact, units_of
 from sidbench.leaderboards.render import FORMATS, SUFFIXES, markdown, render
 from sidbench.leaderboards.store import Store, StoredRun, newest, one_line, read_runs
 from sidbench.leaderboards.table import build_tables
+from sidbench.leaderboards.verification import key_problems, number_problems
 
 SETTINGS, RECORDS, TABLE, FIGURES = "board.toml", "records", "board", "figures"
 
@@ -195,15 +196,16 @@ def check(folder: Path) -> list[str]:
     problems = [f"{s.path.relative_to(folder)}: {s.reason}" for s in store.skipped]
     for run in store.runs:
         problems += _check_files(run)
+        problems += [f"{RECORDS}/{run.folder.name}: {p}" for p in (*key_problems(run.record), *number_problems(run))]
     if not store.runs:
         return [*problems, f"{RECORDS}: no record"]
     outside = {r.record.run_id for r in store.runs} - {r.record.run_id for r in settings.select(store).runs}
     problems += [f"{RECORDS}/{name}: not of the dataset or budget in {SETTINGS}" for name in sorted(outside)]
     with tempfile.TemporaryDirectory() as drawn:
         texts = rendered(settings, folder, Path(drawn))
-        # Plots are drawn from the tables; their bytes depend on the release of matplotlib, so only their names are checked.
-        problems += [f"{FIGURES}/{path.name}: missing" for path in sorted(Path(drawn).iterdir())
-                     if not (folder / FIGURES / path.name).is_file()]
+        figures = sorted(Path(drawn).iterdir())
+        problems += [found for path in figures if (found := _check_figure(folder / FIGURES / path.name, path))]
+    problems += _strangers(folder, store, {SETTINGS, *texts, *(f"{FIGURES}/{path.name}" for path in figures)})
     for name, text in texts.items():
         path = folder / name
         published = path.read_bytes().decode("utf-8", "replace") if path.is_file() else None
@@ -212,6 +214,31 @@ def check(folder: Path) -> list[str]:
         elif published != text:
             problems.append(f"{name}: {_first_difference(published, text)}")
     return problems
+
+
+def _check_figure(published: Path, drawn: Path) -> str:
+    """What is wrong with a published plot, "" for nothing. Where lines lie depends on the release of matplotlib; which
+    words and numbers stand on the plot does not."""
+    if not published.is_file():
+        return f"{FIGURES}/{drawn.name}: missing"
+    words = [re.findall(r"<text[^>]*>(.*?)</text>", path.read_bytes().decode("utf-8", "replace"), re.DOTALL)
+             for path in (published, drawn)]
+    return "" if words[0] == words[1] else f"{FIGURES}/{drawn.name}: its words are not those that the records give"
+
+
+def _strangers(folder: Path, store: Store, own: set[str]) -> list[str]:
+    """Files that belong to no record, table or plot: nobody checks what they hold, which may be keys or texts of items."""
+    known, unreadable = {folder / name for name in own}, {s.path.parent for s in store.skipped}
+    for run in store.runs:
+        known.add(run.folder / RECORD_NAME)
+        for entry in run.record.tasks:
+            try:
+                path = run.file(entry.users_file) if entry.users_file else run.folder / RECORD_NAME
+                known |= {path, *((units,) if path.suffix == ".parquet" and (units := units_of(path)) is not None else ())}
+            except (OSError, ValueError, pyarrow.ArrowException, InputError):
+                known.add(run.folder / entry.users_file)  # told by ``_check_files``
+    return [f"{path.relative_to(folder).as_posix()}: belongs to no record, table or plot; remove it"
+            for path in sorted(folder.rglob("*")) if path.is_file() and path not in known and path.parent not in unreadable]
 
 
 def _check_files(run: StoredRun) -> list[str]:

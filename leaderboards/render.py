@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sidbench.benchmark.metrics.descriptions import NEITHER, describe
 from sidbench.datasets.foundation.errors import printable
 from sidbench.leaderboards import columns as shown
 from sidbench.leaderboards.latex import latex
@@ -17,6 +18,7 @@ from sidbench.leaderboards.statistics.groups import BEST, SECOND
 from sidbench.leaderboards.store import StoredRun
 from sidbench.leaderboards.values import Cell, Column, Leaderboard, Row, Table
 
+FIGURE_WORDS = {"bits": "the code bits of an item", "seconds": "the seconds to fit the tokenizer and encode"}
 SIGNIFICANT = 8  # digits of numbers in CSV and JSON: sums of floats differ behind these between machines
 
 
@@ -93,11 +95,12 @@ def markdown(board: Leaderboard, figures: Mapping[str, Sequence[str]] | None = N
     lines = [f"# {escaped(board.title)}", "", shown.READING, ""]
     for table in board.tables:
         words = dict(table.caption)
-        lines += [f"## {escaped(words.pop('dataset'))}, budget {escaped(words.pop('budget'))}", ""]
-        lines += [f"- {heading}: {escaped(text)}" for heading, text in words.items() if text]
+        lines += [f"## {escaped(table.heading)}", ""]
+        lines += [f"- {heading}: {escaped(text)}" for heading, text in words.items()
+                  if text and heading not in ("dataset", "budget")]
         lines += ["", *_quality(table), "Quantisation and cost:" if shown.split(table)[0] else "Cost:", "", *_behind(table)]
         plots = (figures or {}).get(table.key, ())
-        lines += [*(f"![{Path(path).stem}]({path})" for path in plots), *([""] if plots else [])]
+        lines += [*(f"![{_picture(path, table)}]({path})" for path in plots), *([""] if plots else [])]
         notes = [*(f"{row.label} is stale: {reason}; run it again." for row in table.rows for reason in row.stale),
                  *table.notes]
         if notes:
@@ -105,6 +108,7 @@ def markdown(board: Leaderboard, figures: Mapping[str, Sequence[str]] | None = N
         lines += ["<details><summary>Runs</summary>", ""]
         lines += [f"- {_provenance(run)}" for row in table.rows for run in row.runs]
         lines += ["", "</details>", ""]
+    lines += _legend(board)
     if board.superseded:
         lines += [f"{len(board.superseded)} records were replaced by newer ones of the same row and seed, or of newer "
                   f"code: {', '.join(f'`{r}`' for r in board.superseded)}.", ""]
@@ -112,6 +116,32 @@ def markdown(board: Leaderboard, figures: Mapping[str, Sequence[str]] | None = N
         lines += [f"{len(board.skipped)} records could not be read and are in no table:", ""]
         lines += [f"- `{s.path.parent.name}/{s.path.name}`: {escaped(s.reason)}" for s in board.skipped] + [""]
     return "\n".join(lines)
+
+
+def _picture(path: str, table: Table) -> str:
+    """What a plot shows, for those who do not see it; its file is named by ``report.figures``."""
+    _, over, task = Path(path).stem.split("-", 2)
+    column = next((c.heading for c in table.headlines if c.task == task), task)
+    return f"{column} ({task}) over {FIGURE_WORDS.get(over, over)}, one point a row"
+
+
+def _legend(board: Leaderboard) -> list[str]:
+    """What every column of the board is, folded."""
+    same: dict[str, list[str]] = {}  # definition -> columns: cut-offs and modalities share one
+    for column in dict.fromkeys(c for t in board.tables for c in t.columns):
+        described = describe(column.metric)
+        if described is not None:
+            better = f"; {described.direction} is better" if described.direction != NEITHER else ""
+            same.setdefault(described.definition + better, []).append(column.heading)
+    if not same:
+        return []
+    costs = dict.fromkeys(c for t in board.tables for c in shown.present_costs(t))
+    return ["<details><summary>Columns</summary>", "",
+            "- L, K: codes of an item (in brackets the mean number in use), codes of a position",
+            *(f"- {', '.join(headings)}: {escaped(words)}" for words, headings in same.items()),
+            *(f"- {c.heading}: {c.meaning}" for c in costs),
+            "- all stages s: computation of everything behind the row, mean over seeds",
+            "- effort: where the settings of the row come from", "", "</details>", ""]
 
 
 def rounded(value: Any) -> Any:
@@ -159,7 +189,7 @@ def _json_row(row: Row) -> dict[str, Any]:
 
 
 def _json(board: Leaderboard) -> str:
-    tables = [{"key": t.key, "caption": dict(t.caption), "columns": [c.metric for c in t.columns],
+    tables = [{"key": t.key, "title": t.heading, "caption": dict(t.caption), "columns": [c.metric for c in t.columns],
                "headlines": [c.metric for c in t.headlines], "rows": [_json_row(r) for r in t.rows],
                "notes": list(t.notes)} for t in board.tables]
     skipped = [{"path": f"{s.path.parent.name}/{s.path.name}", "reason": s.reason} for s in board.skipped]

@@ -16,8 +16,7 @@ import numpy as np
 
 from sidbench.benchmark.metrics.descriptions import HIGHER, LOWER, NEITHER, describe
 from sidbench.benchmark.records import PluginRecord, RunRecord
-from sidbench.datasets.foundation.seeds import Rng
-from sidbench.leaderboards.caption import caption, warnings_of
+from sidbench.leaderboards.caption import caption, titles, warnings_of
 from sidbench.leaderboards.controls import missing_controls
 from sidbench.leaderboards.evidence import collect
 from sidbench.leaderboards.provenance import Plugin, costs_of, effort_of, newest_data, stale_reasons
@@ -63,9 +62,10 @@ def build_tables(store: Store, current: Mapping[Plugin, str] | None = None, titl
     for run in alone:
         groups[run.record.comparability_key].append(run)
     data = newest_data(store.runs)
-    tables = [_table(key, members, current, data) for key, members in groups.items()]
-    return Leaderboard(tuple(sorted(tables, key=lambda t: (t.caption["dataset"], t.caption["budget"], t.key))),
-                       store.skipped, superseded, title)
+    tables = sorted((_table(key, members, current, data) for key, members in groups.items()),
+                    key=lambda t: (t.caption["dataset"], t.caption["budget"], t.key))
+    named = zip(tables, titles([t.caption for t in tables]), strict=True)
+    return Leaderboard(tuple(replace(t, title=own) for t, own in named), store.skipped, superseded, title)
 
 
 def _shared_tasks(baseline: StoredRun, members: Sequence[StoredRun]) -> tuple[Any, ...]:
@@ -82,8 +82,7 @@ def _table(key: str, members: Sequence[StoredRun], current: Mapping[Plugin, str]
     notes: list[str] = []
     evidence: list[dict[str, Evidence]] = [{} for _ in groups]
     for task in (None, *sorted({t.task for r in members for t in r.record.tasks})):
-        found, told = collect(task, [c for c in COLUMNS if c.task == task], groups,
-                              Rng(0).child("leaderboard", key, str(task)))
+        found, told = collect(task, [c for c in COLUMNS if c.task == task], groups)
         for row, more in zip(evidence, found, strict=True):
             row |= more
         notes += told

@@ -99,7 +99,8 @@ class Row:
 class Table:
     """Rows that may be compared. ``caption``: heading -> sentence. ``notes``: what a reader must know of them.
 
-    headlines: the columns whose ranks and improvements stand on the rows, one a task.
+    headlines: the columns whose ranks and improvements stand on the rows, one a task. title: one line that tells the
+    table from the others of its board.
     """
 
     key: str
@@ -108,6 +109,12 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     headlines: tuple[Column, ...] = ()
+    title: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The title, or data set and budget where there is none."""
+        return self.title or f"{self.caption['dataset']}, budget {self.caption['budget']}"
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,8 @@ def publish_command(name: str, source: Path | None, out: Path | None, *, dataset
     done = publish(settings, chosen, folder)
     for line in done.skipped:
         sys.stderr.write(f"left out: {line}\n")
+    for run_id in done.superseded:
+        sys.stderr.write(f"replaced by a newer run of its row: {run_id}\n")
     sys.stdout.write(f"{folder}: {len(done.added)} runs added, {len(done.kept)} kept, {len(done.superseded)} replaced by "
                      f"newer ones, {done.size_bytes / 1e6:.1f} MB. Check it with `bench leaderboard --check {folder}`.\n")
 

@@ -64,7 +64,7 @@ def pack_explorer(board: Leaderboard, details: ReportDetails) -> Explorer:
             if catalogue not in places:
                 places[catalogue] = len(places)
                 explorer.data["catalogues"].append(_catalogue(catalogue[0], read.keys, details))
-            name = f"{label} · {table.caption['dataset']}, {table.caption['budget']}"
+            name = f"{label} · {table.heading}"
             explorer.data["runs"].append({"label": name if len(board.tables) > 1 else label, "run": run.record.run_id,
                                           "seed": run.record.seed, "table": place, "catalogue": places[catalogue], **packed})
     return explorer

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from sidbench.leaderboards.report import points as data
 from sidbench.leaderboards.report.points import Point
+from sidbench.leaderboards.report.svg import spread
 from sidbench.leaderboards.values import CONTROL, TOKENIZER, Table
 
 # Salt and absent date keep the bytes stable; words stay text, in the reader's own sans-serif font.
@@ -21,7 +22,9 @@ _STYLE: dict[Any, Any] = {"svg.hashsalt": "sidbench", "svg.fonttype": "none", "f
           "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.linewidth": 0.4, "grid.alpha": 0.6}
 _COLOURS = {TOKENIZER: "#0063a6", CONTROL: "#6a7078"}
 _OTHER = "#b04600"
-_NEAR = 0.045  # labels nearer than this share of the height are moved apart
+# Shares of a plot's width or height: names are this high, as wide, and stand this far beside their point. Blanks would not
+# do: browsers drop those at the beginning of a text.
+_NEAR, _WIDE, _BESIDE = 0.05, 0.2, 0.022
 
 
 def write_figures(table: Table, folder: Path) -> list[Path]:
@@ -61,21 +64,34 @@ def _scatter(found: list[Point], x_label: str, y_label: str, log: bool) -> bytes
                 axes.plot([point.x.value] * 2, [point.y.low, point.y.high], color=colour, alpha=0.5, linewidth=1.2)
             axes.plot([point.x.value], [point.y.value], "o", markersize=4.5, color=colour,
                       markerfacecolor="white" if point.kind == CONTROL else colour)
-        _label(axes, found)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.margins(x=0.22)
+        axes.autoscale_view()
+        _label(axes, found)
         out = io.BytesIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     return out.getvalue()
 
 
 def _label(axes: Axes, found: list[Point]) -> None:
-    """Names to the right of their points, moved up where they would cover the one below."""
-    low, high = axes.get_ylim()
-    step = (high - low) * _NEAR
-    last = float("-inf")
-    for point in sorted(found, key=lambda p: (p.y.value, p.label)):
-        last = max(point.y.value, last + step)
-        colour = "black" if point.kind == TOKENIZER else _COLOURS.get(point.kind, _OTHER)
-        axes.text(point.x.value, last, f"   {point.label}", fontsize=7, va="center", color=colour, parse_math=False)
+    """Names to the right of their points. Names of neighbours that would cover each other are spread, with a line back to
+    their point; the limits of the axes must be final."""
+    to_share = axes.transData + axes.transAxes.inverted()
+    places = [to_share.transform((p.x.value, p.y.value)) for p in found]
+    columns: list[list[int]] = []  # points from left to right whose names share a part of the width
+    for i in sorted(range(len(found)), key=lambda i: (places[i][0], found[i].label)):
+        if columns and places[i][0] - places[columns[-1][0]][0] < _WIDE:
+            columns[-1].append(i)
+        else:
+            columns.append([i])
+    for column in columns:
+        heights = spread([float(places[i][1]) for i in column], 0.0, 1.0, _NEAR)
+        for i, height in zip(column, heights, strict=True):
+            point = found[i]
+            colour = "black" if point.kind == TOKENIZER else _COLOURS.get(point.kind, _OTHER)
+            moved = abs(height - places[i][1]) > _NEAR / 2
+            axes.annotate(point.label, (point.x.value, point.y.value), (float(places[i][0]) + _BESIDE, height),
+                          xycoords="data", textcoords="axes fraction", fontsize=7, va="center", color=colour,
+                          parse_math=False, annotation_clip=False,
+                          arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": colour, "alpha": 0.5} if moved else None)

@@ -53,7 +53,8 @@ class RunLine:
 
 @dataclass(frozen=True)
 class RowView:
-    """A row of the page. ``words``: what the name filter searches."""
+    """A row of the page. ``words``: what the name filter searches. numbers: each metric with all that is known of it, for
+    readers without a pointer."""
 
     name: str
     settings: str
@@ -64,6 +65,7 @@ class RowView:
     deviations: tuple[str, ...]
     cells: tuple[Shown, ...]
     runs: tuple[RunLine, ...]
+    numbers: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
@@ -96,17 +98,22 @@ def table_view(table: Table, place: int) -> TableView:
     columns = [*_first_columns(), *[p for c in table.columns for p in _metric_columns(table, c)], *_cost_columns(table)]
     kept = [(head, get) for head, get in columns if any(get(row).text not in ("", "–") for row in table.rows)]
     kept.sort(key=lambda column: _ORDER.index(column[0].group))
-    words = dict(table.caption)
-    title = f"{words.pop('dataset')}, budget {words.pop('budget')}"
-    rows = tuple(_row(row, [get for _, get in kept]) for row in table.rows)
-    return TableView(place, title, tuple((k, v) for k, v in words.items() if v), tuple(h for h, _ in kept), rows,
-                     table.notes)
+    words = {k: v for k, v in table.caption.items() if v and k not in ("dataset", "budget")}
+    rows = tuple(_row(row, [get for _, get in kept], table.columns) for row in table.rows)
+    return TableView(place, table.heading, tuple(words.items()), tuple(h for h, _ in kept), rows, table.notes)
 
 
-def _row(row: Row, getters: list[_Getter]) -> RowView:
+def _row(row: Row, getters: list[_Getter], columns: tuple[Column, ...]) -> RowView:
     badges = (*((row.kind,) if row.kind != TOKENIZER else ()), *(("stale",) if row.stale else ()))
     return RowView(row.name, row.settings, row.kind, badges, row.stale, row.effort, _deviations(row),
-                   tuple(get(row) for get in getters), tuple(_run(run) for run in row.runs))
+                   tuple(get(row) for get in getters), tuple(_run(run) for run in row.runs),
+                   tuple(_number(column, row.cells[column.metric]) for column in columns if column.metric in row.cells))
+
+
+def _number(column: Column, cell: Cell) -> str:
+    shown = metric_cell(cell, column.digits)
+    ends = f" ({shown.doubt})" if cell.low is not None else ""
+    return f"{column.heading} {shown.text}{ends}: {shown.tip}"
 
 
 def _deviations(row: Row) -> tuple[str, ...]:
@@ -161,7 +168,8 @@ def _cost_columns(table: Table) -> list[tuple[Head, _Getter]]:
     found: list[tuple[Head, _Getter]] = [(Head(h, "cost", tip, "", unit), _scaled(get, scale))
                                          for h, unit, scale, get, tip in parts]
     return [*found, (Head("device", "cost", "where the row was computed"), lambda r: Shown(", ".join(r.devices))),
-            (Head("seeds", "", "runs averaged"), lambda r: _plain(float(len(r.seeds)), 0))]
+            (Head("seeds", "", "runs averaged"), lambda r: _plain(float(len(r.seeds)), 0)),
+            (Head("effort", "", "where the settings come from, and the trials of tuning"), lambda r: Shown(r.effort or "–"))]
 
 
 def _scaled(get: Callable[[Row], float | None], scale: float) -> _Getter:

@@ -8,7 +8,7 @@ table has no users: only seeds speak for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +16,16 @@ from scipy.stats import t as student
 
 from sidbench.benchmark.metrics.strata import NAMES as STRATA
 from sidbench.benchmark.metrics.strata import stratum_mask
+from sidbench.leaderboards.columns import heading
+from sidbench.leaderboards.evidence import collect
 from sidbench.leaderboards.reproduction.selection import Ours
 from sidbench.leaderboards.statistics.contributions import contributions
+from sidbench.leaderboards.statistics.groups import Evidence
+from sidbench.leaderboards.statistics.paired import RESULT_COLUMNS
 from sidbench.leaderboards.statistics.resampling import user_keys
+from sidbench.leaderboards.statistics.welch import Part, combined, of_seeds
 from sidbench.leaderboards.store import StoredRun, read_users
+from sidbench.leaderboards.values import OVER_USERS, Column
 
 _Z = 1.959964
 
@@ -72,12 +78,37 @@ def _tail(distance: float, error: float, freedom: float) -> float:
     return float(student.sf(distance / error, freedom))
 
 
-def gather(rows: Mapping[str, Ours], task: str | None, metrics: Sequence[str]) -> dict[str, dict[str, Known]]:
-    """Row -> metric -> what is known; metrics that no seed of a row has are left out.
+def gather(rows: Mapping[str, Ours], task: str | None,
+           metrics: Sequence[str]) -> tuple[dict[str, dict[str, Known]], tuple[str, ...]]:
+    """Row -> metric -> what is known, and notes; metrics that no seed of a row has are left out.
 
-    Influences of one metric are over the same users in the same order for all rows, so that differences are paired.
+    Numbers over all units are those of a leaderboard, with its intervals. Influences of one metric are over the same
+    users in the same order for all rows, so that differences are paired.
     """
-    influences = _influences(rows, task, metrics) if task is not None else {}
+    inside = [m for m in metrics if _stratum(m, task)]
+    columns = [Column(heading(m), task, m) for m in metrics if m not in inside]
+    evidence, notes = collect(task, columns, [ours.runs for ours in rows.values()])
+    found = {row: {metric: _known(e) for metric, e in own.items()} for row, own in zip(rows, evidence, strict=True)}
+    for row, own in _of_strata(rows, task, inside).items() if task is not None else ():
+        found[row] |= own
+    return found, tuple(dict.fromkeys(notes))
+
+
+def _known(evidence: Evidence) -> Known:
+    low, high = (evidence.low, evidence.high) if evidence.interval == OVER_USERS else (None, None)
+    half = None if low is None or high is None else (high - low) / 2
+    return Known(evidence.value, evidence.seeds, evidence.n, half, evidence.influence)
+
+
+def _stratum(metric: str, task: str | None) -> str:
+    """The stratum of items that a ranking metric is restricted to, "" for all of them."""
+    last = metric.rpartition("_")[2]
+    return last if task == "ranking" and last in STRATA else ""
+
+
+def _of_strata(rows: Mapping[str, Ours], task: str, metrics: Sequence[str]) -> dict[str, dict[str, Known]]:
+    """Row -> metric -> what is known of metrics within a stratum of items; intervals are those of the records."""
+    influences = _influences(rows, task, metrics)
     found: dict[str, dict[str, Known]] = {row: {} for row in rows}
     for row, ours in rows.items():
         for metric in metrics:
@@ -97,14 +128,13 @@ def gather(rows: Mapping[str, Ours], task: str | None, metrics: Sequence[str]) -
 def _influences(rows: Mapping[str, Ours], task: str, metrics: Sequence[str]) -> dict[tuple[str, str], np.ndarray]:
     """(run id, metric) -> what each user adds to the metric; absent where files cannot give it."""
     runs = {r.record.run_id: r for ours in rows.values() for r in ours.runs}
-    families: dict[str, dict[str, str]] = {}  # stratum ("" is all rows) -> family of metrics -> the metric's name
+    families: dict[str, dict[str, str]] = {}  # stratum -> family of metrics -> the metric's name
     for metric in metrics:
-        base, _, last = metric.rpartition("_")
-        inside = last if task == "ranking" and last in STRATA else ""
-        families.setdefault(inside, {})[base if inside else metric] = metric
+        base, _, stratum = metric.rpartition("_")
+        families.setdefault(stratum, {})[base] = metric
     found: dict[tuple[str, str], np.ndarray] = {}
     for stratum, names in families.items():
-        users = {i: columns for i, run in runs.items() if (columns := _columns(run, task, names, stratum)) is not None}
+        users = {i: columns for i, run in runs.items() if (columns := _columns(run, task, stratum)) is not None}
         if not users:
             continue
         keys = user_keys(list(users.values()))
@@ -116,16 +146,12 @@ def _influences(rows: Mapping[str, Ours], task: str, metrics: Sequence[str]) -> 
     return found
 
 
-def _columns(run: StoredRun, task: str, names: Iterable[str], stratum: str) -> dict[str, np.ndarray] | None:
+def _columns(run: StoredRun, task: str, stratum: str) -> dict[str, np.ndarray] | None:
     """Per-user columns of a run, narrowed to a stratum of items; ``None`` where the files cannot give them."""
-    read = read_users(run, task, {"label", "score", *names} | ({"stratum"} if stratum else set()))
-    if isinstance(read, str):
+    read = read_users(run, task, {*RESULT_COLUMNS[task], "stratum"})
+    if isinstance(read, str) or "stratum" not in read:
         return None
     columns = dict(read)
-    if not stratum:
-        return columns
-    if "stratum" not in columns:
-        return None
     inside = stratum_mask(columns.pop("stratum"), stratum)
     return {name: column[inside] for name, column in columns.items()}
 
@@ -134,20 +160,13 @@ def contrast(left: Sequence[Known], right: Sequence[Known]) -> Contrast:
     """Mean of ``left`` minus mean of ``right``."""
     difference = float(np.mean([k.value for k in left]) - np.mean([k.value for k in right]))
     users, paired = _user_variance(left, right)
-    shares, freedoms = [], []
-    for side in (left, right):
-        for known in (k for k in side if len(k.seeds) > 1):
-            shares.append(float(np.var(known.seeds, ddof=1)) / len(known.seeds) / len(side) ** 2)
-            freedoms.append(len(known.seeds) - 1)
+    seeds = [part for side in (left, right) for known in side for part in of_seeds(known.seeds, 1 / len(side))]
     one_seed = any(len(k.seeds) < 2 for k in (*left, *right))
     if users is None and one_seed:
         return Contrast(difference, np.nan, np.nan, np.nan, np.nan, np.nan, True,
                         "at least two seeds a row are needed: the number is exact for one SID table, and only seeds show "
                         "how it varies")
-    variance = (users or 0.0) + sum(shares)
-    error = float(np.sqrt(variance))
-    spread = sum(s**2 / f for s, f in zip(shares, freedoms, strict=True))
-    freedom = variance**2 / spread if spread > 0 else np.inf
+    error, freedom = combined((Part(users or 0.0, np.inf), *seeds))
     reach = float(student.ppf(0.975, freedom)) * error if np.isfinite(freedom) else _Z * error
     if error == 0:
         p = 1.0 if difference == 0 else 0.0

@@ -17,9 +17,11 @@ from typing import Any
 from sidbench.datasets.foundation.errors import unknown_name
 
 SID_LEVEL = "SID"
+_EVIDENCE = {"P": "the paper", "C": "the authors' code or result files", "S": "a secondary source", "U": "not checked again"}
 # Beside the paper's unnormalised reconstruction loss stands the mean normalised error of all modalities.
 _FIXED = {"L_recon": (None, "seed_like"), "Entropy": (None, "entropy"), "Util.": (None, "utilisation"),
           "AUC": ("ranking", "auc"), "GAUC": ("ranking", "gauc")}
+OTHER_QUANTITY = frozenset({"L_recon"})  # columns beside which ours measures something else: no difference is taken
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class PublishedTable:
     codebook_size: int = 0
 
     @property
+    def copied_from(self) -> str:
+        """The evidence in words."""
+        return re.sub(r"\b[PCSU]\b", lambda tag: _EVIDENCE[tag[0]], self.evidence)
+
+    @property
     def label(self) -> str:
         """Number, title and data set in one line."""
         number = f"Table {self.number}" if self.number.isdigit() else f"Table `{self.number}`"
@@ -59,13 +66,13 @@ class PublishedFigure:
 
 @dataclass(frozen=True)
 class PublishedPaper:
-    """A paper's tables. group: its protocol group, outside of which levels cannot be compared. level: "item", "SID" or
-    "unstated", what its Recall counts. protocol: how its numbers came about. notes: what a reader must know of them."""
+    """A paper's tables. compare: what of its numbers may be held against ours. level: "item", "SID" or "unstated", what
+    its Recall counts. protocol: how its numbers came about. notes: what a reader must know of them."""
 
     name: str
     title: str
     arxiv: str
-    group: str
+    compare: str
     level: str
     protocol: tuple[str, ...]
     notes: tuple[str, ...]
@@ -92,7 +99,7 @@ def published(name: str) -> PublishedPaper:
     text = (resources.files(__package__) / "published" / f"{name}.toml").read_text(encoding="utf-8")
     raw = tomllib.loads(text)
     figures = tuple(PublishedFigure(**f) for f in raw.get("figures", ()))
-    return PublishedPaper(name, raw["title"], raw["arxiv"], raw["group"], raw["level"], tuple(raw["protocol"]),
+    return PublishedPaper(name, raw["title"], raw["arxiv"], raw["compare"], raw["level"], tuple(raw["protocol"]),
                           tuple(raw["notes"]), tuple(_table(t) for t in raw["tables"]), figures)
 
 

@@ -6,21 +6,23 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from sidbench.leaderboards.columns import heading
 from sidbench.leaderboards.reproduction.evidence import Known
 from sidbench.leaderboards.reproduction.figures import alignment_curve
-from sidbench.leaderboards.reproduction.papers import our_metric
+from sidbench.leaderboards.reproduction.papers import OTHER_QUANTITY, our_metric
 from sidbench.leaderboards.reproduction.sidebyside import Change, SideBySide, SideCell, SideFigure, SideLine, SideTable
 from sidbench.leaderboards.reproduction.verdicts import Verdict
 
-_NOTHING, _MARK = "–", "†"
+_NOTHING, _MARK, _OTHER = "–", "†", "‡"
 _READING = (
     "Every row has the published value, ours ± half-width of its 95 % interval over users (mean over the seeds; sd over "
-    "seeds behind it), and ours minus published. † marks a published value that takes part in a broken bound (below). "
-    "Numbers of SID tables are exact for one table and have no interval over users. Levels may be compared only where data, "
-    "protocol, encoders and budget agree, which the settings above show; orderings are tested as claims."
+    "seeds behind it), and ours minus published. † marks a published value that takes part in a broken bound (below), ‡ a "
+    "column beside which ours measures something else. Numbers of SID tables are exact for one table and have no interval "
+    "over users. A difference of levels means little unless data, protocol, encoders and budget agree; what the paper "
+    "claims is tested below, from our records alone."
 )
 _WEIGHT_POINTS = tuple(i / 10 for i in range(11))
 
@@ -65,11 +67,13 @@ def _grid(heads: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> li
 def _markdown(found: SideBySide, pictures: Mapping[str, str]) -> str:
     paper = found.paper
     lines = [f"# {paper.title}: published and ours", "",
-             f"Published: arXiv {paper.arxiv}, protocol group {paper.group}, metrics count {_level(paper.level)}. "
-             f"Ours: dataset {found.dataset}, budget {found.budget}.", "", "The paper's protocol:", "",
+             f"Published: arXiv {paper.arxiv}, metrics count {_level(paper.level)}. Ours: dataset {found.dataset}, budget "
+             f"{found.budget}. What may be compared: {paper.compare}.", "", "The paper's protocol:", "",
              *(f"- {p}" for p in paper.protocol), ""]
     if found.settings:
-        lines += ["Ours had:", "", *(f"- {heading}: {_cell(text)}" for heading, text in found.settings.items()), ""]
+        lines += ["Ours had:", "", *(f"- {what}: {_cell(text)}" for what, text in found.settings.items()), ""]
+    else:
+        lines += ["No run of ours stands in these rows yet.", ""]
     lines += [_READING, ""]
     for table in found.tables:
         lines += _markdown_table(table, found)
@@ -78,7 +82,8 @@ def _markdown(found: SideBySide, pictures: Mapping[str, str]) -> str:
     if found.verdicts:
         lines += _markdown_verdicts(found.verdicts)
     if found.missing:
-        lines += ["## Rows without a run", "", *(f"- {row}: {_code(why)}" for row, why in found.missing.items()), ""]
+        lines += ["## Rows without a run", "",
+                  *(f"- {', '.join(rows)}: {_code(why)}" for why, rows in _by_reason(found.missing.items())), ""]
     lines += ["## Notes", "", *(f"- {_cell(n)}" for n in (*paper.notes, *found.notes)), ""]
     return "\n".join(lines)
 
@@ -91,20 +96,31 @@ def _code(why: str) -> str:
     return f"`{why}`" if why.startswith("bench ") else why
 
 
+def _by_reason(reasons: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """Rows that share a reason, or a command: several rows of a paper may be one run of ours."""
+    found: dict[str, list[str]] = {}
+    for row, why in reasons:
+        found.setdefault(why, []).append(row)
+    return list(found.items())
+
+
 def _markdown_table(side: SideTable, found: SideBySide) -> list[str]:
     table = side.table
-    lines = [f"## {table.label}", "", f"Source: {found.paper.source}; evidence {table.evidence}."]
+    lines = [f"## {table.label}", "", f"Source: {found.paper.source}; copied from {table.copied_from}."]
     if not side.dataset:
         lines[-1] += " These data are not public, so nothing of ours stands beside them."
     elif side.dataset != table.dataset:
         lines[-1] += (f" Published on {table.dataset}, ours on {side.dataset}: other data, so compare orderings and signs, "
                       "not levels.")
     body = [cells for line in side.lines for cells in _table_lines(line, side)]
-    lines += ["", *_grid(["row", "", *table.columns], body, 2), ""]
+    others = [c for c in table.columns if c in OTHER_QUANTITY and side.dataset]
+    lines += ["", *_grid(["row", "", *(f"{c} {_OTHER}" if c in others else c for c in table.columns)], body, 2), ""]
+    lines += [f"- {_OTHER} {c}: ours is `{our_metric(c, found.paper.level)[1]}`, another quantity, so no difference is taken"
+              for c in others]
     if table.reference and side.dataset:
         lines += [f"Change: against {table.reference}, with the 95 % interval of ours over users and seeds.", ""]
-    absent = dict.fromkeys((line.row, line.absent) for line in side.lines if line.absent)
-    lines += [f"- {row}: nothing of ours{_reason(why)}" for row, why in absent]
+    absent = _by_reason((line.row, _reason(line.absent)) for line in side.lines if line.absent)
+    lines += [f"- nothing of ours: {', '.join(rows)}{why}" for why, rows in absent]
     lines += [f"- {line.row}: {'; '.join(map(_cell, line.differs))}" for line in side.lines if line.differs]
     by_rule: dict[str, list[str]] = {}
     for breach in side.breaches:
@@ -115,18 +131,17 @@ def _markdown_table(side: SideTable, found: SideBySide) -> list[str]:
 
 def _reason(why: str) -> str:
     """Commands stand once, in the list of rows without a run."""
-    return "" if why.startswith("bench ") else f": {why}"
+    return "" if why.startswith("bench ") else f" ({why})"
 
 
 def _table_lines(line: SideLine, side: SideTable) -> Iterator[list[str]]:
     columns, cells = side.table.columns, line.cells
     shown = [_number(cells[c].published) + (f" {_MARK}" if cells[c].marked else "") for c in columns]
     yield [line.row, "published", *shown]
-    if side.dataset:
-        seeds = f"ours, seed{'s'[:len(line.seeds) - 1]} {','.join(map(str, line.seeds))}" if line.seeds else "ours"
+    if side.dataset and line.runs:
+        seeds = f"ours, seed{'s'[:len(line.seeds) - 1]} {','.join(map(str, line.seeds))}"
         yield ["", seeds, *(_ours(cells[c].ours) for c in columns)]
-        if line.runs:
-            yield ["", "difference", *(_number(cells[c].difference, signed=True) for c in columns)]
+        yield ["", "difference", *(_number(cells[c].difference, signed=True) for c in columns)]
     if any(cells[c].change is not None for c in columns):
         yield ["", "published change", *(_number(None if (d := cells[c].change) is None else d.published, True)
                                          for c in columns)]
@@ -143,14 +158,14 @@ def _markdown_figure(figure: SideFigure, picture: str) -> list[str]:
         curves = [[f"alpha {a}, beta {b}", *(f"{w:.4f}" for w in alignment_curve(a, b, _WEIGHT_POINTS))] for a, b in pairs]
         lines += [*_grid(["w at N =", *(f"{n:.1f}" for n in _WEIGHT_POINTS)], curves, 1), ""]
     notes = list(dict.fromkeys(n for row in figure.rows for n in row.notes))
-    heads = ["row", *figure.metrics, *notes]
+    names = [heading(m) for m in figure.metrics]
     body = [[row.row, *(_ours(row.values.get(m)) for m in figure.metrics),
              *(f"{row.notes[n]:.4f}" if n in row.notes else _NOTHING for n in notes)] for row in figure.rows]
-    lines += [*_grid(heads, body, 1), ""]
+    lines += [*_grid(["row", *names, *notes], body, 1), ""]
     if figure.differences:
         changes = [[row, *(_changed(by_metric.get(m)) for m in figure.metrics)]
                    for row, by_metric in figure.differences.items()]
-        lines += [f"Difference to {figure.reference}:", "", *_grid(["row", *figure.metrics], changes, 1), ""]
+        lines += [f"Difference to {figure.reference}:", "", *_grid(["row", *names], changes, 1), ""]
     return lines
 
 
@@ -161,7 +176,7 @@ def _markdown_verdicts(verdicts: Sequence[Verdict]) -> list[str]:
         p = _NOTHING if v.p is None else "< 0.001" if v.p < 0.001 else f"{v.p:.3f}"
         evidence = f"{interval} ({v.pair})" if v.pair else interval
         claim = v.hypothesis
-        body.append([claim.claim, claim.source, claim.metric, f"**{v.verdict}**", evidence, p, v.reason])
+        body.append([claim.claim, claim.source, heading(claim.metric), f"**{v.verdict}**", evidence, p, v.reason])
     heads = ["claim", "source", "metric", "verdict", "difference that decides it, 95 %", "p (Holm)", "remark"]
     return ["## The paper's claims", "", *_grid(heads, body, len(heads)), "",
             "A claim about several rows is supported only if each of its differences holds (largest p of all); it is "
@@ -224,7 +239,7 @@ def _json(found: SideBySide, pictures: Mapping[str, str]) -> str:
                  "metric": v.hypothesis.metric, "rule": v.hypothesis.rule, "verdict": v.verdict, "p_holm": v.p,
                  "difference": _finite(v.difference), "low": _finite(v.low), "high": _finite(v.high), "pair": v.pair,
                  "remark": v.reason} for v in found.verdicts]
-    return json.dumps({"paper": paper.name, "title": paper.title, "arxiv": paper.arxiv, "group": paper.group,
+    return json.dumps({"paper": paper.name, "title": paper.title, "arxiv": paper.arxiv, "compare": paper.compare,
                        "level": paper.level, "dataset": found.dataset, "budget": found.budget,
                        "settings": dict(found.settings), "tables": tables, "figures": figures,
                        "pictures": dict(pictures), "claims": verdicts,

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sidbench.leaderboards.caption import caption
+from sidbench.leaderboards.provenance import effort_of
 from sidbench.leaderboards.reproduction.bounds import Breach, breaches, marked_cells
 from sidbench.leaderboards.reproduction.evidence import Known, contrast, gather
-from sidbench.leaderboards.reproduction.papers import PublishedPaper, PublishedTable, our_metric
+from sidbench.leaderboards.reproduction.papers import OTHER_QUANTITY, PublishedPaper, PublishedTable, our_metric
 from sidbench.leaderboards.reproduction.plan import Plan
 from sidbench.leaderboards.reproduction.selection import Selection, Wanted, select_all
 from sidbench.leaderboards.reproduction.verdicts import Hypothesis, Verdict, hypotheses, judge
@@ -34,17 +35,18 @@ class Change:
 
 @dataclass(frozen=True)
 class SideCell:
-    """One cell. marked: the published value breaks a bound. difference: ours minus published. change: to the reference
-    row, where the table has one."""
+    """One cell. marked: the published value breaks a bound. difference: ours minus published, where both measure the same
+    (``alike``). change: to the reference row, where the table has one."""
 
     published: float | None
     marked: bool
     ours: Known | None
     change: Change | None = None
+    alike: bool = True
 
     @property
     def difference(self) -> float | None:
-        if self.published is None or self.ours is None:
+        if self.published is None or self.ours is None or not self.alike:
             return None
         return self.ours.value - self.published
 
@@ -134,7 +136,8 @@ def side_by_side(paper: PublishedPaper, plan: Plan, wanted: Mapping[str, Wanted]
     chosen = chosen_tables(paper, tables, dataset)
     claims = [h for h in hypotheses(paper.name) if h.number in (*tables, *(f"figure {f}" for f in figures))]
     metrics = _metrics(paper, chosen, figures, claims)
-    known = {task: gather(selections[task].rows, task, metrics[task]) for task in TASKS}
+    gathered = {task: gather(selections[task].rows, task, metrics[task]) for task in TASKS}
+    known = {task: found for task, (found, _) in gathered.items()}
 
     def number(row: str, column: str) -> Known | None:
         task, metric = _of_ours(column, paper.level)
@@ -153,7 +156,7 @@ def side_by_side(paper: PublishedPaper, plan: Plan, wanted: Mapping[str, Wanted]
     drawn = tuple(_figure(paper, f, plan, selections, known) for f in figures)
     absent = {row: why for row, why in missing.items() if not any(row in s.rows for s in selections.values())}
     return SideBySide(paper, dataset, budget, shown, drawn, judge(claims, evidence), _settings(selections, wanted),
-                      absent, _notes(selections))
+                      absent, (*_notes(selections), *(n for _, notes in gathered.values() for n in notes)))
 
 
 def _of_ours(column: str, level: str) -> tuple[str | None, str]:
@@ -187,8 +190,8 @@ def _table(table: PublishedTable, paper: PublishedPaper, plan: Plan, dataset: st
         return known[task].get(row, {}).get(metric) if dataset else None
 
     for row, values in table.rows.items():
-        cells = {c: SideCell(values[c], (row, c) in marked, ours(row, c), _change(table, row, c, ours))
-                 for c in table.columns}
+        cells = {c: SideCell(values[c], (row, c) in marked, ours(row, c), _change(table, row, c, ours),
+                             c not in OTHER_QUANTITY) for c in table.columns}
         tasks = dict.fromkeys(our_metric(c, paper.level)[0] for c in table.columns) if dataset else {}
         found = [selections[t].rows[row] for t in tasks if row in selections[t].rows]
         runs = {r.record.run_id: r for o in found for r in o.runs}
@@ -239,7 +242,7 @@ def _figure(paper: PublishedPaper, number: str, plan: Plan, selections: Mapping[
         rows.append(FigureRow(row, values, notes))
     reference = plan.figures[number][0] if number == "5" else ""
     base = next((r for r in rows if r.row == reference), None)
-    differences = None if base is None else {
+    differences = None if base is None or not base.values else {
         r.row: {m: _difference(None, k, base.values.get(m)) for m, k in r.values.items()} for r in rows if r is not base}
     return SideFigure(number, figure.title, figure.reading, metrics, tuple(rows), reference, differences)
 
@@ -254,14 +257,16 @@ def _settings(selections: Mapping[str | None, Selection], wanted: Mapping[str, W
             words = caption(selection.key[:12], runs)
             found |= {h: t for h, t in words.items() if h in ("counts", "features")}
             found[task] = f"{words.get(task, '')}; key {selection.key[:12]}"
-    sizes = {f"{row}: {r.record.sids.code_length} codes of {max(r.record.sids.sizes)}"
-             for row, ours in selections[None].rows.items() for r in ours.runs if r.record.sids is not None}
-    lengths: dict[str, list[str]] = {}
-    for size in sorted(sizes):
-        row, _, words_of = size.partition(": ")
-        lengths.setdefault(words_of, []).append(row)
-    if lengths:
-        found["code length and codebook size"] = "; ".join(f"{w} ({', '.join(rows)})" for w, rows in lengths.items())
+    sizes: dict[str, dict[str, None]] = {}
+    efforts: dict[str, dict[str, None]] = {}
+    for row, run in ((row, run) for s in selections.values() for row, ours in s.rows.items() for run in ours.runs):
+        if run.record.sids is not None:
+            size = f"{run.record.sids.code_length} codes of {max(run.record.sids.sizes)}"
+            sizes.setdefault(size, {})[row] = None
+        efforts.setdefault(effort_of(run.record), {})[row] = None
+    for what, by_words in (("code length and codebook size", sizes), ("effort of tuning", efforts)):
+        if by_words:
+            found[what] = "; ".join(f"{w} ({', '.join(rows)})" for w, rows in by_words.items())
     return found
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import ndtr, stdtr
 
 from sidbench.leaderboards.statistics.holm import LEVEL, holm
+from sidbench.leaderboards.statistics.welch import Part, combined, of_seeds
 
 BEST, SECOND = "best", "second"
 
@@ -42,20 +43,16 @@ class Evidence:
 def p_value(left: Evidence, right: Evidence) -> float:
     """Two-sided p-value of "no difference", from the best evidence both rows have.
 
-    Per-user results: paired over users, the difference over its standard error, which is that of a bootstrap with ever
-    more draws (infinitesimal jackknife; DeLong's test for AUC), with Student's distribution. Intervals only: as if
-    independent, which is the careful side for rows that share users. Neither: a pooled t-test over seeds. One seed
-    each and no interval: the numbers are exact, so they differ or they do not.
+    Two kinds of doubt add up (``welch``): users, with the trained models held fixed, and the seeds of rows that have
+    several, since another training of the same row gives another number for the same users. Users by per-user results:
+    paired, the variance of a bootstrap with ever more draws (infinitesimal jackknife; DeLong's for AUC). By intervals
+    only: as if independent, which is the careful side for rows that share users. Without users: a pooled t-test over
+    seeds. One seed each and no interval: the numbers are exact, so they differ or they do not.
     """
     difference = left.value - right.value
-    if left.influence is not None and right.influence is not None:
-        each = left.influence - right.influence
-        n = len(each)
-        error = float(np.sqrt((each ** 2).sum() * n / (n - 1))) if n > 1 else float("nan")
-        return _student(difference, error, n - 1)
-    if left.half_width is not None and right.half_width is not None:
-        error = float(np.hypot(left.half_width, right.half_width)) / 1.96
-        return float(2 * ndtr(-abs(difference) / error)) if error else _exact(difference)
+    users = _users(left, right)
+    if users is not None:
+        return _student(difference, *combined((users, *of_seeds(left.seeds), *of_seeds(right.seeds))))
     freedom = len(left.seeds) + len(right.seeds) - 2
     if freedom == 0:
         return _exact(difference)
@@ -63,15 +60,29 @@ def p_value(left: Evidence, right: Evidence) -> float:
     return _student(difference, float(np.sqrt(squares / freedom * (1 / len(left.seeds) + 1 / len(right.seeds)))), freedom)
 
 
+def _users(left: Evidence, right: Evidence) -> Part | None:
+    """The doubt over users of a difference; ``None`` for numbers without users."""
+    if left.influence is not None and right.influence is not None:
+        each = left.influence - right.influence
+        n = len(each)
+        return Part(float((each ** 2).sum()) * n / (n - 1), n - 1) if n > 1 else Part(float("nan"), 1)
+    if left.half_width is not None and right.half_width is not None:
+        return Part((left.half_width ** 2 + right.half_width ** 2) / 1.96 ** 2, float("inf"))
+    return None
+
+
 def _exact(difference: float) -> float:
     return 1.0 if difference == 0 else 0.0
 
 
-def _student(difference: float, error: float, freedom: int) -> float:
+def _student(difference: float, error: float, freedom: float) -> float:
     if not np.isfinite(error):  # one user, or a metric undefined for one side: nothing can be said
         return 1.0
     # Without spread the rows agree for every user, or differ by the same amount for every user.
-    return float(2 * stdtr(freedom, -abs(difference) / error)) if error else _exact(difference)
+    if not error:
+        return _exact(difference)
+    ratio = -abs(difference) / error
+    return float(2 * (stdtr(freedom, ratio) if np.isfinite(freedom) else ndtr(ratio)))
 
 
 def ranks(rows: Sequence[Evidence], higher_is_better: bool, digits: int = 12) -> list[int]:

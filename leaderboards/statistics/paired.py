@@ -17,6 +17,9 @@ from sidbench.leaderboards.statistics.permutation import PermutationTest, sign_f
 from sidbench.leaderboards.statistics.resampling import bootstrap
 
 UNIT_COLUMNS = {"retrieval": ("user", "target"), "ranking": ("user", "row")}  # what one result belongs to
+# Columns that metrics are computed from, where results are not the metrics themselves. Files of retrieval have a `score`
+# too, which is -inf for a target outside the beam and belongs to no metric.
+RESULT_COLUMNS = {"retrieval": (), "ranking": ("label", "score")}
 _EQUAL = 1e-6  # per-user values are float32: differences below are none
 
 

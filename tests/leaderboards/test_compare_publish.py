@@ -7,7 +7,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ from sidbench.benchmark.records import (
 from sidbench.datasets.foundation.hashing import hash_file, hash_json
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.leaderboards.compact import compact
-from sidbench.leaderboards.publishing import check
+from sidbench.leaderboards.publishing import check, read_settings, rendered
 from sidbench.leaderboards.store import read_runs, read_users
 
 N_USERS, N_ITEMS, CUTOFFS = 120, 40, (5, 10)
@@ -85,7 +85,8 @@ class Runs:
             tasks.append(TaskRecord(
                 task=task, recommender=recommender, protocol=protocols[task], metrics=metrics, users_file=path.name,
                 users_hash=hash_file(path), protocol_key=hash_json(protocols[task]),
-                comparability_key=hash_json([protocols[task], epochs, budget])))
+                comparability_key=hash_json({"protocol": protocols[task], "features": "f", "recommender": name,
+                                             "config": {"epochs": epochs}, "budget": budget})))
         record = RunRecord(
             run_id=run_id, created=created or f"2025-01-01T00:{self.n:02}:00", budget=budget, seed=seed,
             dataset=DatasetRecord(name="beauty", config={}, content_hash=content,
@@ -95,7 +96,7 @@ class Runs:
             tokenizer=PluginRecord(name=tokenizer, config={"beta": 1, **(config or {})}, code="c"),
             sids=SidsRecord(code_length=3, sizes=(8, 8, 8), ordered=True, mean_active=3.0, content_hash="s",
                             file="sids.parquet", metrics={"entropy": Metric(value=2.0 + skill, n=N_ITEMS)}),
-            tasks=tuple(tasks), comparability_key=hash_json([t.comparability_key for t in tasks]),
+            tasks=tuple(tasks), comparability_key=hash_json({t.task: t.comparability_key for t in tasks}),
             protocol_key="p", stages=(),
             environment=EnvironmentRecord(
                 device=device, precision="fp32", threads=1, allocator="", python="3.11", versions={},
@@ -112,7 +113,8 @@ class Runs:
         found = retrieval_metrics(ranks, self.strata[self.target], Rng(0).numpy(), CUTOFFS)
         columns = {"user": [f"U{i:04}" for i in range(N_USERS)], "target": [f"B{i:03}" for i in self.target],
                    "rank_low": better + 1, "rank_high": better + tied, "sid_rank_low": better // 2 + 1,
-                   "sid_rank_high": better // 2 + 1, "masked_rank_low": better + 1, "masked_rank_high": better + tied}
+                   "sid_rank_high": better // 2 + 1, "masked_rank_low": better + 1, "masked_rank_high": better + tied,
+                   "score": np.where(better < 10, -1.0 * better, -np.inf)}  # as of a beam of 10: no score outside it
         return columns | found.per_user, found.metrics
 
     def _ranking(self, skill: float, noise: np.random.Generator, strata: bool) -> tuple[dict[str, Any], dict[str, Metric]]:
@@ -201,6 +203,18 @@ def test_other_comparability_keys_are_refused_by_part(runs: Runs, capsys: pytest
     assert "**Warning: these runs are not comparable" in text and f"- Not comparable: {part}" in text
 
 
+def test_targets_outside_a_beam_do_not_cost_the_pairing(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their score is -inf, which no metric reads; files with it were set aside as broken."""
+    left, right = runs.add("one", 0.2), runs.add("two")
+    score = pyarrow.parquet.read_table(runs.folder / left / "users_retrieval.parquet")["score"].to_numpy()
+    assert np.isneginf(score).any()
+    tree = json.loads(told(capsys, "compare", left, right, "--format", "json"))
+    recall = next(x for x in tree["metrics"] if x["metric"] == "item_recall_at_10")
+    assert recall["p"] is not None and not tree["notes"]
+    table = json.loads(told(capsys, "leaderboard", "--format", "json"))["tables"][0]
+    assert not any("no per-user" in n for n in table["notes"])
+
+
 def test_older_files_without_strata_are_said_not_guessed(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     left, right = runs.add("one", strata=False), runs.add("two", strata=False)
     text = told(capsys, "compare", left, right)
@@ -240,7 +254,7 @@ def test_compact_files_give_back_every_metric_exactly(runs: Runs, tmp_path: Path
     for entry in run[0].record.tasks:
         target = tmp_path / "records" / "r" / entry.users_file
         compact(entry, run[0].folder / entry.users_file, target, tmp_path / "units")
-        wanted = {*entry.metrics, "label", "score", "row", "stratum"}
+        wanted = {*entry.metrics, "row", "stratum", *(("label", "score") if entry.task == "ranking" else ())}
         copied = type(run[0])(run[0].record, target.parent)
         full, small = read_users(run[0], entry.task, wanted), read_users(copied, entry.task, wanted)
         assert not isinstance(full, str) and not isinstance(small, str)
@@ -279,7 +293,7 @@ def test_the_board_shows_the_numbers_of_the_runs_it_was_made_from(board: Path, r
     assert tree["metrics"] == again["metrics"]
 
 
-@pytest.mark.parametrize("harm", ["table", "metric", "users", "units", "missing", "rename", "outside"])
+@pytest.mark.parametrize("harm", ["table", "metric", "users", "units", "missing", "rename", "outside", "stranger", "plot"])
 def test_check_says_where_a_board_was_changed(board: Path, capsys: pytest.CaptureFixture[str], harm: str) -> None:
     record = board / "records" / "beauty-two-s0-003" / "record.json"
     users = record.parent / "users_retrieval.parquet"
@@ -312,11 +326,58 @@ def test_check_says_where_a_board_was_changed(board: Path, capsys: pytest.Captur
     elif harm == "rename":
         record.parent.rename(record.parent.with_name("other"))
         where = "records/other: its record is that of beauty-two-s0-003"
+    elif harm == "stranger":
+        (record.parent / "sids.parquet").write_bytes(b"item keys")
+        where = "records/beauty-two-s0-003/sids.parquet: belongs to no record, table or plot"
+    elif harm == "plot":
+        path = next((board / "figures").glob("*.svg"))
+        path.write_text(path.read_text().replace("two", "best"))
+        where = f"figures/{path.name}: its words are not those"
     else:
         text = (board / "board.toml").read_text()
         (board / "board.toml").write_text(text.replace('dataset = ""', 'dataset = "ml_100k"'))
         where = "not of the dataset or budget"
     assert where in told(capsys, "leaderboard", "--check", str(board), code=1)
+
+
+def test_check_sees_what_was_changed_before_the_tables_were_made_again(board: Path,
+                                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    """The tables of such a board are what its records give; the records are not what its runs gave."""
+    path = board / "records" / "beauty-two-s0-003" / "record.json"
+    before = path.read_text()
+
+    def problems(change: Callable[[dict[str, Any]], None]) -> str:
+        tree = json.loads(before)
+        change(tree)
+        path.write_text(json.dumps(tree))
+        for name, text in rendered(read_settings(board), board, board / "figures").items():
+            (board / name).write_text(text)
+        return told(capsys, "leaderboard", "--check", str(board), code=1)
+
+    def better(tree: dict[str, Any]) -> None:
+        tree["tasks"][0]["metrics"]["item_recall_at_10"]["value"] = 0.99
+
+    def luckier_tail(tree: dict[str, Any]) -> None:
+        tree["tasks"][1]["metrics"]["auc_tail"]["value"] = 0.99
+
+    def longer(tree: dict[str, Any]) -> None:
+        tree["tasks"][0]["recommender"]["config"]["epochs"] = 300
+
+    def other_ties(tree: dict[str, Any]) -> None:
+        tree["tasks"][0]["protocol"]["ties"] = "file"
+
+    def other_budget(tree: dict[str, Any]) -> None:
+        tree["budget"] = "paper"
+
+    def other_table(tree: dict[str, Any]) -> None:
+        tree["comparability_key"] = "0" * 64
+
+    assert "item_recall_at_10 of retrieval is 0.99 on the record and" in problems(better)
+    assert "auc_tail of ranking is 0.99 on the record and" in problems(luckier_tail)
+    assert "the comparability key of retrieval is not that of its recommender, budget" in problems(longer)
+    assert "the protocol key of retrieval is not that of its protocol" in problems(other_ties)
+    assert "the comparability key of ranking is not that of its recommender, budget" in problems(other_budget)
+    assert "its comparability key is not that of its tasks" in problems(other_table)
 
 
 def test_a_compact_file_cannot_lead_out_of_its_board(board: Path) -> None:
@@ -332,8 +393,10 @@ def test_publishing_again_keeps_what_is_there_and_replaces_what_is_newer(board: 
     shutil.rmtree(runs.folder)
     runs.add("three", 0.1)
     runs.add("two", 0.4, created="2026-01-01T00:00:00")
-    text = told(capsys, "leaderboard", "--publish", "beauty", "--out", str(board))
-    assert "2 runs added, 2 kept, 1 replaced" in text
+    assert cli.invoke(["leaderboard", "--publish", "beauty", "--out", str(board)]) == 0
+    done = capsys.readouterr()
+    assert "2 runs added, 2 kept, 1 replaced" in done.out
+    assert "replaced by a newer run of its row: beauty-two-s0-003" in done.err
     assert check(board) == []
     names = [r["tokenizer"] for r in json.loads((board / "board.json").read_text())["tables"][0]["rows"]]
     assert sorted(names) == ["one", "three", "two"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -204,6 +205,11 @@ def test_cells_carry_value_interval_mark_and_sort_key(tmp_path: Path) -> None:
     assert cells["rank"].text == "1" and cells["improv."].text == "+12.5"
     assert cells["tokenizer"].text == "2.5" and cells["bits"].text == "4.0"
     assert "encode" not in cells  # no row has it
+    # A phone has no pointer to rest on a cell: what stands in the tips is in the opened row.
+    assert view.rows[0].numbers[0] == f"R@10 0.1000 (0.0900–0.1100): {cells['R@10'].tip}"
+    entropy = next(text for text in view.rows[0].numbers if text.startswith("entropy"))
+    assert entropy.startswith("entropy 1.250: exact for this SID table")
+    assert "<li>R@10 0.1000 (0.0900–0.1100): 95 % interval over users" in html_page(board([row(record("a"), tmp_path)]))
 
 
 def test_columns_of_a_group_stand_together(tmp_path: Path) -> None:
@@ -447,3 +453,24 @@ def test_markdown_figures_are_stable_files_without_dates(tmp_path: Path) -> None
     text = first[0].read_text()
     assert "dc:date" not in text and "$b_1$" in text and len(text) < 60_000
     assert sorted(p.name for p in (tmp_path / "1").iterdir()) == sorted(p.name for p in first)
+
+
+def test_names_stand_beside_their_points_and_apart_from_each_other(tmp_path: Path) -> None:
+    """Four rows of equal code bits, three of nearly equal value, and one with other bits between them."""
+    values = {"one": 0.100, "two": 0.101, "three": 0.102, "four": 0.3}
+    rows = [row(record(name), tmp_path, recall=value) for name, value in values.items()]
+    wide = record("wide")
+    assert wide.sids is not None
+    rows.append(row(wide.model_copy(update={"sids": wide.sids.model_copy(update={"sizes": (64, 64)})}), tmp_path,
+                    recall=0.1011))
+    table = replace(board(rows).tables[0], columns=(RECALL,))
+    text = write_figures(table, tmp_path / "figures")[0].read_text()
+    names = [*values, "wide"]
+    found = {name: re.search(rf'<text [^>]*? x="([\d.]+)" y="([\d.]+)"[^>]*>{name}</text>', text)
+             for name in names}  # no blank before the name: browsers drop those, and the name covers its point
+    places = {name: (float(m[1]), float(m[2])) for name, m in found.items() if m is not None}
+    assert set(places) == set(names)
+    heights = sorted(places[name][1] for name in values)
+    assert min(b - a for a, b in itertools.pairwise(heights)) > 7  # the size of the letters
+    dots = [float(y) for y in re.findall(r'<use xlink:href="[^"]*" x="[\d.]+" y="([\d.]+)" style="fill', text)]
+    assert min(abs(places["wide"][1] - y) for y in dots) < 4  # nobody stands beside it, so it stays

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
@@ -24,8 +25,9 @@ def test_every_file_parses_into_probabilities() -> None:
     assert paper_names() == ("grid", "letter", "mmq-v2", "rpg", "tiger")
     for name in paper_names():
         paper = published(name)
-        assert paper.protocol and paper.arxiv and paper.group
+        assert paper.protocol and paper.arxiv and paper.compare
         for table in paper.tables:
+            assert not re.search(r"\b[PCSU]\b", table.copied_from)  # tags are spelled out for readers
             assert table.rows and (not table.reference or table.reference in table.rows)
             for cells in table.rows.values():
                 for column, value in cells.items():

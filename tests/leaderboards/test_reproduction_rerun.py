@@ -25,6 +25,8 @@ from sidbench.benchmark.records import (
 from sidbench.benchmark.replay import later_settings, replay
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.leaderboards.reproduction.rerun import DIFFERS, EQUAL, EXPLAINED, compare_records, render_repetition
+from sidbench.leaderboards.store import StoredRun
+from sidbench.leaderboards.verification import key_problems, number_problems
 
 TINY = ["dataset.n_items=60", "dataset.n_users=80", "behaviour.epochs=1"]
 
@@ -126,6 +128,8 @@ def test_a_run_reproduces_itself_and_a_tampered_record_does_not(home: Path, tmp_
     before = path.read_text()
     record = read_record(before)
     assert record.run["ties"] == "shuffled" and record.run["recommenders"] == ["mtp"]
+    # The rules that `--check` holds published records to are those by which the pipeline writes them.
+    assert key_problems(record) == [] and number_problems(StoredRun(record, path.parent)) == []
     capsys.readouterr()
     assert cli.invoke(["reproduce", record.run_id[:20], "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)

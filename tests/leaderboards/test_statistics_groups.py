@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, ttest_1samp, ttest_ind
+from scipy.stats import t as student
 
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.leaderboards.statistics.groups import BEST, SECOND, Evidence, marks, p_value, ranks
@@ -66,6 +67,37 @@ def test_means_of_users_are_a_paired_t_test() -> None:
     a = generator.random(60)
     b = a + generator.normal(0.02, 0.1, 60)
     assert p_value(of_users(a), of_users(b)) == pytest.approx(ttest_1samp(a - b, 0).pvalue)
+
+
+def test_seeds_of_rows_that_have_several_add_to_the_doubt() -> None:
+    """Worked out with Welch's formula: users' variance of a paired t-test, that of three seeds over three each."""
+    generator = RNG.child("both").numpy()
+    a, b = generator.random(50), generator.random(50)
+    seeds = ((0.50, 0.53, 0.56), (0.44, 0.46, 0.45))
+    left, right = (Evidence(float(np.mean(s)), s, 0.5, (v - v.mean()) / 50) for s, v in zip(seeds, (a, b), strict=True))
+    parts = [(float(np.var(a - b, ddof=1)) / 50, 49), *((float(np.var(s, ddof=1)) / 3, 2) for s in seeds)]
+    variance = sum(v for v, _ in parts)
+    freedom = variance ** 2 / sum(v ** 2 / f for v, f in parts)
+    assert p_value(left, right) == pytest.approx(2 * student.sf((left.value - right.value) / np.sqrt(variance), freedom))
+    alone = Evidence(left.value, seeds[0][1:2], 0.5, left.influence)
+    assert p_value(alone, right) < p_value(left, right)  # one seed says nothing of training, and claims nothing
+
+
+def test_equal_methods_are_told_apart_as_rarely_as_promised() -> None:
+    """Two rows of one method, three trainings each that move all users' numbers alike: users alone would tell one pair
+    in five apart at 5 %."""
+    generator, found, by_users = RNG.child("type one").numpy(), 0, 0
+    for _ in range(400):
+        rows = []
+        users = generator.normal(0, 1, 300)
+        for _ in range(2):
+            shift = generator.normal(0, 0.03, 3)
+            own = users + generator.normal(0, 0.25, 300)  # users' part of the error: about .02
+            values = tuple(float(own.mean() + s) for s in shift)
+            rows.append(Evidence(float(np.mean(values)), values, 0.1, (own - own.mean()) / 300))
+        found += p_value(*rows) <= 0.05
+        by_users += p_value(*(Evidence(r.value, r.seeds[:1], 0.1, r.influence) for r in rows)) <= 0.05
+    assert found / 400 <= 0.075 < 0.15 < by_users / 400
 
 
 def test_pairing_tells_apart_what_intervals_cannot() -> None:

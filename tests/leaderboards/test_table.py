@@ -28,6 +28,7 @@ from sidbench.benchmark.records import (
     StageRecord,
     TaskRecord,
 )
+from sidbench.leaderboards.caption import titles
 from sidbench.leaderboards.render import render
 from sidbench.leaderboards.store import read_runs
 from sidbench.leaderboards.table import build_tables
@@ -296,6 +297,50 @@ def test_caption_and_provenance_say_where_numbers_come_from(runs: Runs) -> None:
     assert "retrieval: mtp; split leave_last_out, ties shuffled; 200 users" in text
     assert "`run01` seed 0, commit 0123456789ab: `bench run --tokenizer 'a b'`" in text
     assert "run01: 12 items have no text" in text
+
+
+def test_every_table_has_a_title_of_its_own(runs: Runs) -> None:
+    runs.add("a", value=0.1, key="k1")
+    runs.add("a", value=0.1, key="k2", recommender="tiger")
+    runs.add("a", value=0.1, key="k3", recommender="tiger", dataset="ml_100k")
+    found = [t.title for t in runs.board().tables]
+    assert found == ["beauty, budget quick, retrieval by mtp", "beauty, budget quick, retrieval by tiger",
+                     "ml_100k, budget quick, retrieval by tiger"]
+    text = render(runs.board(), "md")
+    assert all(f"## {title}\n" in text for title in found)
+    assert all(title in render(runs.board(), form).replace("\\_", "_") for title in found for form in ("latex", "json"))
+
+
+def test_titles_name_what_is_a_tables_own_or_its_key() -> None:
+    words = {"dataset": "beauty", "budget": "quick", "retrieval": "mtp; split x, ties shuffled, test 0123abcd; 9 users"}
+    twins = [{**words, "key": "aaaaaaaaaa"}, {**words, "retrieval": words["retrieval"].replace("shuffled", "file"),
+                                              "key": "bbbbbbbbbb"}, {"dataset": "beauty", "budget": "quick", "key": "c"}]
+    assert titles(twins) == ["beauty, budget quick, retrieval by mtp (ties shuffled)",
+                             "beauty, budget quick, retrieval by mtp (ties file)",
+                             "beauty, budget quick, semantic IDs alone"]
+    assert titles([twins[0], {**twins[0], "key": "dddddddddd"}]) == [
+        "beauty, budget quick, retrieval by mtp (key aaaaaaaa)", "beauty, budget quick, retrieval by mtp (key dddddddd)"]
+
+
+def test_every_column_is_explained_once(runs: Runs) -> None:
+    runs.add("a", value=0.1, sids={"probe_text": 0.5, "probe_vision": 0.5})
+    runs.add("b", value=0.1, key="k2")
+    text = render(runs.board(), "md")
+    assert text.count("<summary>Columns</summary>") == 1
+    assert "- probe text, probe vision: held-out nmse" in text and "lower is better" in text and "- fit s: wall" in text
+
+
+def test_rows_whose_seeds_spread_more_than_they_differ_share_a_rank(runs: Runs) -> None:
+    """All seeds of b lie 5 users below a's mean, but a's own seeds differ by 20: users alone would tell them apart."""
+    hits = np.flatnonzero(HITS)
+    for seed, lost in ((0, 0), (1, 10), (2, 20)):
+        recall = HITS.copy()
+        recall[hits[:lost]] = False
+        runs.add("a", recall=recall, seed=seed)
+        recall = HITS.copy()
+        recall[hits[:20 + seed]] = False
+        runs.add("b", recall=recall, seed=seed)
+    assert {r.ranks["item_recall_at_10"] for r in only(runs.board()).rows} == {1}
 
 
 def test_rendering_does_not_depend_on_the_order_of_folders(runs: Runs, tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""Whether a record says what its own settings and per-user results give: what nobody may change after a run.
+
+Numbers without per-user results (those of the SID table, costs, effort) cannot be checked from a record; only another run
+can do that (`bench reproduce RUN`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from sidbench.benchmark.metrics.strata import NAMES as STRATA
+from sidbench.benchmark.metrics.strata import stratum_mask
+from sidbench.benchmark.records import RunRecord, TaskRecord
+from sidbench.datasets.foundation.hashing import hash_json
+from sidbench.leaderboards.statistics.contributions import Columns, contributions
+from sidbench.leaderboards.statistics.paired import RESULT_COLUMNS
+from sidbench.leaderboards.store import StoredRun, read_users
+
+DISAGREE = 1e-5  # per-user columns are float32
+
+
+def key_problems(record: RunRecord) -> list[str]:
+    """Keys of a record that are not the hash of what it states, one sentence each.
+
+    They decide which table a row stands in, so a key that was kept while the budget or a setting was changed would put
+    it among rows that it cannot be compared with.
+    """
+    problems = [f"the {name} of {task.task} is not that of its {parts}" for task in record.tasks
+                for name, parts, own, given in (
+                    ("protocol key", "protocol", task.protocol_key, hash_json(task.protocol)),
+                    ("comparability key", "recommender, budget, features and protocol", task.comparability_key,
+                     task_key(record, task))) if own != given]
+    whole = {t.task: t.comparability_key for t in record.tasks} if record.tasks else {
+        "dataset": record.dataset.content_hash, "features": _features(record), "budget": record.budget}
+    if record.comparability_key != hash_json(whole):
+        problems.append("its comparability key is not that of its tasks")
+    return problems
+
+
+def task_key(record: RunRecord, task: TaskRecord) -> str:
+    """The comparability key of a task from what the record states, by the rule of ``benchmark/running.py``."""
+    numerics = {name: value for name, value, usual in (
+        ("accumulate", record.environment.accumulate, 1), ("precision", record.environment.precision, "fp32"))
+        if value != usual}
+    return hash_json({"protocol": task.protocol, "features": _features(record), "recommender": task.recommender.name,
+                      "config": task.recommender.config, "budget": record.budget, **numerics})
+
+
+def _features(record: RunRecord) -> str | None:
+    return None if record.tokenizer is None or record.features is None else record.features.provenance
+
+
+def number_problems(run: StoredRun) -> list[str]:
+    """Metrics on a record that are not what its per-user results give, one sentence each."""
+    problems = []
+    for task in run.record.tasks:
+        parts = {name: _split(name, task) for name in task.metrics}
+        read = read_users(run, task.task, {*_families(base for base, _ in parts.values()),
+                                           *RESULT_COLUMNS.get(task.task, ()), "stratum"})
+        if isinstance(read, str):
+            continue  # said where the file is checked
+        read["user"] = np.unique(read["user"], return_inverse=True)[1]  # numbers are faster to group by than names
+        for name, (base, stratum) in parts.items():
+            given = _value(read, base, stratum)
+            recorded = task.metrics[name].value
+            if given is not None and not abs(given - recorded) <= DISAGREE * max(1.0, abs(recorded)):
+                problems.append(f"{name} of {task.task} is {recorded:.6g} on the record and {given:.6g} by its per-user "
+                                "results")
+    return problems
+
+
+def _split(name: str, task: TaskRecord) -> tuple[str, str]:
+    """Metric and stratum ("" for all units) of a metric's name."""
+    base, _, last = name.rpartition("_")
+    return (base, last) if last in STRATA and base in task.metrics else (name, "")
+
+
+def _families(names: Iterable[str]) -> set[str]:
+    """The per-user columns that metrics need: their own, and both sides of an inflation."""
+    found: set[str] = set()
+    for name in names:
+        rest = name.removeprefix("inflation_")
+        found |= {name} if rest == name else {f"sid_{rest}", f"item_{rest}"}
+    return found
+
+
+def _value(columns: Columns, metric: str, stratum: str) -> float | None:
+    """The metric by per-user results; ``None`` where they do not hold it."""
+    chosen = columns
+    if stratum:
+        if "stratum" not in columns:
+            return None
+        inside = stratum_mask(columns["stratum"], stratum)
+        chosen = {n: v[inside] for n, v in columns.items()}
+    part = contributions(chosen, metric, np.unique(chosen["user"]))
+    return None if part is None else part.value
