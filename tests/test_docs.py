@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +69,43 @@ def test_the_example_tokenizer_conforms(tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location("nearest_anchor", path)
     assert spec is not None and spec.loader is not None
     module: Any = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules["nearest_anchor"] = module
     spec.loader.exec_module(module)
     check_tokenizer(module.NearestAnchor)
+
+
+@pytest.mark.slow
+def test_the_example_data_set_runs(home: Path, tmp_path: Path) -> None:
+    """The reader of the guide, installed as another distribution: its counts by hand, and a run on it."""
+    guide = (ROOT / "docs" / "add-a-data-set.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "class Tracks" in block)
+    entry = next(block for block in re.findall(r"```toml\n(.*?)```", guide, re.DOTALL) if "entry-points" in block)
+    group, _, line = entry.strip().partition("\n")
+    package, info = tmp_path / "my_package", tmp_path / "my_package-1.0.dist-info"
+    for folder in (package, info):
+        folder.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "tracks.py").write_text(code)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{group.split(chr(34))[1]}]\n{line.replace(chr(34), '')}\n")
+    raw, draw = tmp_path / "raw" / "tracks", np.random.default_rng(0)
+    raw.mkdir(parents=True)
+    plays = [f"u{u:02d}\tt{t:02d}\t{1000 + 60 * u + n}" for u in range(60) for n, t in enumerate(draw.choice(30, 6, False))]
+    (raw / "plays.tsv").write_text("\n".join([*plays, plays[0], "lonely\tt00\t5000"]) + "\n")
+    tags = ("jazz", "rock", "folk", "soul", "dub")
+    (raw / "tags.tsv").write_text("".join(f"t{t:02d}\t{tags[t % 5]} &amp; more\n" for t in range(30)))
+
+    def bench(*words: str) -> subprocess.CompletedProcess[str]:
+        start = [sys.executable, "-m", "sidbench.benchmark.cli"]
+        return subprocess.run([*start, *words, "--data-dir", str(raw.parent)], text=True, capture_output=True, timeout=300,
+                              env={**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"})
+
+    checked = bench("data", "check", "tracks")
+    # 360 plays of 60 users; the repeated line and, by the 5-core filter, the user with one play are gone.
+    assert checked.returncode == 0 and "360" in checked.stdout and "60" in checked.stdout, checked.stdout + checked.stderr
+    done = bench("run", "--tokenizer", "rqkmeans", "--dataset", "tracks", "--recommender", "mtp", "--budget", "smoke",
+                 "--json", "tokenizer.codebook_size=4")
+    assert done.returncode == 0, done.stderr
+    (raw / "plays.tsv").write_text("u0\tt0\tsoon\n")
+    broken = bench("data", "check", "tracks")
+    assert broken.returncode != 0 and "plays.tsv" in broken.stderr and "line 1" in broken.stderr, broken.stderr

@@ -28,8 +28,9 @@ class IndexedEvents:
 
 
 def check_events(table: pl.DataFrame, source: Path | str) -> pl.DataFrame:
-    """Check columns user, item, rating, timestamp (row = record of ``source``); an all-null rating column is dropped.
+    """Check columns user, item, timestamp and, where there is one, rating (row = record of ``source``).
 
+    A rating column of nulls only is dropped.
     source: the file the table came from, or the name of a stream, whose records are then counted instead of lines.
 
     Raises ``InputError`` naming file and line of the first missing user, item or time, of a time before 1970, and of
@@ -48,6 +49,8 @@ def check_events(table: pl.DataFrame, source: Path | str) -> pl.DataFrame:
     before = (table["timestamp"] < 0).to_numpy()
     if before.any():
         fail(before, "time before 1970", "unix seconds")
+    if "rating" not in table.columns:
+        return table
     rating = table["rating"]
     if rating.null_count() == table.height:
         return table.drop("rating")
