@@ -20,8 +20,9 @@ from sidbench.datasets.foundation.seeds import Rng
 
 GRID = "grid"
 STARTUP_TRIALS = 8  # trials drawn at random before a model of them is worth anything
+FIRST_PRUNING = 4  # validations before a trial is compared: curves of the first epochs say little about where they end
 PRUNERS: dict[str, Callable[[], BasePruner]] = {
-    "median": lambda: MedianPruner(n_startup_trials=4, n_warmup_steps=1), "hyperband": HyperbandPruner,
+    "median": lambda: MedianPruner(n_startup_trials=4, n_warmup_steps=FIRST_PRUNING), "hyperband": HyperbandPruner,
     "wilcoxon": WilcoxonPruner, "none": NopPruner}
 # A grid is queued point by point (`grid_points`); what lies beyond its end is drawn at random.
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {

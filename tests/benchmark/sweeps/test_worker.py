@@ -148,7 +148,7 @@ def test_pruning_saves_epochs_and_takes_a_place(run: Callable[..., Ledger]) -> N
     ledger = run(study, plan(20), curve)
     assert ledger.finished == 20 and len(ledger.pruned) >= 3 and not ledger.failed
     for number in ledger.pruned:
-        assert epochs[ledger.by_number[number].params["tokenizer.x"]] < 10
+        assert 4 <= epochs[ledger.by_number[number].params["tokenizer.x"]] < 10
     assert sum(epochs.values()) < 0.85 * 200
     best = max(study.trials, key=lambda t: t.params["tokenizer.x"])
     assert best.number in ledger.complete  # the best one is never pruned
