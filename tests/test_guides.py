@@ -22,7 +22,7 @@ from sidbench.benchmark.cli import invoke
 
 ROOT = Path(__file__).resolve().parents[1]
 STARTS = ("bench", "torchrun", "accelerate", "python", "pip", "make")
-SMALL = ["dataset.n_items=120", "dataset.n_users=200"]
+SMALL = ["dataset.n_items=200", "dataset.n_users=200"]
 RUN = "bench run --tokenizer {} --dataset synthetic --budget smoke"
 
 
@@ -86,9 +86,9 @@ GUIDES: dict[str, Guide] = {
     "docs/sweeps.md": Guide(replace={"beauty": "synthetic", "--trials 50": "--trials 2", "--trials 12": "--trials 2",
                                      "NAME": a_study}),
     "docs/tokenizers/imported.md": Guide(
-        before=(f"{RUN.format('opq')} --recommender none", "bench sids export RUN --out codes.json"),
+        before=(f"{RUN.format('opq')} --recommender none", "bench sids export RUN --format letter --out codes.json"),
         replace={"…": "codes.json", "export RUN": lambda: f"export {a_run()}"}),
-    "docs/training.md": Guide(),
+    "docs/training.md": Guide(replace={"--dataset synthetic": "--dataset synthetic --tokenizer rqkmeans --recommender mtp"}),
 }
 
 
