@@ -44,7 +44,8 @@ PAGES = {str(p.relative_to(ROOT)): found for p in [ROOT / "CONTRIBUTING.md", *so
 @dataclass(frozen=True)
 class Guide:
     """How a page is run. before: commands whose results its reader has. replace: text -> text in its commands, where a
-    function makes the text once the commands before are done. elsewhere: command -> the test file that runs it."""
+    function makes the text once the commands before are done. elsewhere: command -> the file that runs it, or checks what
+    it left."""
 
     before: tuple[str, ...] = ()
     replace: Mapping[str, str | Callable[[], str]] = field(default_factory=dict)
@@ -75,7 +76,10 @@ GUIDES: dict[str, Guide] = {
     "docs/data.md": Guide(elsewhere=dict.fromkeys(
         ("bench data import --name mine --interactions events.csv --items items.jsonl --embeddings text=text.npy",
          "bench run --dataset custom dataset.path=FOLDER features.text=precomputed"), "tests/test_docs.py")),
-    "docs/findings.md": Guide(plan_only=True),
+    "docs/findings.md": Guide(plan_only=True, elsewhere={  # hours; what they left is tested
+        f"bench sweep --tokenizer {name} --dataset beauty --budget quick --recommender mtp --trials 12 --threads 1 "
+        f"tokenizer.code_length=6 tokenizer.codebook_size=100{more}": "tests/leaderboards/test_studies.py"
+        for name, more in (("rqvae", ""), ("adasid", " tokenizer.n_behaviour=5"))}),
     "docs/grids.md": Guide(plan_only=True, replace={" --device cuda": "", "--tokenizer all": "--tokenizer opq,rvq"}),
     "docs/reproduction.md": Guide(before=(RUN.format("rqkmeans"),),
                                   replace={"reproduce RUN": lambda: f"reproduce {a_run()}"}),
