@@ -23,6 +23,7 @@ from sidbench.benchmark.disk import storing
 from sidbench.benchmark.environment import environment
 from sidbench.benchmark.fingerprint import room_code
 from sidbench.benchmark.home import RECORD_NAME, runs_folder
+from sidbench.benchmark.keys import run_key, task_key
 from sidbench.benchmark.metrics.auc import RankingNumbers, ranking_metrics
 from sidbench.benchmark.metrics.quantisation import collision_numbers
 from sidbench.benchmark.metrics.ranking_at_k import (
@@ -288,14 +289,8 @@ class RunBuilder:
             task=task, recommender=plugin, protocol=protocol, metrics=numbers.metrics, counts=counts, users_file=path.name,
             users_hash=hash_file(path), undefined=numbers.undefined, bound_violations=violations,
             protocol_key=hash_json(protocol),
-            comparability_key=hash_json({"protocol": protocol, "features": self._features_identity(),
-                                         "recommender": name, "config": config, "budget": self.run.budget,
-                                         **self._numerics()}))
-
-    def _numerics(self) -> dict[str, Any]:
-        """How losses were computed, where it is not the default: such runs stand in tables of their own."""
-        usual = {"accumulate": 1, "precision": "fp32"}
-        return {name: value for name, value in vars(self.run).items() if name in usual and value != usual[name]}
+            comparability_key=task_key(protocol, self._features_identity(), name, config, self.run.budget,
+                                       accumulate=self.run.accumulate, precision=self.run.precision))
 
     # -- the record ----------------------------------------------------------------------------------------------
     def _features_identity(self) -> str | None:
@@ -313,16 +308,10 @@ class RunBuilder:
                                   absent=dict(prepared.dataset.card.absent)),
             features=self._features_record() if run.tokenizer is not None else None,
             tokenizer=self.tokenizer_record, control=bool(info.get("control", False)), sids=self.sids_record, tasks=tasks,
-            comparability_key=self._key(tasks), protocol_key=hash_json(protocol),
+            comparability_key=run_key({t.task: t.comparability_key for t in tasks}, prepared.dataset_hash,
+                                      self._features_identity(), run.budget), protocol_key=hash_json(protocol),
             stages=tuple(stages.values()), environment=environment(self.bench.runtime, self.command_line),
             warnings=tuple(self.bench.runtime.reporter.warnings), run=_plain(run))
-
-    def _key(self, tasks: tuple[TaskRecord, ...]) -> str:
-        """Equal keys may stand in one table: the tasks' keys or, where only SIDs are measured, data and features."""
-        if tasks:
-            return hash_json({t.task: t.comparability_key for t in tasks})
-        return hash_json({"dataset": self.prepared.dataset_hash, "features": self._features_identity(),
-                          "budget": self.run.budget})
 
     def _features_record(self) -> FeaturesRecord:
         features = self.prepared.features

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from sidbench.benchmark.keys import run_key, task_key
 from sidbench.benchmark.metrics.strata import NAMES as STRATA
 from sidbench.benchmark.metrics.strata import stratum_mask
 from sidbench.benchmark.records import RunRecord, TaskRecord
@@ -27,29 +28,18 @@ def key_problems(record: RunRecord) -> list[str]:
     They decide which table a row stands in, so a key that was kept while the budget or a setting was changed would put
     it among rows that it cannot be compared with.
     """
+    features = None if record.tokenizer is None or record.features is None else record.features.provenance
     problems = [f"the {name} of {task.task} is not that of its {parts}" for task in record.tasks
                 for name, parts, own, given in (
                     ("protocol key", "protocol", task.protocol_key, hash_json(task.protocol)),
                     ("comparability key", "recommender, budget, features and protocol", task.comparability_key,
-                     task_key(record, task))) if own != given]
-    whole = {t.task: t.comparability_key for t in record.tasks} if record.tasks else {
-        "dataset": record.dataset.content_hash, "features": _features(record), "budget": record.budget}
-    if record.comparability_key != hash_json(whole):
+                     task_key(task.protocol, features, task.recommender.name, task.recommender.config, record.budget,
+                              accumulate=record.environment.accumulate, precision=record.environment.precision)))
+                if own != given]
+    tasks = {t.task: t.comparability_key for t in record.tasks}
+    if record.comparability_key != run_key(tasks, record.dataset.content_hash, features, record.budget):
         problems.append("its comparability key is not that of its tasks")
     return problems
-
-
-def task_key(record: RunRecord, task: TaskRecord) -> str:
-    """The comparability key of a task from what the record states, by the rule of ``benchmark/running.py``."""
-    numerics = {name: value for name, value, usual in (
-        ("accumulate", record.environment.accumulate, 1), ("precision", record.environment.precision, "fp32"))
-        if value != usual}
-    return hash_json({"protocol": task.protocol, "features": _features(record), "recommender": task.recommender.name,
-                      "config": task.recommender.config, "budget": record.budget, **numerics})
-
-
-def _features(record: RunRecord) -> str | None:
-    return None if record.tokenizer is None or record.features is None else record.features.provenance
 
 
 def number_problems(run: StoredRun) -> list[str]:
