@@ -7,13 +7,13 @@ a committed page can be compared with a fresh one.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from sidbench.benchmark.plugin_pages import recommenders, tokenizers
 from sidbench.benchmark.registry import Plugin, Registry, installed
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.files import write_whole
 
 INDEX = "README.md"
 MARKS = {"tokenizers": tokenizers.MARK, "recommenders": recommenders.MARK}
@@ -49,11 +49,7 @@ def write_pages(made: Mapping[str, str], folder: Path) -> list[Path]:
         if path.relative_to(folder).as_posix() not in made:
             path.unlink()
     for name, text in made.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_whole(folder / name, text)
     return [folder / name for name in made]
 
 
