@@ -11,8 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from sidbench.benchmark.keys import run_key, task_key
-from sidbench.benchmark.metrics.strata import NAMES as STRATA
-from sidbench.benchmark.metrics.strata import stratum_mask
+from sidbench.benchmark.metrics.strata import split_stratum, stratum_mask
 from sidbench.benchmark.records import RunRecord, TaskRecord
 from sidbench.datasets.foundation.hashing import hash_json
 from sidbench.leaderboards.statistics.contributions import Columns, contributions
@@ -63,8 +62,8 @@ def number_problems(run: StoredRun) -> list[str]:
 
 def _split(name: str, task: TaskRecord) -> tuple[str, str]:
     """Metric and stratum ("" for all units) of a metric's name."""
-    base, _, last = name.rpartition("_")
-    return (base, last) if last in STRATA and base in task.metrics else (name, "")
+    base, stratum = split_stratum(name)
+    return (base, stratum) if base in task.metrics else (name, "")
 
 
 def _families(names: Iterable[str]) -> set[str]:

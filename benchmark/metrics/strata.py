@@ -30,3 +30,10 @@ def stratum_mask(labels: np.ndarray, name: str) -> np.ndarray:
     if name == "tail":
         return np.asarray((labels == TAIL) | (labels == COLD))
     return np.asarray(labels == NAMES.index(name))
+
+
+def split_stratum(metric: str) -> tuple[str, str]:
+    """A metric's name without the stratum at its end, and that stratum: ``auc_tail`` gives ("auc", "tail"), ``auc`` gives
+    ("auc", "")."""
+    base, _, last = metric.rpartition("_")
+    return (base, last) if base and last in NAMES else (metric, "")

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from sidbench.benchmark.metrics.strata import NAMES as STRATA
-from sidbench.benchmark.metrics.strata import stratum_mask
+from sidbench.benchmark.metrics.strata import split_stratum, stratum_mask
 from sidbench.leaderboards.columns import heading
 from sidbench.leaderboards.evidence import collect
 from sidbench.leaderboards.reproduction.selection import Ours
@@ -85,7 +84,7 @@ def gather(rows: Mapping[str, Ours], task: str | None,
     Numbers over all units are those of a leaderboard, with its intervals. Influences of one metric are over the same
     users in the same order for all rows, so that differences are paired.
     """
-    inside = [m for m in metrics if _stratum(m, task)]
+    inside = [m for m in metrics if task == "ranking" and split_stratum(m)[1]]
     columns = [Column(heading(m), task, m) for m in metrics if m not in inside]
     evidence, notes = collect(task, columns, [ours.runs for ours in rows.values()])
     found = {row: {metric: _known(e) for metric, e in own.items()} for row, own in zip(rows, evidence, strict=True)}
@@ -98,12 +97,6 @@ def _known(evidence: Evidence) -> Known:
     low, high = (evidence.low, evidence.high) if evidence.interval == OVER_USERS else (None, None)
     half = None if low is None or high is None else (high - low) / 2
     return Known(evidence.value, evidence.seeds, evidence.n, half, evidence.influence)
-
-
-def _stratum(metric: str, task: str | None) -> str:
-    """The stratum of items that a ranking metric is restricted to, "" for all of them."""
-    last = metric.rpartition("_")[2]
-    return last if task == "ranking" and last in STRATA else ""
 
 
 def _of_strata(rows: Mapping[str, Ours], task: str, metrics: Sequence[str]) -> dict[str, dict[str, Known]]:
@@ -130,7 +123,7 @@ def _influences(rows: Mapping[str, Ours], task: str, metrics: Sequence[str]) -> 
     runs = {r.record.run_id: r for ours in rows.values() for r in ours.runs}
     families: dict[str, dict[str, str]] = {}  # stratum -> family of metrics -> the metric's name
     for metric in metrics:
-        base, _, stratum = metric.rpartition("_")
+        base, stratum = split_stratum(metric)
         families.setdefault(stratum, {})[base] = metric
     found: dict[tuple[str, str], np.ndarray] = {}
     for stratum, names in families.items():

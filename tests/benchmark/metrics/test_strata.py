@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidbench.benchmark.metrics.auc import user_aucs
-from sidbench.benchmark.metrics.strata import COLD, HEAD, NAMES, TAIL, TORSO, item_strata, stratum_mask
+from sidbench.benchmark.metrics.strata import COLD, HEAD, NAMES, TAIL, TORSO, item_strata, split_stratum, stratum_mask
 
 
 def test_quartiles_of_items_with_ties_by_index() -> None:
@@ -68,3 +68,10 @@ def test_beauty_global_time_sizes() -> None:
     assert tail[item[~train]].sum() == pytest.approx(6_742, rel=0.005)
     covered = user_aucs(user[~train], label[~train], np.zeros(int((~train).sum())))
     assert (len(covered.user), covered.rows.sum(), np.median(covered.rows)) == (1_617, 8_129, 4)
+
+
+@pytest.mark.parametrize(("name", "parts"), [
+    ("auc_tail", ("auc", "tail")), ("item_recall_at_10_cold", ("item_recall_at_10", "cold")), ("auc", ("auc", "")),
+    ("auc_rare", ("auc_rare", "")), ("head", ("head", "")), ("_head", ("_head", ""))])
+def test_a_metric_is_split_from_its_stratum(name: str, parts: tuple[str, str]) -> None:
+    assert split_stratum(name) == parts
