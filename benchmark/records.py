@@ -74,13 +74,14 @@ class PluginRecord(_Frozen):
 
 
 class DatasetRecord(_Frozen):
-    """The data a run saw."""
+    """The data a run saw. bounds: task -> metric -> what no model exceeds in expectation, for planted data."""
 
     name: str
     config: dict[str, Any]
     content_hash: str
     counts: dict[str, int]
     absent: dict[str, str] = Field(default_factory=dict)
+    bounds: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 
 class FeaturesRecord(_Frozen):

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from sidbench.benchmark.bounds import planted_bounds
 from sidbench.benchmark.config import ComposedRun
 from sidbench.benchmark.disk import storing
 from sidbench.benchmark.environment import environment
@@ -305,7 +306,8 @@ class RunBuilder:
             run_id=self.id, created=datetime.now(UTC).isoformat(timespec="seconds"), budget=run.budget, seed=run.seed,
             dataset=DatasetRecord(name=run.dataset, config=_plain(self.composed.dataset),
                                   content_hash=prepared.dataset_hash, counts=dict(prepared.dataset.card.counts),
-                                  absent=dict(prepared.dataset.card.absent)),
+                                  absent=dict(prepared.dataset.card.absent),
+                                  bounds=planted_bounds(prepared, [t.task for t in tasks], run.cutoffs)),
             features=self._features_record() if run.tokenizer is not None else None,
             tokenizer=self.tokenizer_record, control=bool(info.get("control", False)), sids=self.sids_record, tasks=tasks,
             comparability_key=run_key({t.task: t.comparability_key for t in tasks}, prepared.dataset_hash,

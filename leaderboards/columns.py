@@ -90,8 +90,10 @@ def rank_text(row: Row, column: Column) -> str:
     return "–" if rank is None else str(rank)
 
 
-def seconds_text(value: float) -> str:
-    """Seconds with one digit below ten."""
+def seconds_text(value: float | None) -> str:
+    """Seconds with one digit below ten, "–" for a row that nobody ran."""
+    if value is None:
+        return "–"
     return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
 
 

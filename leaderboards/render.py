@@ -69,7 +69,7 @@ def _quality(table: Table) -> list[str]:
             for row, line in zip(table.rows, lines, strict=True):
                 line += [shown.rank_text(row, column), shown.improvement_text(row, column)]
     for row, line in zip(table.rows, lines, strict=True):
-        line.append(str(len(row.seeds)))
+        line.append(str(len(row.seeds) or "–"))
     return markdown_table([*heads, "seeds"], lines)
 
 
@@ -80,7 +80,7 @@ def _behind(table: Table) -> list[str]:
     heads = ["tokenizer", *(c.heading for c in columns), *(c.heading for c in costs), "all stages s", "device", "effort"]
     lines = [[_label(row), *(cell_text(row.cells.get(c.metric), c) for c in columns),
               *(shown.cost_text(row.costs, c) for c in costs), shown.seconds_text(row.seconds),
-              escaped(", ".join(row.devices)), escaped(row.effort)] for row in table.rows]
+              escaped(", ".join(row.devices)), escaped(row.effort)] for row in table.measured.rows]
     return markdown_table(heads, lines)
 
 

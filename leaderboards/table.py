@@ -16,6 +16,7 @@ import numpy as np
 
 from sidbench.benchmark.metrics.descriptions import HIGHER, LOWER, NEITHER, describe
 from sidbench.benchmark.records import PluginRecord, RunRecord
+from sidbench.leaderboards.bounds import oracle_rows
 from sidbench.leaderboards.caption import caption, titles, warnings_of
 from sidbench.leaderboards.controls import missing_controls
 from sidbench.leaderboards.evidence import collect
@@ -94,6 +95,7 @@ def _table(key: str, members: Sequence[StoredRun], current: Mapping[Plugin, str]
     headlines = tuple(c for c in columns if c.metric in HEADLINES)
     rows = [replace(row, stale=reasons, improvements=_improvements(row, rows, headlines))
             for row, reasons in zip(rows, stale, strict=True)]
+    rows += oracle_rows(members, columns, evidence)
     order = [c for c in columns if (d := describe(c.metric)) is not None and d.direction == HIGHER]
 
     def standing(row: Row) -> tuple[Any, ...]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sidbench.leaderboards.store import Skipped, StoredRun
 
-TOKENIZER, CONTROL, BASELINE = "tokenizer", "control", "baseline"
-OVER_USERS, OVER_SEEDS, EXACT, UNKNOWN = "users", "seeds", "exact", "unknown"
+TOKENIZER, CONTROL, BASELINE, BOUND = "tokenizer", "control", "baseline", "bound"
+OVER_USERS, OVER_SEEDS, EXACT, EXPECTED, UNKNOWN = "users", "seeds", "exact", "expected", "unknown"
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Cell:
 
     interval: what ``low`` and ``high`` cover: "users" (BCa bootstrap over users, of the mean over seeds; the mean of
     the records' intervals where per-user results are missing), "seeds" (t-interval; for numbers without an interval
-    over users), "exact" (a number of one exported SID table has no sampling noise) or "unknown" (no interval can be
-    given, as for one user). half_width: half of ``high - low``. mark: "best", "second" or "".
+    over users), "exact" (a number of one exported SID table has no sampling noise), "expected" (an expectation under
+    planted law, no measurement) or "unknown" (no interval can be given, as for one user). half_width: half of
+    ``high - low``. mark: "best", "second" or "".
     """
 
     value: float
@@ -64,11 +65,13 @@ class Costs:
 
 @dataclass(frozen=True)
 class Row:
-    """One tokenizer with one set of settings, or one baseline. ``cells``: metric name -> cell, absent where undefined.
+    """One tokenizer with one set of settings, one baseline, or what no model can exceed. ``cells``: metric name -> cell,
+    absent where undefined.
 
-    kind: "tokenizer", "control" or "baseline". settings: what tells it from rows of the same name, and what the user
-    set. seconds: computation of all stages, mean over seeds. ranks: headline metric -> 1 + the number of rows that are
-    significantly better. improvements: headline metric -> value over that of the best other tokenizer row, minus 1.
+    kind: "tokenizer", "control", "baseline" or "bound", which nobody ran: without seeds and runs. settings: what tells
+    it from rows of the same name, and what the user set. seconds: computation of all stages, mean over seeds. ranks:
+    headline metric -> 1 + the number of rows that are significantly better. improvements: headline metric -> value over
+    that of the best other tokenizer row, minus 1.
     effort: where the settings come from ("defaults", "tuned, 20 trials"). stale: why the numbers may no longer be what
     the installed code and data give.
     """
@@ -79,7 +82,7 @@ class Row:
     code_length: str
     codebook_size: str
     cells: Mapping[str, Cell]
-    seconds: float
+    seconds: float | None
     devices: tuple[str, ...]
     seeds: tuple[int, ...]
     runs: tuple[StoredRun, ...]
@@ -110,6 +113,11 @@ class Table:
     notes: tuple[str, ...]
     headlines: tuple[Column, ...] = ()
     title: str = ""
+
+    @property
+    def measured(self) -> Table:
+        """The table without rows that nobody ran."""
+        return replace(self, rows=tuple(row for row in self.rows if row.kind != BOUND))
 
     @property
     def heading(self) -> str:

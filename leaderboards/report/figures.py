@@ -33,7 +33,7 @@ def write_figures(table: Table, folder: Path) -> list[Path]:
     Names are ``<key>-bits-<task>.svg`` and ``<key>-seconds-<task>.svg``, ``key`` the first eight signs of the table's.
     A file appears whole or not at all.
     """
-    written = []
+    table, written = table.measured, []
     folder.mkdir(parents=True, exist_ok=True)
     for task in data.tasks(table):
         column = data.headline(table, task)

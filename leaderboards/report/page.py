@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import groupby
 from typing import Any
@@ -62,8 +62,9 @@ def html_page(board: Leaderboard, details: ReportDetails | None = None) -> str:
 
     Equal arguments give equal bytes.
     """
-    explorer = pack_explorer(board, details or ReportDetails())
-    sections = [Section(table_view(table, place), figures_of(table)) for place, table in enumerate(board.tables, start=1)]
+    explorer = pack_explorer(replace(board, tables=tuple(t.measured for t in board.tables)), details or ReportDetails())
+    sections = [Section(table_view(table, place), figures_of(table.measured))
+                for place, table in enumerate(board.tables, start=1)]
     style, scripts = _asset("report.css"), [_asset("report.js"), _asset("explorer.js")]
     return _template().render(
         board=board, sections=sections, groups=GROUPS, kinds=_kinds(board), explorer=explorer,

@@ -82,7 +82,7 @@ def tasks(table: Table) -> list[str]:
 def code_bits(row: Row) -> float | None:
     """Bits of the codes an item has on average: ``sum_l active_l log2 K_l``, with the share ``active_l`` of items whose
     position ``l`` is not PAD."""
-    sids = row.runs[0].record.sids
+    sids = row.runs[0].record.sids if row.runs else None
     if sids is None:
         return None
     share = sids.mean_active / max(1, sids.code_length)
@@ -93,7 +93,9 @@ def code_bits(row: Row) -> float | None:
 
 
 def tokenizer_seconds(row: Row) -> float | None:
-    """Wall seconds of fitting the tokenizer and encoding the catalogue, mean over seeds; ``None`` for baselines."""
+    """Wall seconds of fitting the tokenizer and encoding the catalogue, mean over seeds; ``None`` without SIDs."""
+    if not row.runs:
+        return None
     spent = [sum(s.wall_seconds for s in r.stages if s.name in TOKENIZER_STAGES) for r in records(row)]
     mean = float(np.mean(spent))
     return mean if row.runs[0].record.sids is not None and mean > 0 else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sidbench.benchmark.metrics.descriptions import HIGHER, LOWER, describe
 from sidbench.leaderboards.report.points import code_bits, tokenizer_seconds
 from sidbench.leaderboards.store import StoredRun
-from sidbench.leaderboards.values import EXACT, OVER_SEEDS, OVER_USERS, TOKENIZER, Cell, Column, Row, Table
+from sidbench.leaderboards.values import EXACT, EXPECTED, OVER_SEEDS, OVER_USERS, TOKENIZER, Cell, Column, Row, Table
 
 GROUPS = {"retrieval": "retrieval", "ranking": "ranking", "sids": "semantic IDs", "cost": "cost"}
 _ORDER = ("", *GROUPS)
@@ -117,7 +117,7 @@ def _number(column: Column, cell: Cell) -> str:
 
 
 def _deviations(row: Row) -> tuple[str, ...]:
-    tokenizer = row.runs[0].record.tokenizer
+    tokenizer = row.runs[0].record.tokenizer if row.runs else None
     return () if tokenizer is None else tokenizer.deviations
 
 
@@ -168,7 +168,7 @@ def _cost_columns(table: Table) -> list[tuple[Head, _Getter]]:
     found: list[tuple[Head, _Getter]] = [(Head(h, "cost", tip, "", unit), _scaled(get, scale))
                                          for h, unit, scale, get, tip in parts]
     return [*found, (Head("device", "cost", "where the row was computed"), lambda r: Shown(", ".join(r.devices))),
-            (Head("seeds", "", "runs averaged"), lambda r: _plain(float(len(r.seeds)), 0)),
+            (Head("seeds", "", "runs averaged"), lambda r: _plain(float(len(r.seeds)) if r.seeds else None, 0)),
             (Head("effort", "", "where the settings come from, and the trials of tuning"), lambda r: Shown(r.effort or "–"))]
 
 
@@ -187,11 +187,12 @@ def metric_cell(cell: Cell | None, digits: int) -> Shown:
         return Shown("–", tip="undefined")
     doubt = "" if cell.low is None or cell.high is None else f"{cell.low:.{digits}f}–{cell.high:.{digits}f}"
     says = {OVER_USERS: "95 % interval over users", OVER_SEEDS: "95 % interval over seeds",
-            EXACT: "exact for this SID table"}.get(cell.interval, "no interval can be given")
+            EXACT: "exact for this SID table", EXPECTED: "expectation of a model that knows the planted law"}
+    words = says.get(cell.interval, "no interval can be given")
     if cell.interval == EXACT:
         doubt = "exact"
     spread = "" if cell.seed_sd is None else f", sd over seeds {cell.seed_sd:.{digits}f}"
-    return Shown(f"{cell.value:.{digits}f}", _sortable(cell.value), doubt, cell.mark, f"{says}, n = {cell.n:,}{spread}")
+    return Shown(f"{cell.value:.{digits}f}", _sortable(cell.value), doubt, cell.mark, f"{words}, n = {cell.n:,}{spread}")
 
 
 def _plain(value: float | None, digits: int) -> Shown:
