@@ -114,7 +114,7 @@ def ranks_with(name: str, **settings: Any) -> TargetRanks:
     """Ranks among 120 items by a model of the smoke budget; of ``settings``, those that it has."""
     cls = load("recommender", name)
     known = {f.name for f in fields(cls.config_class)}
-    smoke = {**cls.budgets["smoke"], "epochs": 1, **{k: v for k, v in settings.items() if k in known}}
+    smoke = {**cls.budgets["smoke"], **{k: v for k, v in {"epochs": 1, **settings}.items() if k in known}}
     codes = np.random.default_rng(0).integers(8, size=(120, 4)).astype(np.int32)  # nearly as many SIDs as items
     data = make_retrieval(n_items=120)
     sids = SemanticIds(codes, np.full(4, 8, np.int32), ordered=True) if cls.info.needs_sids else None
