@@ -77,9 +77,10 @@ GUIDES: dict[str, Guide] = {
         ("bench data import --name mine --interactions events.csv --items items.jsonl --embeddings text=text.npy",
          "bench run --dataset custom dataset.path=FOLDER features.text=precomputed"), "tests/test_docs.py")),
     "docs/findings.md": Guide(plan_only=True, elsewhere={  # hours; what they left is tested
-        f"bench sweep --tokenizer {name} --dataset beauty --budget quick --recommender mtp --trials 12 --threads 1 "
+        "bench sweep --tokenizer adasid --dataset synthetic --trials 20 --workers 2": "tests/leaderboards/test_studies.py",
+        **{f"bench sweep --tokenizer {name} --dataset beauty --budget quick --recommender mtp --trials 12 --threads 1 "
         f"tokenizer.code_length=6 tokenizer.codebook_size=100{more}": "tests/leaderboards/test_studies.py"
-        for name, more in (("rqvae", ""), ("adasid", " tokenizer.n_behaviour=5"))}),
+           for name, more in (("rqvae", ""), ("adasid", " tokenizer.n_behaviour=5"))}}),
     "docs/grids.md": Guide(plan_only=True, replace={" --device cuda": "", "--tokenizer all": "--tokenizer opq,rvq"}),
     "docs/reproduction.md": Guide(before=(RUN.format("rqkmeans"),),
                                   replace={"reproduce RUN": lambda: f"reproduce {a_run()}"}),

@@ -19,9 +19,22 @@ def preset_of(study: dict[str, Any]) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def test_both_studies_of_beauty_are_here() -> None:
-    names = {json.loads(path.read_text())["attributes"]["tokenizer"] for path in STUDIES}
-    assert {"adasid", "rqvae"} <= names
+def test_the_studies_that_the_findings_quote_are_here() -> None:
+    about = [json.loads(path.read_text())["attributes"] for path in STUDIES]
+    assert {("adasid", "beauty"), ("rqvae", "beauty"), ("adasid", "synthetic")} <= {
+        (a["tokenizer"], a["dataset"]) for a in about}
+
+
+def test_the_killed_sweep_lost_no_trial() -> None:
+    """Both workers were killed in the middle of a trial; the same command took the two trials over and finished."""
+    [path] = [p for p in STUDIES if p.stem.startswith("synthetic-adasid")]
+    trials = json.loads(path.read_text(encoding="utf-8"))["trials"]
+    failed = [t for t in trials if t["state"] not in ("complete", "pruned")]
+    assert sum(t["state"] in ("complete", "pruned") for t in trials) == 20 and len(failed) == 2
+    for lost in failed:
+        again = [t for t in trials if t["parameters"] == lost["parameters"] and t is not lost]
+        assert [t["state"] in ("complete", "pruned") for t in again] == [True]
+    assert max(t["values"][0] for t in trials if t["state"] == "complete") > trials[0]["values"][0]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
