@@ -51,8 +51,9 @@ def number_problems(run: StoredRun) -> list[str]:
         if isinstance(read, str):
             continue  # said where the file is checked
         read["user"] = np.unique(read["user"], return_inverse=True)[1]  # numbers are faster to group by than names
+        inside = {s: _inside(read, s) for s in dict.fromkeys(stratum for _, stratum in parts.values())}
         for name, (base, stratum) in parts.items():
-            given = _value(read, base, stratum)
+            given = _value(inside[stratum], base)
             recorded = task.metrics[name].value
             if given is not None and not abs(given - recorded) <= DISAGREE * max(1.0, abs(recorded)):
                 problems.append(f"{name} of {task.task} is {recorded:.6g} on the record and {given:.6g} by its per-user "
@@ -75,13 +76,18 @@ def _families(names: Iterable[str]) -> set[str]:
     return found
 
 
-def _value(columns: Columns, metric: str, stratum: str) -> float | None:
-    """The metric by per-user results; ``None`` where they do not hold it."""
+def _inside(columns: Columns, stratum: str) -> tuple[Columns, np.ndarray] | None:
+    """The rows of one stratum ("" for all) and their users, each once; ``None`` where the strata are not known."""
+    if stratum and "stratum" not in columns:
+        return None
     chosen = columns
     if stratum:
-        if "stratum" not in columns:
-            return None
-        inside = stratum_mask(columns["stratum"], stratum)
-        chosen = {n: v[inside] for n, v in columns.items()}
-    part = contributions(chosen, metric, np.unique(chosen["user"]))
+        rows = stratum_mask(columns["stratum"], stratum)
+        chosen = {n: v[rows] for n, v in columns.items()}
+    return chosen, np.unique(chosen["user"])
+
+
+def _value(inside: tuple[Columns, np.ndarray] | None, metric: str) -> float | None:
+    """The metric by per-user results; ``None`` where they do not hold it."""
+    part = None if inside is None else contributions(inside[0], metric, inside[1])
     return None if part is None else part.value
