@@ -37,7 +37,8 @@ def commands_of(page: Path) -> list[str]:
     return found
 
 
-PAGES = {str(p.relative_to(ROOT)): found for p in [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = {str(p.relative_to(ROOT)): found for p in [
+    ROOT / "CONTRIBUTING.md", ROOT / "leaderboards" / "boards" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
          if (found := commands_of(p))}
 
 
@@ -93,6 +94,8 @@ GUIDES: dict[str, Guide] = {
     "docs/tokenizers/imported.md": Guide(
         before=(f"{RUN.format('opq')} --recommender none", "bench sids export RUN --format letter --out codes.json"),
         replace={"…": "codes.json", "export RUN": lambda: f"export {a_run()}"}),
+    "leaderboards/boards/README.md": Guide(replace={
+        "--out leaderboards/boards/beauty": "--out board", "leaderboards/boards/": f"{ROOT}/leaderboards/boards/"}),
     "docs/training.md": Guide(replace={"--dataset synthetic": "--dataset synthetic --tokenizer rqkmeans --recommender mtp"}),
 }
 
