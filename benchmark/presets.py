@@ -26,6 +26,7 @@ from sidbench.datasets.foundation.errors import InputError, unknown_name
 
 ANY_DATASET = "default"
 FOLDER = "presets"
+TUNED = "tuned"
 MAX_BYTES = 1 << 20
 _KEYS = {"source": str, "note": str, "tokenizer": dict, "recommender": dict, "effort": dict}
 _TABLES = {"tokenizer": "a table with a setting", "recommender": "a table [recommender.<name>] with a setting",
@@ -75,7 +76,8 @@ class Preset:
 def preset_paths(plugin: Plugin) -> dict[tuple[str, str], Path]:
     """(dataset, name) -> file of every preset of a tokenizer, sorted; reads no file.
 
-    Raises ``InputError`` when two places hold a preset of the same name for the same dataset.
+    One's own ``TUNED``, which `bench sweep apply` wrote, stands in for that of the project; its study is named on records.
+    Raises ``InputError`` when two places hold any other preset of the same name for the same dataset.
     """
     places = [home_folder() / FOLDER / plugin.name]
     if plugin.path is not None:
@@ -83,6 +85,8 @@ def preset_paths(plugin: Plugin) -> dict[tuple[str, str], Path]:
     found: dict[tuple[str, str], Path] = {}
     for path in (p for place in places for p in sorted(place.glob("*/*.toml"))):
         key = (path.parent.name, path.stem)
+        if key in found and path.stem == TUNED:
+            continue
         if key in found:
             raise InputError(f"preset {path.stem} of {plugin.name} for {path.parent.name}",
                              got=f"two files, {found[key]} and {path}", wanted="one", do="rename one of them")

@@ -114,7 +114,7 @@ def publish(settings: BoardSettings, store: Store, folder: Path) -> Published:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         for run in runs:
-            _copy(run, temporary) if run.record.run_id in ids else _compact(run, temporary)
+            _copy(run, temporary) if run.record.run_id in ids or _is_compact(run) else _compact(run, temporary)
         (temporary / SETTINGS).write_text(settings.toml(), encoding="utf-8")
         for name, text in rendered(settings, temporary, temporary / FIGURES).items():
             (temporary / name).write_text(text, encoding="utf-8", newline="\n")
@@ -128,6 +128,14 @@ def publish(settings: BoardSettings, store: Store, folder: Path) -> Published:
     names = [r.record.run_id for r in runs]
     return Published(tuple(n for n in names if n not in ids), tuple(n for n in names if n in ids), superseded,
                      tuple(f"{s.path}: {s.reason}" for s in (*store.skipped, *old.skipped)), size)
+
+
+def _is_compact(run: StoredRun) -> bool:
+    """Whether the run comes from a board: its per-user files are in the published form already."""
+    try:
+        return any(units_of(run.file(entry.users_file)) is not None for entry in run.record.tasks if entry.users_file)
+    except (OSError, ValueError, pyarrow.ArrowException, InputError):
+        return False  # told where the file is read
 
 
 def _copy(run: StoredRun, board: Path) -> None:

@@ -79,6 +79,8 @@ GUIDES: dict[str, Guide] = {
          "bench run --dataset custom dataset.path=FOLDER features.text=precomputed"), "tests/test_docs.py")),
     "docs/findings.md": Guide(plan_only=True, elsewhere={  # hours; what they left is tested
         "bench sweep --tokenizer adasid --dataset synthetic --trials 20 --workers 2": "tests/leaderboards/test_studies.py",
+        "bench reproduce mmq-v2 --table 2 --dataset beauty --records leaderboards/boards/beauty":
+            "tests/leaderboards/test_boards.py",
         **{f"bench sweep --tokenizer {name} --dataset beauty --budget quick --recommender mtp --trials 12 --threads 1 "
         f"tokenizer.code_length=6 tokenizer.codebook_size=100{more}": "tests/leaderboards/test_studies.py"
            for name, more in (("rqvae", ""), ("adasid", " tokenizer.n_behaviour=5"))}}),

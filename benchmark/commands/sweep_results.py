@@ -9,10 +9,11 @@ from typing import Any
 
 from tabulate import tabulate
 
+from sidbench.benchmark.presets import TUNED
 from sidbench.benchmark.sweeps.export import FORMATS, export_csv, export_json
 from sidbench.benchmark.sweeps.results import as_text, describe, load_result, study_names
 from sidbench.benchmark.sweeps.storage import open_storage
-from sidbench.benchmark.sweeps.tuned import NAME, chosen_trial, write_tuned
+from sidbench.benchmark.sweeps.tuned import chosen_trial, write_tuned
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.files import write_whole
 
@@ -52,7 +53,7 @@ def apply_command(name: str, storage: str, out: Path | None, trial: int | None) 
     attributes = result.attributes
     policy = "" if attributes["collisions"] == "none" else f" --collisions {attributes['collisions']}"
     sys.stdout.write(f"wrote {path}\nrun it: bench run --tokenizer {attributes['tokenizer']} --dataset "
-                     f"{attributes['dataset']}{policy} --budget {attributes['budget']} --preset {NAME}\n")
+                     f"{attributes['dataset']}{policy} --budget {attributes['budget']} --preset {TUNED}\n")
 
 
 def export_command(name: str, storage: str, out: Path) -> None:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from sidbench.benchmark.config import parse_override
 from sidbench.benchmark.home import home_folder
-from sidbench.benchmark.presets import FOLDER, read_preset
+from sidbench.benchmark.presets import FOLDER, TUNED, read_preset
 from sidbench.benchmark.registry import installed
 from sidbench.benchmark.sweeps.results import StudyResult
 from sidbench.benchmark.sweeps.space import plain_value
@@ -19,7 +19,6 @@ from sidbench.benchmark.sweeps.suggest import decode
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.files import write_whole
 
-NAME = "tuned"
 TASKS = {"retriever": "retrieval", "ranker": "ranking"}
 
 
@@ -46,7 +45,7 @@ def write_tuned(result: StudyResult, trial: FrozenTrial, out: Path | None) -> Pa
     """
     tables, left = _tables(result, trial)
     folder = (out or home_folder() / FOLDER) / result.attributes["tokenizer"] / result.attributes["dataset"]
-    path = folder / f"{NAME}.toml"
+    path = folder / f"{TUNED}.toml"
     if path.exists() and not read_preset(path).source.startswith("sweep "):
         raise InputError(f"preset {path}", got="one that is not from a sweep", wanted="none, or one from a sweep",
                          do="move it, or choose another folder with --out")

@@ -56,7 +56,7 @@ def test_policies_make_rows_of_their_own_in_one_table(home: Path, capsys: pytest
         (home / "runs" / copied.run_id / "record.json").write_text(copied.model_dump_json())
     board = build_tables(read_runs(home / "runs"))
     assert len(board.tables) == 1 and not board.superseded
-    names = {(row.name, row.settings) for row in board.tables[0].rows}
+    names = {(row.name, row.settings) for row in board.tables[0].measured.rows}
     assert names == {("random", ""), ("random +append_sparse", ""), ("random +hash_slot", "buckets=16"),
                      ("random +hash_slot", "buckets=32")}
     assert "| random +append_sparse" in render(board, "md")

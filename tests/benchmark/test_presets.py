@@ -127,6 +127,16 @@ def test_two_files_for_one_preset_are_refused(home: Path) -> None:
         find_preset(find("tokenizer", "opq"), "beauty", "paper")
 
 
+def test_ones_own_tuned_preset_stands_in_for_that_of_the_project(home: Path) -> None:
+    shipped = find_preset(find("tokenizer", "rqvae"), "beauty", "tuned")
+    assert shipped is not None and shipped.source.startswith("sweep beauty-rqvae")
+    own = home / "presets" / "rqvae" / "beauty" / "tuned.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text('source = "sweep mine, trial 3"\n[tokenizer]\nbeta = 0.5\n')
+    chosen = find_preset(find("tokenizer", "rqvae"), "beauty", "tuned")
+    assert chosen is not None and (chosen.path, chosen.source) == (own, "sweep mine, trial 3")
+
+
 def test_who_lacks_the_preset_is_said_and_nobody_having_it_is_refused(home: Path) -> None:
     chosen, lines = choose_presets({n: find("tokenizer", n) for n in ("rqvae", "random")}, "synthetic", "paper")
     assert list(chosen) == ["rqvae"]
