@@ -406,12 +406,17 @@ def test_publishing_again_keeps_what_is_there_and_replaces_what_is_newer(board: 
 
 
 def test_a_board_is_published_again_from_its_own_records_here_or_elsewhere(board: Path, home: Path) -> None:
-    other, kept = board.parent / "other", ("records", "units")
-    before = {p.relative_to(board): p.read_bytes() for name in kept for p in (board / name).rglob("*") if p.is_file()}
+    other = board.parent / "other"
+
+    def kept(folder: Path) -> dict[Path, bytes]:
+        return {p.relative_to(folder): p.read_bytes() for n in ("records", "units") for p in (folder / n).rglob("*.*")
+                if p.is_file()}
+
+    before = kept(board)
     for out in (board, other):
         assert cli.invoke(["leaderboard", "--publish", "beauty", "--from", str(board / "records"), "--out", str(out)]) == 0
         assert check(out) == []
-        assert before == {p.relative_to(out): p.read_bytes() for name in kept for p in (out / name).rglob("*") if p.is_file()}
+        assert before == kept(out) and before
 
 
 def test_publishing_refuses_foreign_folders_bad_settings_and_files_of_other_shape(
