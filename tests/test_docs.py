@@ -30,7 +30,9 @@ def test_the_readme_has_commands() -> None:
 
 
 @pytest.mark.slow
-def test_readme_commands_run_in_order(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_commands_run_in_order(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                      capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)  # commands that write a file write it here
     for command in README_COMMANDS:
         if "beauty" in command and not os.environ.get("SIDBENCH_DATA"):
             continue
