@@ -85,12 +85,10 @@ def preset_paths(plugin: Plugin) -> dict[tuple[str, str], Path]:
     found: dict[tuple[str, str], Path] = {}
     for path in (p for place in places for p in sorted(place.glob("*/*.toml"))):
         key = (path.parent.name, path.stem)
-        if key in found and path.stem == TUNED:
-            continue
-        if key in found:
+        if key in found and path.stem != TUNED:
             raise InputError(f"preset {path.stem} of {plugin.name} for {path.parent.name}",
                              got=f"two files, {found[key]} and {path}", wanted="one", do="rename one of them")
-        found[key] = path
+        found.setdefault(key, path)
     return dict(sorted(found.items()))
 
 
