@@ -11,10 +11,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from sidbench.benchmark.keys import run_key, task_key
-from sidbench.benchmark.metrics.strata import split_stratum, stratum_mask
+from sidbench.benchmark.metrics.strata import split_stratum
 from sidbench.benchmark.records import RunRecord, TaskRecord
 from sidbench.datasets.foundation.hashing import hash_json
-from sidbench.leaderboards.statistics.contributions import Columns, contributions
+from sidbench.leaderboards.statistics.contributions import Columns, contributions, within
 from sidbench.leaderboards.statistics.paired import RESULT_COLUMNS
 from sidbench.leaderboards.store import StoredRun, read_users
 
@@ -78,13 +78,8 @@ def _families(names: Iterable[str]) -> set[str]:
 
 def _inside(columns: Columns, stratum: str) -> tuple[Columns, np.ndarray] | None:
     """The rows of one stratum ("" for all) and their users, each once; ``None`` where the strata are not known."""
-    if stratum and "stratum" not in columns:
-        return None
-    chosen = columns
-    if stratum:
-        rows = stratum_mask(columns["stratum"], stratum)
-        chosen = {n: v[rows] for n, v in columns.items()}
-    return chosen, np.unique(chosen["user"])
+    chosen = within(columns, stratum) if stratum else columns
+    return None if chosen is None else (chosen, np.unique(chosen["user"]))
 
 
 def _value(inside: tuple[Columns, np.ndarray] | None, metric: str) -> float | None:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from sidbench.benchmark.metrics.strata import split_stratum, stratum_mask
+from sidbench.benchmark.metrics.strata import split_stratum
 from sidbench.leaderboards.columns import heading
 from sidbench.leaderboards.evidence import collect
 from sidbench.leaderboards.reproduction.selection import Ours
-from sidbench.leaderboards.statistics.contributions import contributions
+from sidbench.leaderboards.statistics.contributions import Columns, contributions, within
 from sidbench.leaderboards.statistics.groups import Evidence
 from sidbench.leaderboards.statistics.paired import RESULT_COLUMNS
 from sidbench.leaderboards.statistics.resampling import user_keys
@@ -139,14 +139,10 @@ def _influences(rows: Mapping[str, Ours], task: str, metrics: Sequence[str]) -> 
     return found
 
 
-def _columns(run: StoredRun, task: str, stratum: str) -> dict[str, np.ndarray] | None:
+def _columns(run: StoredRun, task: str, stratum: str) -> Columns | None:
     """Per-user columns of a run, narrowed to a stratum of items; ``None`` where the files cannot give them."""
     read = read_users(run, task, {*RESULT_COLUMNS[task], "stratum"})
-    if isinstance(read, str) or "stratum" not in read:
-        return None
-    columns = dict(read)
-    inside = stratum_mask(columns.pop("stratum"), stratum)
-    return {name: column[inside] for name, column in columns.items()}
+    return None if isinstance(read, str) else within(read, stratum)
 
 
 def contrast(left: Sequence[Known], right: Sequence[Known]) -> Contrast:

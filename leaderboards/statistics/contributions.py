@@ -13,8 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from sidbench.benchmark.metrics.auc import user_aucs
+from sidbench.benchmark.metrics.strata import stratum_mask
 
 Columns = Mapping[str, np.ndarray]
+
+
+def within(columns: Columns, stratum: str) -> Columns | None:
+    """The rows whose items belong to ``stratum``; ``None`` for files that do not hold the strata of their rows."""
+    if "stratum" not in columns:
+        return None
+    inside = stratum_mask(columns["stratum"], stratum)
+    return {name: column[inside] for name, column in columns.items()}
 
 
 @dataclass(frozen=True)
