@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("SIDBENCH_HOME", str(folder))
     return folder
+
+
+def pytest_configure() -> None:
+    """Commands that tests start can be interrupted, also when a script runs the suite in the background.
+
+    Such a script's processes ignore Ctrl-C, and pass that on to what they start.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -164,8 +164,13 @@ def last_line(log: Path) -> str:
 
 
 def end_with_parent() -> None:
-    """In a worker: stop soon after the process that started it is gone, so that nothing runs on unseen."""
+    """In a worker: stop soon after the process that started it is gone, so that nothing runs on unseen.
+
+    Interrupts are listened to again: what a script starts in the background (``nohup bench run … &``) inherits that they
+    are ignored, and a worker that is asked to stop would be killed without its checkpoint.
+    """
     if (text := os.environ.pop(PARENT, "")).isdigit():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         threading.Thread(target=_watch, args=(int(text),), daemon=True).start()
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 
 from sidbench.benchmark.progress import PlainReporter
@@ -44,4 +45,5 @@ def main(worker: int, text: str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored when a script started the sweep in the background
     sys.exit(main(int(sys.argv[1]), sys.stdin.read()))

@@ -153,8 +153,9 @@ def test_a_worker_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
     child = ("import os, pathlib, time\nfrom sidbench.benchmark.launchers.worker import end_with_parent\n"
              "end_with_parent()\n"
              f"p = pathlib.Path({str(tmp_path / 'pid')!r})\np.with_suffix('.tmp').write_text(str(os.getpid()))\n"
-             "p.with_suffix('.tmp').rename(p)\ntime.sleep(100)\n")
-    parent = ("import os, subprocess, sys, time\n"
+             "p.with_suffix('.tmp').rename(p)\n"
+             "try:\n    time.sleep(100)\nexcept KeyboardInterrupt:\n    p.with_name('interrupted').touch()\n")
+    parent = ("import os, signal, subprocess, sys, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # as under nohup
               "subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True,\n"
               "                 env={**os.environ, 'SIDBENCH_WORKER_OF': str(os.getpid())})\ntime.sleep(100)\n")
     process = subprocess.Popen([sys.executable, "-c", parent, child], stderr=subprocess.DEVNULL)
@@ -163,6 +164,7 @@ def test_a_worker_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     wait_for(lambda: not alive(pid), 30)
+    assert (tmp_path / "interrupted").exists()  # it was asked, and could have written its checkpoint
 
 
 def wait_for(true: object, seconds: float) -> None:
