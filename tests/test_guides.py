@@ -45,12 +45,13 @@ PAGES = {str(p.relative_to(ROOT)): found for p in [
 @dataclass(frozen=True)
 class Guide:
     """How a page is run. before: commands whose results its reader has. replace: text -> text in its commands, where a
-    function makes the text once the commands before are done. elsewhere: command -> the file that runs it, or checks what
-    it left."""
+    function makes the text once the commands before are done. plan_only, plan_runs: all of its commands, or its
+    `bench run`, are planned only. elsewhere: command -> the file that runs it, or checks what it left."""
 
     before: tuple[str, ...] = ()
     replace: Mapping[str, str | Callable[[], str]] = field(default_factory=dict)
     plan_only: bool = False
+    plan_runs: bool = False
     elsewhere: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -96,10 +97,15 @@ GUIDES: dict[str, Guide] = {
     "docs/tokenizers/imported.md": Guide(
         before=(f"{RUN.format('opq')} --recommender none", "bench sids export RUN --format letter --out codes.json"),
         replace={"…": "codes.json", "export RUN": lambda: f"export {a_run()}"}),
-    "leaderboards/boards/README.md": Guide(replace={
+    "leaderboards/boards/README.md": Guide(plan_runs=True, replace={
         "--out leaderboards/boards/beauty": "--out board", "leaderboards/boards/": f"{ROOT}/leaderboards/boards/"}),
     "docs/training.md": Guide(replace={"--dataset synthetic": "--dataset synthetic --tokenizer rqkmeans --recommender mtp"}),
 }
+
+
+def is_real(words: list[str]) -> bool:
+    """Whether a command names a real data set."""
+    return any(name in word for word in words for name in ("beauty", "ml-100k"))
 
 
 def prepared(command: str, guide: Guide) -> list[str]:
@@ -114,7 +120,7 @@ def prepared(command: str, guide: Guide) -> list[str]:
         words += ["--budget", "smoke"]
     if (runs or sweeps) and "synthetic" in words and not any("dataset.n_items" in w for w in words):
         words += SMALL
-    if runs and "beauty" in command or guide.plan_only:
+    if guide.plan_only or runs and (guide.plan_runs or is_real(words)):
         words += ["--dry-run"]
     return words
 
@@ -153,7 +159,7 @@ def test_commands_of_a_page_run_in_order(page: str, home: Path, tmp_path: Path, 
     skipped = []
     for command in [*guide.before, *(c for c in PAGES[page] if c not in guide.elsewhere)]:
         words = prepared(command, guide)
-        if not os.environ.get("SIDBENCH_DATA") and {"--dataset", "data"} & set(words) and any("beauty" in w for w in words):
+        if not os.environ.get("SIDBENCH_DATA") and {"--dataset", "data"} & set(words) and is_real(words):
             skipped.append(command)
             continue
         code, text = run(words)
