@@ -47,6 +47,17 @@ def test_a_board_is_small_and_holds_no_keys(name: str) -> None:
             assert not kinds & {"string", "large_string", "binary"}, f"{path}: {kinds}"
 
 
+def test_no_row_of_planted_data_is_above_its_oracle() -> None:
+    (table,) = json.loads((FOLDER / "synthetic" / "board.json").read_text())["tables"]
+    (bound,) = (row["metrics"] for row in table["rows"] if row["kind"] == "bound")
+    rows = [row for row in table["rows"] if row["kind"] != "bound"]
+    assert {"tokenizer", "control", "baseline"} <= {row["kind"] for row in rows}
+    assert {"item_recall_at_10", "item_ndcg_at_10", "auc"} <= bound.keys()
+    for row in rows:
+        for name in bound.keys() & row["metrics"].keys():
+            assert row["metrics"][name]["value"] - row["metrics"][name]["half_width"] < bound[name]["value"], (row, name)
+
+
 def test_table_2_of_the_paper_stands_beside_the_beauty_board(tmp_path: Path) -> None:
     assert invoke(["reproduce", "mmq-v2", "--table", "2", "--dataset", "beauty", "--records", str(FOLDER / "beauty"),
                    "--format", "json", "--out", str(tmp_path)]) == 0
