@@ -1,8 +1,10 @@
 """Popularity rank as code: the control that knows how often an item was bought and nothing else.
 
-Items are ranked by training interactions, most first, ties by row number, items without any at the end. The relative
-rank ``r / N`` in [0, 1) is written in base K, most significant digit first: equal prefixes mean like popularity, and
-SIDs are distinct while ``N <= K^L``. A recommender that does well on these codes lives on popularity alone.
+Items are ranked by training interactions, most first, ties by row number, items without any at the end. The ranking is cut
+into K ranges of equal length, each range into K again, until a range holds K items or fewer: there the next code is the
+place in the range, and all codes after it are 0. Equal prefixes mean like popularity, SIDs are distinct while
+``N <= K^L``, and no code tells items apart that the codes before it already have: digits of ``r / N`` that go on after that
+would be as good as random ones. A recommender that does well on these codes lives on popularity alone.
 """
 
 from __future__ import annotations
@@ -51,10 +53,14 @@ class Popularity(Tokenizer):
         position = np.empty(len(counts), np.int64)
         position[order] = np.arange(len(counts))
         ahead = np.searchsorted(-self.counts_, -counts, side="left")  # fitted items that are more popular
-        rest = np.minimum(ahead + position - before, n - 1)
+        rank = np.minimum(ahead + position - before, n - 1)
         codes = np.empty((len(counts), c.code_length), np.int32)
+        first, size = np.zeros_like(rank), np.full_like(rank, n)  # of the range that the codes so far leave
         for p in range(c.code_length):
-            codes[:, p], rest = np.divmod(rest * c.codebook_size, n)
+            parts = np.minimum(size, c.codebook_size)
+            code = (rank - first) * parts // size
+            start, end = -(-code * size // parts), -(-(code + 1) * size // parts)
+            codes[:, p], first, size = code, first + start, end - start
         return SemanticIds(codes, np.full(c.code_length, c.codebook_size, np.int32), ordered=True)
 
     def state_dict(self) -> dict[str, np.ndarray]:

@@ -90,6 +90,16 @@ def test_popularity_prefixes_fall_with_the_count_and_are_distinct_where_they_can
         assert np.bincount(prefix).max() <= -(-len(counts) // size ** p)
 
 
+def test_popularity_codes_end_where_the_rank_is_told() -> None:
+    features = with_counts(list(range(120))[::-1])  # row = rank
+    codes = Popularity(TokenizerConfig(code_length=6, codebook_size=10)).fit(features, Rng(0), RUNTIME).encode(
+        features, RUNTIME).codes
+    np.testing.assert_array_equal(codes[:, 0], np.arange(120) // 12)
+    np.testing.assert_array_equal(codes[:12, 1], [0, 0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9])  # floor(10 j / 12)
+    np.testing.assert_array_equal(codes[:12, 2], [0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0])
+    assert not codes[:, 3:].any() and len(np.unique(codes, axis=0)) == 120
+
+
 def test_popularity_of_new_items() -> None:
     tokenizer = Popularity(TokenizerConfig(code_length=2, codebook_size=10)).fit(
         with_counts([9, 8, 7, 6, 5, 4, 3, 2, 1, 0]), Rng(0), RUNTIME)
