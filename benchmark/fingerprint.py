@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -90,3 +90,9 @@ def import_closure(path: Path) -> frozenset[Path]:
 def room_code(*names: str) -> str:
     """Fingerprint of files or folders named relative to the package root ("tokenizers/blocks")."""
     return code_fingerprint(ROOT / name for name in names)
+
+
+def base_of(config: object) -> str:
+    """The plugin that settings (a dataclass, or its mapping on a record) name as their ``base``; empty without one."""
+    named = config.get("base", "") if isinstance(config, Mapping) else getattr(config, "base", "")
+    return named if isinstance(named, str) else ""

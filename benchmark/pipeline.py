@@ -28,7 +28,7 @@ from sidbench.benchmark.codecs import (
     save_sids,
     save_state,
 )
-from sidbench.benchmark.fingerprint import room_code
+from sidbench.benchmark.fingerprint import base_of, room_code
 from sidbench.benchmark.metrics.quantisation import quantisation_metrics
 from sidbench.benchmark.plugin_sources import plugin_code
 from sidbench.benchmark.records import Metric
@@ -105,7 +105,7 @@ def _facts(plugin: Tokenizer | Recommender, bench: Bench) -> dict[str, Any]:
 
 def fit_tokenizer(bench: Bench, name: str, tokenizer: Tokenizer, features: ItemFeatures, seed: int) -> Fitted:
     """Fit a tokenizer on the features; cached by (features, config, seed, code)."""
-    code = plugin_code("tokenizer", name)
+    code = plugin_code("tokenizer", name, base_of(tokenizer.config))
     depends = {"features": features.provenance, "tokenizer": name, "config": tokenizer.config, "seed": seed, "code": code,
                **content_hashes(tokenizer.config), **bench.runtime.numerics}
 

@@ -10,18 +10,19 @@ from sidbench.benchmark.registry import installed, plugin_path
 TRAINING_CODE = {ROOT / "benchmark" / name for name in ("training.py", "optimisers.py", "compiling.py")}
 
 
-def plugin_files(kind: str, name: str) -> set[Path]:
+def plugin_files(kind: str, name: str, base: str = "") -> set[Path]:
     """A plugin's file, every file of this project it imports, and the training loop.
 
-    A composite plugin runs others, chosen by its settings, so all of its kind count.
+    base: of a composite plugin, the one of its kind that its settings make it run; that one's files count too.
+    Raises ``InputError`` for a plugin that is not installed.
     """
     plugin = installed().find(kind, name)
     files = {*TRAINING_CODE, *import_closure(plugin_path(kind, name))}
-    if plugin.info.get("composite", False):
-        files |= {f for p in installed().plugins(kind).values() if p.path is not None for f in import_closure(p.path)}
+    if base and plugin.info.get("composite", False):
+        files |= import_closure(plugin_path(kind, base))
     return files
 
 
-def plugin_code(kind: str, name: str) -> str:
+def plugin_code(kind: str, name: str, base: str = "") -> str:
     """Fingerprint of ``plugin_files``: a stage's result is reused only while it stays."""
-    return code_fingerprint(plugin_files(kind, name))
+    return code_fingerprint(plugin_files(kind, name, base))

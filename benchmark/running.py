@@ -22,7 +22,7 @@ from sidbench.benchmark.bounds import planted_bounds
 from sidbench.benchmark.config import ComposedRun
 from sidbench.benchmark.disk import storing
 from sidbench.benchmark.environment import environment
-from sidbench.benchmark.fingerprint import room_code
+from sidbench.benchmark.fingerprint import base_of, room_code
 from sidbench.benchmark.home import RECORD_NAME, runs_folder
 from sidbench.benchmark.keys import run_key, task_key
 from sidbench.benchmark.metrics.auc import RankingNumbers, ranking_metrics
@@ -87,7 +87,7 @@ def run_id(composed: ComposedRun, prepared: Prepared) -> str:
         "dataset": prepared.dataset_hash, "features": composed.features if run.tokenizer else None,
         "behaviour": composed.behaviour if run.tokenizer else None, "tokenizer": composed.tokenizer,
         "retriever": composed.retriever, "ranker": composed.ranker,
-        "code": [plugin_code("tokenizer", run.tokenizer) if run.tokenizer else "",
+        "code": [plugin_code("tokenizer", run.tokenizer, base_of(composed.tokenizer)) if run.tokenizer else "",
                  *[plugin_code("recommender", name) for name in run.recommenders],
                  plugin_code("recommender", "sasrec"),  # behind the behaviour embeddings
                  room_code("datasets/features", "datasets/splits", "benchmark/metrics")],

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from sidbench.benchmark.fingerprint import base_of
 from sidbench.benchmark.records import RunRecord
 from sidbench.datasets.foundation.hashing import canonical_json
 from sidbench.leaderboards.store import StoredRun
 from sidbench.leaderboards.values import Costs
 
-Plugin = tuple[str, str]  # kind and name, as ("tokenizer", "adasid")
+Plugin = tuple[str, str, str]  # kind, name and, of a wrapper, what it runs: ("tokenizer", "shuffled", "rqkmeans")
 
 
 def costs_of(group: Sequence[StoredRun]) -> Costs:
@@ -60,12 +61,12 @@ def effort_of(record: RunRecord) -> str:
 
 
 def plugins_of(record: RunRecord) -> dict[Plugin, str]:
-    """(kind, name) -> fingerprint of the code each plugin of a run had."""
-    found: dict[Plugin, str] = {("recommender", t.recommender.name): t.recommender.code for t in record.tasks}
+    """(kind, name, base) -> fingerprint of the code each plugin of a run had."""
+    found: dict[Plugin, str] = {("recommender", t.recommender.name, ""): t.recommender.code for t in record.tasks}
     if record.tokenizer is not None:
-        found["tokenizer", record.tokenizer.name] = record.tokenizer.code
+        found["tokenizer", record.tokenizer.name, base_of(record.tokenizer.config)] = record.tokenizer.code
     if record.sids is not None and record.sids.collision_code:
-        found["collisions", record.sids.collision_policy] = record.sids.collision_code
+        found["collisions", record.sids.collision_policy, ""] = record.sids.collision_code
     return found
 
 
@@ -85,8 +86,9 @@ def stale_reasons(record: RunRecord, current: Mapping[Plugin, str] | None, data:
     ``newest_data``. Plugins that left no fingerprint are not judged.
     """
     reasons = []
-    for (kind, name), code in plugins_of(record).items() if current is not None else ():
-        now = current.get((kind, name)) if current is not None else None
+    for plugin, code in plugins_of(record).items() if current is not None else ():
+        kind, name, _ = plugin
+        now = current.get(plugin) if current is not None else None
         if now is None:
             reasons.append(f"{kind} {name} is not installed")
         elif code and now != code:

@@ -98,7 +98,8 @@ class TokenizerInfo:
     modalities: what it reads, of "text", "vision", "behaviour", "sequences", "categories"; empty for controls.
     required: those without which ``fit`` raises ``InputError``; "text|vision" means at least one of them.
     deviations: where this implementation departs from the paper, one sentence each.
-    composite: it runs another tokenizer of the suite, so its code is that of all of them.
+    composite: it runs another tokenizer of the suite, one that it imports or the one that its setting ``base`` names;
+    that one's code counts as its own.
     needs_settings: settings without a usable default ("path"); ``--tokenizer all`` leaves the plugin out unless set.
     variable_length: items may have PAD at some positions.
     """

@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 
 from sidbench.benchmark.execution import RunSpec, open_run
+from sidbench.benchmark.fingerprint import base_of
 from sidbench.benchmark.plugin_sources import plugin_code
 from sidbench.benchmark.progress import Reporter
 from sidbench.benchmark.runtime import LocalRuntime
@@ -77,8 +78,8 @@ def open_session(request: SweepRequest, tokenizer: str, reporter: Reporter, thre
     name = dict(zip(request.tokenizers, study_names(request, [hash_json(named)] * len(request.tokenizers)),
                     strict=True))[tokenizer]
     study, storage = open_study(request, name, identity)
-    code = {n: plugin_code(kind, n) for kind, n in
-            [("tokenizer", tokenizer), *(("recommender", r) for r in request.recommenders)]}
+    code = {tokenizer: plugin_code("tokenizer", tokenizer, base_of(composed.tokenizer)),
+            **{r: plugin_code("recommender", r) for r in request.recommenders}}
     notes = (*space.notes, *_code_note(study, code))
     plan = WorkPlan(space, request.trials, request.seconds, _slots(request, space))
     if request.sampler == GRID and request.trials > len(plan.slots):

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from sidbench.benchmark import fingerprint
-from sidbench.benchmark.fingerprint import ROOT, code_fingerprint, import_closure
+from sidbench.benchmark.fingerprint import ROOT, base_of, code_fingerprint, import_closure
 from sidbench.benchmark.plugin_sources import plugin_files
+from sidbench.datasets.foundation.errors import InputError
+from sidbench.tokenizers.shuffled import ShuffledConfig
 
 
 def names(path: Path) -> set[str]:
@@ -52,8 +54,17 @@ def test_docstrings_and_comments_do_not_change_the_code(tmp_path: Path) -> None:
     assert prints[0] == prints[1] != prints[2]
 
 
-def test_a_composite_plugin_follows_all_of_its_kind() -> None:
-    plain, composite = plugin_files("tokenizer", "random"), plugin_files("tokenizer", "shuffled")
-    opq = ROOT / "tokenizers" / "opq.py"
-    assert opq in composite and opq not in plain
-    assert ROOT / "benchmark" / "training.py" in plain
+def test_a_composite_plugin_follows_the_one_it_runs_and_no_other_of_its_kind() -> None:
+    opq, rqvae = ROOT / "tokenizers" / "opq.py", ROOT / "tokenizers" / "rqvae.py"
+    composite = plugin_files("tokenizer", "shuffled", "opq")
+    assert opq in composite and rqvae not in composite
+    assert opq in plugin_files("tokenizer", "actionpiece")  # which imports it
+    assert ROOT / "benchmark" / "training.py" in plugin_files("tokenizer", "random")
+    assert plugin_files("tokenizer", "random", "opq") == plugin_files("tokenizer", "random")  # wraps nothing
+    with pytest.raises(InputError, match="nobody"):
+        plugin_files("tokenizer", "shuffled", "nobody")
+
+
+def test_the_base_is_read_from_settings_and_from_records() -> None:
+    assert base_of(ShuffledConfig(base="opq")) == base_of({"base": "opq"}) == "opq"
+    assert base_of({}) == base_of(None) == base_of({"base": 3}) == ""

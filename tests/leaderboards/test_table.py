@@ -417,14 +417,14 @@ def test_costs_effort_and_devices_stand_beside_quality_and_are_not_marked(runs: 
 def test_rows_of_older_code_or_data_are_flagged_and_the_numbers_stay(runs: Runs) -> None:
     runs.add("a", value=0.1, code="old", command=("bench", "run", "--tokenizer", "a"))
     runs.add("b", value=0.1, code="new")
-    current = {("tokenizer", "a"): "new", ("tokenizer", "b"): "new", ("recommender", "mtp"): "r1"}
+    current = {("tokenizer", "a", ""): "new", ("tokenizer", "b", ""): "new", ("recommender", "mtp", ""): "r1"}
     board = build_tables(read_runs(runs.folder), current)
     assert row(only(board), "a").stale == ("the code of tokenizer a changed since",)
     assert row(only(board), "b").stale == () and row(only(board), "a").cells["item_recall_at_10"].value == 0.1
     text = render(board, "md")
     assert "| a · *stale* |" in text and "a is stale: the code of tokenizer a changed since" in text
     assert "stale" not in render(runs.board(), "md")  # tables of records alone do not depend on what is installed
-    gone = build_tables(read_runs(runs.folder), {("tokenizer", "a"): "old", ("tokenizer", "b"): "new"})
+    gone = build_tables(read_runs(runs.folder), {("tokenizer", "a", ""): "old", ("tokenizer", "b", ""): "new"})
     assert row(only(gone), "b").stale == ("recommender mtp is not installed",)
 
 
