@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +27,25 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("SIDBENCH_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., Any]:
+    """``wait_until(told, seconds, command)``: what ``told()`` gives once it is true.
+
+    Fails after ``seconds``, and when the ``command`` (a ``Popen``, if given) ended before.
+    """
+    def wait(told: Callable[[], Any], seconds: float, command: subprocess.Popen[str] | None = None) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (found := told()):
+            if command is not None and command.poll() is not None:
+                pytest.fail(f"the command ended too early, with {command.returncode}: {command.communicate()}")
+            if time.monotonic() > deadline:
+                pytest.fail(f"waited {seconds:g} s in vain")
+            time.sleep(0.02)
+        return found
+
+    return wait
 
 
 def pytest_configure() -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,10 @@ def test_killed_in_every_stage_and_while_recording(tmp_path: Path, undisturbed: 
 
 
 @pytest.mark.slow
-def test_interrupted_by_the_user(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+def test_interrupted_by_the_user(tmp_path: Path, undisturbed: dict[str, Any], wait_until: Callable[..., Any]) -> None:
     command = [sys.executable, "-c", DRIVER, "nowhere", *COMMAND]
     process = subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("cache/behaviour/*.lock")) and time.monotonic() < deadline:
-        time.sleep(0.05)  # the first neural stage is running now
+    wait_until(lambda: list(tmp_path.glob("cache/behaviour/*.lock")), 60, process)  # the first neural stage is running
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
     assert process.returncode == 130, error.decode()

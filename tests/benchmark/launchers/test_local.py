@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -25,21 +25,14 @@ def started(home: Path, *words: str) -> subprocess.Popen[str]:
                             stderr=subprocess.PIPE, env={**os.environ, "SIDBENCH_HOME": str(home), "OMP_NUM_THREADS": "1"})
 
 
-def until(found: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
-    deadline = time.monotonic() + PATIENCE
-    while not (result := found()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return result
-
-
 def workers(command: subprocess.Popen[str]) -> list[psutil.Process]:
     return [p for p in psutil.Process(command.pid).children() if p.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_killed_worker_is_started_again_and_a_failing_run_stops_no_other(tmp_path: Path) -> None:
+def test_a_killed_worker_is_started_again_and_a_failing_run_stops_no_other(
+        tmp_path: Path, wait_until: Callable[..., Any]) -> None:
     command = started(tmp_path, *GRID, "--launcher", "local", "--jobs", "2")
-    victim = until(lambda: workers(command))[0]
+    victim = wait_until(lambda: workers(command), PATIENCE, command)[0]
     victim.send_signal(signal.SIGKILL)
     output, _ = command.communicate(timeout=PATIENCE)
     result = json.loads(output)
@@ -61,11 +54,12 @@ def test_a_killed_worker_is_started_again_and_a_failing_run_stops_no_other(tmp_p
 
 
 @pytest.mark.parametrize(("send", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_no_worker_outlives_the_command(tmp_path: Path, send: signal.Signals, code: int) -> None:
+def test_no_worker_outlives_the_command(tmp_path: Path, wait_until: Callable[..., Any], send: signal.Signals,
+                                        code: int) -> None:
     command = started(tmp_path, "run", "--tokenizer", "adasid", "--budget", "paper", "--launcher", "local", "--jobs", "1")
-    (worker,) = until(lambda: workers(command))
+    (worker,) = wait_until(lambda: workers(command), PATIENCE, command)
     log = tmp_path / "logs"
-    until(lambda: [worker] if any("computing" in p.read_text() for p in log.glob("*.log")) else [])
+    wait_until(lambda: any("computing" in p.read_text() for p in log.glob("*.log")), PATIENCE, command)
     command.send_signal(send)
     command.communicate(timeout=PATIENCE)
     assert command.returncode == code

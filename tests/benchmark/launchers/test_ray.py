@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -54,18 +54,12 @@ def workers(node: Any) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-def test_twelve_runs_survive_the_loss_of_a_node(cluster: Any, tmp_path: Path) -> None:
+def test_twelve_runs_survive_the_loss_of_a_node(cluster: Any, tmp_path: Path, wait_until: Callable[..., Any]) -> None:
     lost = cluster.add_node(**NODE, num_cpus=1)
     runs = tmp_path / "runs"
     command = bench(tmp_path, "--launcher", "ray", "--ray-address", cluster.address)
-    deadline = time.monotonic() + PATIENCE
-    while len(list(runs.glob("[!.]*"))) < 3:
-        assert command.poll() is None, command.communicate()
-        assert time.monotonic() < deadline, "no three records"
-        time.sleep(0.05)
-    while not workers(lost):  # between two runs the node has nothing to lose
-        assert command.poll() is None, command.communicate()
-        time.sleep(0.02)
+    wait_until(lambda: len(list(runs.glob("[!.]*"))) >= 3, PATIENCE, command)
+    wait_until(lambda: workers(lost), PATIENCE, command)  # between two runs the node has nothing to lose
     cluster.remove_node(lost, allow_graceful=False)
     output, errors = command.communicate(timeout=PATIENCE)
     assert command.returncode == 0, errors

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -149,7 +150,7 @@ def test_a_preempted_job_is_queued_with_the_same_work() -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
+def test_a_worker_ends_when_its_parent_is_gone(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
     child = ("import os, pathlib, time\nfrom sidbench.benchmark.launchers.worker import end_with_parent\n"
              "end_with_parent()\n"
              f"p = pathlib.Path({str(tmp_path / 'pid')!r})\np.with_suffix('.tmp').write_text(str(os.getpid()))\n"
@@ -159,19 +160,12 @@ def test_a_worker_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
               "subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True,\n"
               "                 env={**os.environ, 'SIDBENCH_WORKER_OF': str(os.getpid())})\ntime.sleep(100)\n")
     process = subprocess.Popen([sys.executable, "-c", parent, child], stderr=subprocess.DEVNULL)
-    wait_for(lambda: (tmp_path / "pid").exists(), 60)
+    wait_until(lambda: (tmp_path / "pid").exists(), 60)
     pid = int((tmp_path / "pid").read_text())
     process.send_signal(signal.SIGKILL)
     process.wait()
-    wait_for(lambda: not alive(pid), 30)
+    wait_until(lambda: not alive(pid), 30)
     assert (tmp_path / "interrupted").exists()  # it was asked, and could have written its checkpoint
-
-
-def wait_for(true: object, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def alive(pid: int) -> bool:

@@ -14,8 +14,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -150,22 +151,16 @@ def ended(log: Path) -> int:
     return sum(1 for line in log.read_text().splitlines() if json.loads(line)[0] == "end") if log.exists() else 0
 
 
-def wait(log: Path, count: int) -> None:
-    deadline = time.monotonic() + 90
-    while ended(log) < count:
-        assert time.monotonic() < deadline, f"only {ended(log)} trials ended"
-        time.sleep(0.05)
-
-
 def test_no_trial_is_lost_when_a_worker_is_killed_and_the_server_restarts(server: PostgreSql | MariaDb,
-                                                                          home: Path, tmp_path: Path) -> None:
+                                                                          home: Path, tmp_path: Path,
+                                                                          wait_until: Callable[..., Any]) -> None:
     log = tmp_path / "log"
     victim, other = start(server.url, home, log), start(server.url, home, log)
     try:
-        wait(log, 6)
+        wait_until(lambda: ended(log) >= 6, 90)
         victim.send_signal(signal.SIGKILL)
         victim.wait()
-        wait(log, 12)
+        wait_until(lambda: ended(log) >= 12, 90)
         server.stop()
         time.sleep(2)
         server.start()

@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -31,11 +32,8 @@ def lines(log: Path) -> list[list[object]]:
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def wait_for(log: Path, pid: int, what: str, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while sum(1 for kind, who, *_ in lines(log) if kind == what and who == pid) < count:
-        assert time.monotonic() < deadline, f"no {count} x {what} by {pid}: {lines(log)}"
-        time.sleep(0.02)
+def count(log: Path, pid: int, what: str) -> int:
+    return sum(1 for kind, who, *_ in lines(log) if kind == what and who == pid)
 
 
 def check(study: optuna.Study, log: Path, trials: int, killed: int) -> None:
@@ -54,24 +52,25 @@ def check(study: optuna.Study, log: Path, trials: int, killed: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
-def test_a_killed_workers_trial_is_taken_over_by_the_other(kind: str, home: Path, tmp_path: Path) -> None:
+def test_a_killed_workers_trial_is_taken_over_by_the_other(kind: str, home: Path, tmp_path: Path,
+                                                           wait_until: Callable[..., Any]) -> None:
     home.mkdir()
     log, url = tmp_path / "log", f"sqlite:///{tmp_path}/study.db" if kind == "sqlite" else ""
     victim, other = start(url, home, log), start(url, home, log)
-    wait_for(log, victim.pid, "begin", 2)
+    wait_until(lambda: count(log, victim.pid, "begin") >= 2, 60)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     assert "finished 12" in other.communicate(timeout=90)[0]
     check(optuna.load_study(study_name="study", storage=database_storage(url) if url else journal_storage("study")),
-          log, TRIALS, killed=sum(1 for k, who, *_ in lines(log) if who == victim.pid and k == "begin")
-          - sum(1 for k, who, *_ in lines(log) if who == victim.pid and k == "end"))
+          log, TRIALS, killed=count(log, victim.pid, "begin") - count(log, victim.pid, "end"))
 
 
-def test_a_sweep_whose_only_worker_was_killed_goes_on_where_it_stopped(home: Path, tmp_path: Path) -> None:
+def test_a_sweep_whose_only_worker_was_killed_goes_on_where_it_stopped(home: Path, tmp_path: Path,
+                                                                    wait_until: Callable[..., Any]) -> None:
     home.mkdir()
     log = tmp_path / "log"
     victim = start("", home, log, trials=5, seconds=0.5)
-    wait_for(log, victim.pid, "begin", 3)
+    wait_until(lambda: count(log, victim.pid, "begin") >= 3, 60)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     with (home / "sweeps/study/journal.log").open("ab") as journal:

@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,14 +101,11 @@ def test_a_sweep_from_options_to_the_row_of_its_preset(home: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_of_two_workers_goes_on(home: Path) -> None:
+def test_a_killed_sweep_of_two_workers_goes_on(home: Path, wait_until: Callable[..., Any]) -> None:
     words = [sys.executable, "-m", "sidbench.benchmark.cli", "sweep", "--tokenizer", "opq", *TINY, "--trials", "3",
              "--workers", "2", "--threads", "2", "tokenizer.codebook_size=choice(4,8,16)", "--json"]
     first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 180
-    while not list((home / "cache" / "tokenizer").glob("*/stage.json")):
-        assert time.monotonic() < deadline and first.poll() is None
-        time.sleep(0.1)
+    wait_until(lambda: list((home / "cache" / "tokenizer").glob("*/stage.json")), 180, first)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     again = subprocess.run(words, capture_output=True, text=True, timeout=300)
