@@ -15,7 +15,7 @@ READING = (
     "the 95 % interval: over users (BCa bootstrap; AUC: DeLong's components), with trained models held fixed; ±ˢ over "
     "seeds (Student); = exact for the one exported SID table, its spread over seeds unknown. sd: over seeds. Improv.: over "
     "the best other tokenizer row; *controls* (codes without content) and *baselines* (no codes) are no competitors. Costs "
-    "depend on the device and are not ranked."
+    "are medians over seeds, depend on the device and are not ranked."
 )
 
 

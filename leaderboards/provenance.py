@@ -16,25 +16,25 @@ Plugin = tuple[str, str, str]  # kind, name and, of a wrapper, what it runs: ("t
 
 
 def costs_of(group: Sequence[StoredRun]) -> Costs:
-    """Costs of one row from the records of its seeds."""
+    """Costs of one row: the median over the records of its seeds, of memory the largest."""
     records = [r.record for r in group]
     return Costs(
-        fit_seconds=_mean(_stage(r, "tokenizer") for r in records),
-        encode_items_per_second=_mean(_per_second(r) for r in records),
-        retrieval_fit_seconds=_mean(_stage(r, "retrieval.fit") for r in records),
-        ranking_fit_seconds=_mean(_stage(r, "ranking.fit") for r in records),
-        ms_per_user=_mean(_diagnostic(r, "retrieval", "ms_per_user") for r in records),
-        ms_per_row=_mean(_diagnostic(r, "ranking", "ms_per_row") for r in records),
-        tokenizer_parameters=_mean(None if r.tokenizer is None else r.tokenizer.n_parameters for r in records),
-        recommender_parameters=_mean(sum(t.recommender.n_parameters for t in r.tasks) if r.tasks else None
+        fit_seconds=_median(_stage(r, "tokenizer") for r in records),
+        encode_items_per_second=_median(_per_second(r) for r in records),
+        retrieval_fit_seconds=_median(_stage(r, "retrieval.fit") for r in records),
+        ranking_fit_seconds=_median(_stage(r, "ranking.fit") for r in records),
+        ms_per_user=_median(_diagnostic(r, "retrieval", "ms_per_user") for r in records),
+        ms_per_row=_median(_diagnostic(r, "ranking", "ms_per_row") for r in records),
+        tokenizer_parameters=_median(None if r.tokenizer is None else r.tokenizer.n_parameters for r in records),
+        recommender_parameters=_median(sum(t.recommender.n_parameters for t in r.tasks) if r.tasks else None
                                      for r in records),
         peak_memory_bytes=max((float(s.peak_memory_bytes) for r in records for s in r.stages), default=None))
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def _median(values: Iterable[float | None]) -> float | None:
     present = list(values)
     numbers = [v for v in present if v is not None]
-    return float(np.mean(numbers)) if numbers and len(numbers) == len(present) else None
+    return float(np.median(numbers)) if numbers and len(numbers) == len(present) else None
 
 
 def _stage(record: RunRecord, name: str) -> float | None:

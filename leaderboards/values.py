@@ -44,7 +44,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a row cost, mean over seeds; ``None`` where the records do not say. Never ranked or marked.
+    """What a row cost, median over seeds; ``None`` where the records do not say. Never ranked or marked.
 
     fit_seconds: wall seconds of the tokenizer's fit. encode_items_per_second: items over wall seconds of encoding the
     catalogue. retrieval_fit_seconds, ranking_fit_seconds: wall seconds of the recommenders' fits. ms_per_user: retrieval
