@@ -140,7 +140,7 @@ def _legend(board: Leaderboard) -> list[str]:
             "- L, K: codes of an item (in brackets the mean number in use), codes of a position",
             *(f"- {', '.join(headings)}: {escaped(words)}" for words, headings in same.items()),
             *(f"- {c.heading}: {c.meaning}" for c in costs),
-            "- all stages s: computation of everything behind the row, mean over seeds",
+            "- all stages s: computation of everything behind the row, median over seeds",
             "- effort: where the settings of the row come from", "", "</details>", ""]
 
 

@@ -166,7 +166,7 @@ def _row(index: int, groups: Sequence[Sequence[StoredRun]], evidence: Mapping[st
         length += f" ({active:.1f} used)" if abs(active - record.sids.code_length) >= 0.05 else ""
         size = str(sizes[0]) if len(set(sizes)) == 1 else f"{min(sizes)}–{max(sizes)}"
     return Row(row_name(record), kind, _settings(record, twins), length, size, cells,
-               float(np.mean([r.record.wall_seconds() for r in group])),
+               float(np.median([r.record.wall_seconds() for r in group])),
                tuple(dict.fromkeys(r.record.environment.device for r in group)),
                tuple(r.record.seed for r in group), tuple(group),
                ranks={m: ranked[m][index][0] for m in HEADLINES if index in ranked.get(m, {})},

@@ -69,7 +69,7 @@ class Row:
     absent where undefined.
 
     kind: "tokenizer", "control", "baseline" or "bound", which nobody ran: without seeds and runs. settings: what tells
-    it from rows of the same name, and what the user set. seconds: computation of all stages, mean over seeds. ranks:
+    it from rows of the same name, and what the user set. seconds: computation of all stages, median over seeds. ranks:
     headline metric -> 1 + the number of rows that are significantly better. improvements: headline metric -> value over
     that of the best other tokenizer row, minus 1.
     effort: where the settings come from ("defaults", "tuned, 20 trials"). stale: why the numbers may no longer be what

@@ -93,12 +93,12 @@ def code_bits(row: Row) -> float | None:
 
 
 def tokenizer_seconds(row: Row) -> float | None:
-    """Wall seconds of fitting the tokenizer and encoding the catalogue, mean over seeds; ``None`` without SIDs."""
+    """Wall seconds of fitting the tokenizer and encoding the catalogue, median over seeds; ``None`` without SIDs."""
     if not row.runs:
         return None
     spent = [sum(s.wall_seconds for s in r.stages if s.name in TOKENIZER_STAGES) for r in records(row)]
-    mean = float(np.mean(spent))
-    return mean if row.runs[0].record.sids is not None and mean > 0 else None
+    median = float(np.median(spent))
+    return median if row.runs[0].record.sids is not None and median > 0 else None
 
 
 def plane(table: Table, task: str, over: dict[int, float]) -> list[Point]:

@@ -155,7 +155,7 @@ def _metric_columns(table: Table, column: Column) -> list[tuple[Head, _Getter]]:
 
 
 def _cost_columns(table: Table) -> list[tuple[Head, _Getter]]:
-    warning = "never ranked across devices" if len({d for r in table.rows for d in r.devices}) > 1 else "mean over seeds"
+    warning = "never ranked across devices" if len({d for r in table.rows for d in r.devices}) > 1 else "median over seeds"
     parts = (("tokenizer", "s", 1.0, tokenizer_seconds, "fit and encode, " + warning),
              ("encode", "items/s", 1.0, lambda r: r.costs.encode_items_per_second, "items encoded a second"),
              ("retriever fit", "s", 1.0, lambda r: r.costs.retrieval_fit_seconds, "training of the retriever"),
