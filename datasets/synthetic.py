@@ -31,9 +31,9 @@ from sidbench.datasets.base import (
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.planted.events import MINIMUM_LENGTH, draw_events
-from sidbench.datasets.planted.law import Law, build_law
 from sidbench.datasets.planted.pictures import render_pictures
 from sidbench.datasets.planted.texts import write_texts
+from sidbench.datasets.planted.transition_model import Law, build_law
 from sidbench.datasets.planted.tree import build_tree
 
 INFO = DatasetInfo(

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
@@ -45,7 +46,6 @@ from sidbench.recommenders.decoding.beam import Beam
 from sidbench.recommenders.decoding.joint import JointSearch
 from sidbench.recommenders.decoding.ranks import rank_by_search
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan
 
 INFO = RecommenderInfo(
     title="EAGER: two-stream generation with joint re-scoring",

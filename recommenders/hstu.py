@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.recommenders.base import RecommenderInfo, RetrievalData
 from sidbench.recommenders.blocks.item_retrieval import ItemNetwork, ItemRetriever
 from sidbench.recommenders.blocks.transformer import Dropout, initialise
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import Runtime
 
 INFO = RecommenderInfo(
     title="HSTU with full-softmax cross-entropy (item-ID baseline)",

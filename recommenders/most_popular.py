@@ -14,13 +14,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
 from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever, TargetRanks
 from sidbench.recommenders.blocks.exact import CELLS, Candidates, RankCollector, rank_scores
 from sidbench.recommenders.blocks.windows import check_histories
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import Runtime
 
 INFO = RecommenderInfo(
     title="Most popular items (floor without a model)",

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
@@ -54,7 +55,6 @@ from sidbench.recommenders.decoding.confidence import OPEN, confidence_search, s
 from sidbench.recommenders.decoding.ranks import rank_by_search
 from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan
 
 INFO = RecommenderInfo(
     title="MTP-base: parallel multi-token prediction, exact item scores",

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
@@ -50,7 +51,6 @@ from sidbench.recommenders.decoding.ranks import invalid_rate, rank_by_beam
 from sidbench.recommenders.decoding.session import DecodingSession
 from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan
 
 INFO = RecommenderInfo(
     title="NTP: decoder-only next-token prediction with trie-constrained beam search",

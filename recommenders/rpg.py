@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
@@ -51,7 +52,6 @@ from sidbench.recommenders.decoding.graph import GraphWalks, SidGraph, walk_seed
 from sidbench.recommenders.decoding.ranks import rank_by_search
 from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan
 
 INFO = RecommenderInfo(
     title="RPG: parallel prediction of long unordered SIDs",

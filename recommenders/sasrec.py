@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime, to_numpy
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
@@ -26,7 +27,6 @@ from sidbench.recommenders.base import RecommenderInfo
 from sidbench.recommenders.blocks.item_retrieval import ItemNetwork, ItemRetriever, item_plan, rank_items
 from sidbench.recommenders.blocks.transformer import Dropout, SasrecBlock, initialise
 from sidbench.recommenders.blocks.windows import TrainingWindows, check_histories, take_sequences
-from sidbench.tokenizers.blocks.runtime import Runtime, to_numpy
 
 INFO = RecommenderInfo(
     title="SASRec with full-softmax cross-entropy (item-ID baseline)",

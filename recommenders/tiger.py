@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
@@ -37,7 +38,6 @@ from sidbench.recommenders.blocks.windows import take_sequences
 from sidbench.recommenders.decoding.ranks import invalid_rate, rank_by_beam
 from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan
 
 INFO = RecommenderInfo(
     title="TIGER: encoder-decoder generative retrieval with trie-constrained beam search",

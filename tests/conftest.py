@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sidbench.benchmark.runtime import LocalRuntime, local_runtime
+from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sidbench.benchmark.cli import invoke
-from sidbench.benchmark.testing import check_tokenizer
+from sidbench.benchmark.cli.app import invoke
+from sidbench.benchmark.testing.tokenizers import check_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 README_COMMANDS = [line.strip().split("  #")[0].strip() for line in (ROOT / "README.md").read_text().splitlines()
@@ -98,7 +98,7 @@ def test_the_example_data_set_runs(home: Path, tmp_path: Path) -> None:
     (raw / "tags.tsv").write_text("".join(f"t{t:02d}\t{tags[t % 5]} &amp; more\n" for t in range(30)))
 
     def bench(*words: str) -> subprocess.CompletedProcess[str]:
-        start = [sys.executable, "-m", "sidbench.benchmark.cli"]
+        start = [sys.executable, "-m", "sidbench.benchmark.cli.app"]
         return subprocess.run([*start, *words, "--data-dir", str(raw.parent)], text=True, capture_output=True, timeout=300,
                               env={**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"})
 

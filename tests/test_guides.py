@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from sidbench.benchmark.cli import invoke
+from sidbench.benchmark.cli.app import invoke
 
 ROOT = Path(__file__).resolve().parents[1]
 STARTS = ("bench", "torchrun", "accelerate", "python", "pip", "make")
@@ -71,7 +71,7 @@ GUIDES: dict[str, Guide] = {
     "docs/add-a-tokenizer.md": Guide(
         replace={"plugin check my_tokenizer": "plugin check my_tokenizer/src/my_tokenizer/tokenizer.py",
                  "tokenizer.py/src/my_tokenizer/tokenizer.py": "tokenizer.py", "--tokenizer my_tokenizer,": "--tokenizer "},
-        elsewhere={"pip install --no-build-isolation --editable .": "tests/benchmark/test_plugin.py"}),
+        elsewhere={"pip install --no-build-isolation --editable .": "tests/benchmark/commands/test_plugin.py"}),
     "docs/boards.md": Guide(before=(RUN.format("opq,random"), BOARD), replace={
         "HOME": lambda: os.environ["SIDBENCH_HOME"], "leaderboards/boards/NAME": "boards/mine", "boards/NAME": "boards/mine",
         "NAME": "mine", "beauty": "synthetic"}),
@@ -81,7 +81,7 @@ GUIDES: dict[str, Guide] = {
     "docs/findings.md": Guide(plan_only=True, elsewhere={  # hours; what they left is tested
         "bench sweep --tokenizer adasid --dataset synthetic --trials 20 --workers 2": "tests/leaderboards/test_studies.py",
         "bench reproduce mmq-v2 --table 2 --dataset beauty --records leaderboards/boards/beauty":
-            "tests/leaderboards/test_boards.py",
+            "tests/leaderboards/publish/test_boards.py",
         **{f"bench sweep --tokenizer {name} --dataset beauty --budget quick --recommender mtp --trials 12 --threads 1 "
         f"tokenizer.code_length=6 tokenizer.codebook_size=100{more}": "tests/leaderboards/test_studies.py"
            for name, more in (("rqvae", ""), ("adasid", " tokenizer.n_behaviour=5"))}}),

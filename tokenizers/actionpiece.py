@@ -23,6 +23,7 @@ import numpy as np
 
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.datasets.splits.base import Sequences
@@ -34,9 +35,8 @@ from sidbench.tokenizers.blocks.actionpiece.encode import (
     spelled_codes,
 )
 from sidbench.tokenizers.blocks.actionpiece.vocabulary import Vocabulary, build_vocabulary
-from sidbench.tokenizers.blocks.content import state_entry
-from sidbench.tokenizers.blocks.groups import group_ranks
-from sidbench.tokenizers.blocks.runtime import Runtime
+from sidbench.tokenizers.blocks.clustering.groups import group_ranks
+from sidbench.tokenizers.blocks.training.content import state_entry
 from sidbench.tokenizers.opq import Opq, OpqConfig
 
 INFO = TokenizerInfo(

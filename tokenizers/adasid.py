@@ -24,19 +24,19 @@ from torch import Tensor
 
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan, to_numpy
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import PAD, SemanticIds, Tokenizer, TokenizerConfig, TokenizerInfo, check_capacity
-from sidbench.tokenizers.blocks.adaptive_experts import AdaptiveExperts
-from sidbench.tokenizers.blocks.adaptive_sparsity import SparsityController, router_figures
-from sidbench.tokenizers.blocks.alignment import adaptive_alignment, alignment_weight, mean_over
-from sidbench.tokenizers.blocks.batches import ShuffledBatches
-from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
-from sidbench.tokenizers.blocks.content import finite_modality
-from sidbench.tokenizers.blocks.dead_codes import DeadCodeRestart
-from sidbench.tokenizers.blocks.expert_slots import Batch, Layout, codebook_loss, live_figures, mix
-from sidbench.tokenizers.blocks.router_activity import expert_figures, weight_curve
-from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan, to_numpy
+from sidbench.tokenizers.blocks.experts.adaptive_experts import AdaptiveExperts
+from sidbench.tokenizers.blocks.experts.adaptive_sparsity import SparsityController, router_figures
+from sidbench.tokenizers.blocks.experts.expert_slots import Batch, Layout, codebook_loss, live_figures, mix
+from sidbench.tokenizers.blocks.experts.router_activity import expert_figures, weight_curve
+from sidbench.tokenizers.blocks.losses.alignment import adaptive_alignment, alignment_weight, mean_over
+from sidbench.tokenizers.blocks.quantisers.dead_codes import DeadCodeRestart
+from sidbench.tokenizers.blocks.training.batches import ShuffledBatches
+from sidbench.tokenizers.blocks.training.budgets import NEURAL_BUDGETS
+from sidbench.tokenizers.blocks.training.content import finite_modality
 
 INFO = TokenizerInfo(
     title="ADA-SID: adaptive alignment and dynamic behaviour routing",

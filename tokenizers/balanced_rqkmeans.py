@@ -19,15 +19,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import TokenizerInfo
-from sidbench.tokenizers.blocks.behaviour_tuning import TunedCodebooks, TuningConfig
-from sidbench.tokenizers.blocks.bounded_kmeans import bounded_assignment, bounded_kmeans
-from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
-from sidbench.tokenizers.blocks.kmeans import assign, balanced_kmeans, balancing_prices
-from sidbench.tokenizers.blocks.residual_kmeans import Level
-from sidbench.tokenizers.blocks.runtime import Runtime
+from sidbench.tokenizers.blocks.clustering.bounded_kmeans import bounded_assignment, bounded_kmeans
+from sidbench.tokenizers.blocks.clustering.kmeans import assign, balanced_kmeans, balancing_prices
+from sidbench.tokenizers.blocks.quantisers.residual_kmeans import Level
+from sidbench.tokenizers.blocks.training.behaviour_tuning import TunedCodebooks, TuningConfig
+from sidbench.tokenizers.blocks.training.budgets import NEURAL_BUDGETS
 
 INFO = TokenizerInfo(
     title="Balanced RQ-KMeans: residual k-means with equal clusters (OneRec)",

@@ -20,10 +20,10 @@ import numpy as np
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError, StageError
 from sidbench.datasets.foundation.mapped import row_blocks
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
-from sidbench.tokenizers.blocks.runtime import Runtime
 
 PAD = -1
 

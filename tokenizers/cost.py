@@ -19,19 +19,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sidbench.datasets.features.base import ItemFeatures
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import TokenizerInfo
-from sidbench.tokenizers.blocks.alignment import info_nce
-from sidbench.tokenizers.blocks.content import content_rows, fitting_rows
-from sidbench.tokenizers.blocks.residual_autoencoder import (
+from sidbench.tokenizers.blocks.losses.alignment import info_nce
+from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import (
     AutoencoderConfig,
     AutoencoderNet,
     Objective,
     ResidualAutoencoder,
 )
-from sidbench.tokenizers.blocks.runtime import Runtime
-from sidbench.tokenizers.blocks.vector_quantiser import BLOCK_ROWS
+from sidbench.tokenizers.blocks.quantisers.vector_quantiser import BLOCK_ROWS
+from sidbench.tokenizers.blocks.training.content import content_rows, fitting_rows
 
 INFO = TokenizerInfo(
     title="CoST: contrastive residual quantisation",

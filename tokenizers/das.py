@@ -23,21 +23,21 @@ from torch import Tensor, nn
 
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.datasets.splits.base import Sequences
 from sidbench.tokenizers.base import TokenizerInfo, usable_content
-from sidbench.tokenizers.blocks.batches import ShuffledBatches
-from sidbench.tokenizers.blocks.collaborative_towers import Clicks, CollaborativeTowers, view_loss
-from sidbench.tokenizers.blocks.residual_autoencoder import (
+from sidbench.tokenizers.blocks.losses.collaborative_towers import Clicks, CollaborativeTowers, view_loss
+from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import (
     AutoencoderConfig,
     AutoencoderNet,
     FitData,
     Objective,
     ResidualAutoencoder,
 )
-from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan
-from sidbench.tokenizers.blocks.vector_quantiser import Quantised
+from sidbench.tokenizers.blocks.quantisers.vector_quantiser import Quantised
+from sidbench.tokenizers.blocks.training.batches import ShuffledBatches
 
 INFO = TokenizerInfo(
     title="DAS: dual-aligned semantic IDs, six contrastive views",

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import (
@@ -31,7 +32,8 @@ from sidbench.tokenizers.base import (
     check_capacity,
     usable_content,
 )
-from sidbench.tokenizers.blocks.content import (
+from sidbench.tokenizers.blocks.clustering.tree_kmeans import Tree, balanced_split, conditional_codes, grow_tree
+from sidbench.tokenizers.blocks.training.content import (
     content_like,
     content_widths,
     finite_modality,
@@ -40,8 +42,6 @@ from sidbench.tokenizers.blocks.content import (
     widths_from_state,
     widths_state,
 )
-from sidbench.tokenizers.blocks.runtime import Runtime
-from sidbench.tokenizers.blocks.tree_kmeans import Tree, balanced_split, conditional_codes, grow_tree
 
 INFO = TokenizerInfo(
     title="EAGER: equal cluster trees of behaviour and of content",

@@ -19,6 +19,7 @@ import torch
 
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import (
@@ -30,7 +31,14 @@ from sidbench.tokenizers.base import (
     check_capacity,
     check_content,
 )
-from sidbench.tokenizers.blocks.content import (
+from sidbench.tokenizers.blocks.clustering.tree_kmeans import (
+    Tree,
+    balanced_split,
+    conditional_codes,
+    grow_tree,
+    lloyd_split,
+)
+from sidbench.tokenizers.blocks.training.content import (
     content_like,
     content_rows,
     content_widths,
@@ -38,14 +46,6 @@ from sidbench.tokenizers.blocks.content import (
     split_content,
     widths_from_state,
     widths_state,
-)
-from sidbench.tokenizers.blocks.runtime import Runtime
-from sidbench.tokenizers.blocks.tree_kmeans import (
-    Tree,
-    balanced_split,
-    conditional_codes,
-    grow_tree,
-    lloyd_split,
 )
 
 INFO = TokenizerInfo(

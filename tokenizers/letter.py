@@ -24,17 +24,17 @@ from torch import Tensor
 
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import TokenizerInfo
-from sidbench.tokenizers.blocks.alignment import info_nce, mean_over
-from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
-from sidbench.tokenizers.blocks.code_diversity import CodeGroups, diversity_loss
-from sidbench.tokenizers.blocks.codebook_starts import STARTS
-from sidbench.tokenizers.blocks.content import usable_modality
-from sidbench.tokenizers.blocks.residual_autoencoder import AutoencoderConfig, Objective, ResidualAutoencoder
-from sidbench.tokenizers.blocks.runtime import Runtime
-from sidbench.tokenizers.blocks.vector_quantiser import Quantised
+from sidbench.tokenizers.blocks.losses.alignment import info_nce, mean_over
+from sidbench.tokenizers.blocks.losses.code_diversity import CodeGroups, diversity_loss
+from sidbench.tokenizers.blocks.quantisers.codebook_starts import STARTS
+from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import AutoencoderConfig, Objective, ResidualAutoencoder
+from sidbench.tokenizers.blocks.quantisers.vector_quantiser import Quantised
+from sidbench.tokenizers.blocks.training.budgets import NEURAL_BUDGETS
+from sidbench.tokenizers.blocks.training.content import usable_modality
 
 INFO = TokenizerInfo(
     title="LETTER: RQ-VAE with behaviour alignment and code diversity",

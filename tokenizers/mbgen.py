@@ -21,22 +21,22 @@ import torch
 from torch import Tensor, nn
 
 from sidbench.datasets.features.base import ItemFeatures
+from sidbench.datasets.foundation.runtime import Runtime, to_numpy
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import SemanticIds, TokenizerInfo
-from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
-from sidbench.tokenizers.blocks.content import content_like, content_rows, fitting_rows, split_content, state_entry
-from sidbench.tokenizers.blocks.groups import group_ranks
-from sidbench.tokenizers.blocks.kmeans import assign, kmeans
-from sidbench.tokenizers.blocks.residual_autoencoder import (
+from sidbench.tokenizers.blocks.clustering.groups import group_ranks
+from sidbench.tokenizers.blocks.clustering.kmeans import assign, kmeans
+from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import (
     AutoencoderConfig,
     AutoencoderNet,
     FitData,
     Objective,
     ResidualAutoencoder,
 )
-from sidbench.tokenizers.blocks.runtime import Runtime, to_numpy
-from sidbench.tokenizers.blocks.vector_quantiser import BLOCK_ROWS
+from sidbench.tokenizers.blocks.quantisers.vector_quantiser import BLOCK_ROWS
+from sidbench.tokenizers.blocks.training.budgets import NEURAL_BUDGETS
+from sidbench.tokenizers.blocks.training.content import content_like, content_rows, fitting_rows, split_content, state_entry
 
 INFO = TokenizerInfo(
     title="MBGen: VQ, k-means inside clusters, index inside buckets",

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import TokenizerInfo
-from sidbench.tokenizers.blocks.alignment import info_nce, mean_over
-from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
-from sidbench.tokenizers.blocks.mmd import squared_mmd
-from sidbench.tokenizers.blocks.multimodal_autoencoder import JointObjective, MultimodalAutoencoder, Tower
-from sidbench.tokenizers.blocks.residual_autoencoder import AutoencoderConfig
+from sidbench.tokenizers.blocks.losses.alignment import info_nce, mean_over
+from sidbench.tokenizers.blocks.losses.mmd import squared_mmd
+from sidbench.tokenizers.blocks.quantisers.multimodal_autoencoder import JointObjective, MultimodalAutoencoder, Tower
+from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import AutoencoderConfig
+from sidbench.tokenizers.blocks.training.budgets import NEURAL_BUDGETS
 
 INFO = TokenizerInfo(
     title="MM-RQ-VAE: multimodal RQ-VAE with MMD and alignment (MME-SID)",

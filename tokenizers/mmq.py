@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan, to_numpy
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import (
@@ -38,15 +39,14 @@ from sidbench.tokenizers.base import (
     check_capacity,
     usable_content,
 )
-from sidbench.tokenizers.blocks.alignment import mean_over
-from sidbench.tokenizers.blocks.batches import ShuffledBatches
-from sidbench.tokenizers.blocks.content import load_module
-from sidbench.tokenizers.blocks.dead_codes import DeadCodeRestart
-from sidbench.tokenizers.blocks.expert_quantiser import ExpertQuantiser
-from sidbench.tokenizers.blocks.expert_slots import Batch, Layout, codebook_loss, live_figures, mix
-from sidbench.tokenizers.blocks.next_item import HistoryWindows, NextItem
-from sidbench.tokenizers.blocks.router_activity import experts_in_use
-from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan, to_numpy
+from sidbench.tokenizers.blocks.experts.expert_quantiser import ExpertQuantiser
+from sidbench.tokenizers.blocks.experts.expert_slots import Batch, Layout, codebook_loss, live_figures, mix
+from sidbench.tokenizers.blocks.experts.router_activity import experts_in_use
+from sidbench.tokenizers.blocks.losses.alignment import mean_over
+from sidbench.tokenizers.blocks.quantisers.dead_codes import DeadCodeRestart
+from sidbench.tokenizers.blocks.training.batches import ShuffledBatches
+from sidbench.tokenizers.blocks.training.content import load_module
+from sidbench.tokenizers.blocks.training.next_item import HistoryWindows, NextItem
 
 INFO = TokenizerInfo(
     title="MMQ: mixture of quantisation with behaviour-aware fine-tuning",

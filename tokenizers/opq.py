@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime, to_numpy
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import (
@@ -29,7 +30,9 @@ from sidbench.tokenizers.base import (
     check_capacity,
     check_content,
 )
-from sidbench.tokenizers.blocks.content import (
+from sidbench.tokenizers.blocks.clustering.kmeans import BLOCK_ELEMENTS, assign, kmeans, row_argmin, update_centres
+from sidbench.tokenizers.blocks.quantisers.sinkhorn import squared_distances
+from sidbench.tokenizers.blocks.training.content import (
     content_like,
     content_rows,
     content_widths,
@@ -39,9 +42,6 @@ from sidbench.tokenizers.blocks.content import (
     widths_from_state,
     widths_state,
 )
-from sidbench.tokenizers.blocks.kmeans import BLOCK_ELEMENTS, assign, kmeans, row_argmin, update_centres
-from sidbench.tokenizers.blocks.runtime import Runtime, to_numpy
-from sidbench.tokenizers.blocks.sinkhorn import squared_distances
 
 INFO = TokenizerInfo(
     title="OPQ: optimised product quantisation",

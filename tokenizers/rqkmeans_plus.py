@@ -19,17 +19,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import TokenizerInfo
-from sidbench.tokenizers.blocks.budgets import NEURAL_BUDGETS
-from sidbench.tokenizers.blocks.code_figures import collision_rate
-from sidbench.tokenizers.blocks.kmeans import kmeans
-from sidbench.tokenizers.blocks.mlp import mlp
-from sidbench.tokenizers.blocks.residual_autoencoder import AutoencoderNet, Objective, ResidualAutoencoder
-from sidbench.tokenizers.blocks.residual_kmeans import Level, fit_levels
-from sidbench.tokenizers.blocks.runtime import Runtime
-from sidbench.tokenizers.blocks.vector_quantiser import QuantiserConfig, ResidualQuantiser
+from sidbench.tokenizers.blocks.clustering.kmeans import kmeans
+from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import AutoencoderNet, Objective, ResidualAutoencoder
+from sidbench.tokenizers.blocks.quantisers.residual_kmeans import Level, fit_levels
+from sidbench.tokenizers.blocks.quantisers.vector_quantiser import QuantiserConfig, ResidualQuantiser
+from sidbench.tokenizers.blocks.training.budgets import NEURAL_BUDGETS
+from sidbench.tokenizers.blocks.training.code_figures import collision_rate
+from sidbench.tokenizers.blocks.training.mlp import mlp
 
 INFO = TokenizerInfo(
     title="RQ-KMeans+: RQ-KMeans trained on as a residual auto-encoder",

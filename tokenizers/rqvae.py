@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sidbench.tokenizers.base import TokenizerInfo
-from sidbench.tokenizers.blocks.residual_autoencoder import AutoencoderConfig, ResidualAutoencoder
+from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import AutoencoderConfig, ResidualAutoencoder
 
 INFO = TokenizerInfo(
     title="RQ-VAE: residual-quantised autoencoder (TIGER)",

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sidbench.tokenizers.base import TokenizerInfo
-from sidbench.tokenizers.blocks.multimodal_autoencoder import MultimodalAutoencoder
-from sidbench.tokenizers.blocks.residual_autoencoder import AutoencoderConfig
+from sidbench.tokenizers.blocks.quantisers.multimodal_autoencoder import MultimodalAutoencoder
+from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import AutoencoderConfig
 
 INFO = TokenizerInfo(
     title="RQ-VAE++: one RQ-VAE per modality",

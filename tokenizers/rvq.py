@@ -19,13 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import TokenizerConfig, TokenizerInfo
-from sidbench.tokenizers.blocks.batches import ShuffledBatches
-from sidbench.tokenizers.blocks.kmeans import assign, kmeans
-from sidbench.tokenizers.blocks.residual_kmeans import Level, ResidualCodebooks
-from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan
+from sidbench.tokenizers.blocks.clustering.kmeans import assign, kmeans
+from sidbench.tokenizers.blocks.quantisers.residual_kmeans import Level, ResidualCodebooks
+from sidbench.tokenizers.blocks.training.batches import ShuffledBatches
 
 INFO = TokenizerInfo(
     title="R-VQ: residual vector quantisation by gradient steps (GRID)",

@@ -19,13 +19,13 @@ import numpy as np
 
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import PAD, SemanticIds, Tokenizer, TokenizerConfig, TokenizerInfo
-from sidbench.tokenizers.blocks.bases import BUDGETS, base_rng, bases, make_base
-from sidbench.tokenizers.blocks.content import state_entry
-from sidbench.tokenizers.blocks.runtime import Runtime
-from sidbench.tokenizers.blocks.unigram_pieces import Pieces, train_pieces
+from sidbench.tokenizers.blocks.text.unigram_pieces import Pieces, train_pieces
+from sidbench.tokenizers.blocks.training.content import state_entry
+from sidbench.tokenizers.blocks.wrapping.bases import BUDGETS, base_rng, bases, make_base
 
 INFO = TokenizerInfo(
     title="SPM-SID: sub-words of semantic IDs",

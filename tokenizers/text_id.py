@@ -29,12 +29,12 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import PAD, SemanticIds, Tokenizer, TokenizerConfig, TokenizerInfo
-from sidbench.tokenizers.blocks.content import state_entry
-from sidbench.tokenizers.blocks.phrase_generator import PhraseGenerator, generator_files
-from sidbench.tokenizers.blocks.runtime import Runtime
+from sidbench.tokenizers.blocks.text.phrase_generator import PhraseGenerator, generator_files
+from sidbench.tokenizers.blocks.training.content import state_entry
 
 INFO = TokenizerInfo(
     title="Text IDs: short unique phrases from item text",

@@ -9,12 +9,12 @@ from rich.filesize import decimal as size_text
 from typer.exceptions import Exit
 
 from sidbench.benchmark.commands.printing import print_json, print_table
-from sidbench.benchmark.home import cache_folder, home_folder
-from sidbench.benchmark.maintenance.collecting import ABANDONED_RUN, Outcome, Plan, Rules, carry_out, plan_collection
-from sidbench.benchmark.maintenance.inventory import Needs, per_stage, record_needs, take_inventory
-from sidbench.benchmark.maintenance.unfinished import unfinished_runs
-from sidbench.benchmark.maintenance.units import age, age_text, parse_age, parse_size
-from sidbench.benchmark.maintenance.verifying import set_aside, verify
+from sidbench.benchmark.store.maintenance.collecting import ABANDONED_RUN, Outcome, Plan, Rules, carry_out, plan_collection
+from sidbench.benchmark.store.maintenance.inventory import Needs, per_stage, record_needs, take_inventory
+from sidbench.benchmark.store.maintenance.unfinished import unfinished_runs
+from sidbench.benchmark.store.maintenance.units import age, age_text, parse_age, parse_size
+from sidbench.benchmark.store.maintenance.verifying import set_aside, verify
+from sidbench.benchmark.store.paths import cache_folder, home_folder
 from sidbench.datasets.foundation.errors import unknown_name
 
 KEY_CHARACTERS = 12

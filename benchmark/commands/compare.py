@@ -6,16 +6,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sidbench.benchmark.home import RECORD_NAME, runs_folder
-from sidbench.benchmark.maintenance.runs import find_run
-from sidbench.benchmark.records import RunRecord, read_record
+from sidbench.benchmark.store.maintenance.runs import find_run
+from sidbench.benchmark.store.paths import RECORD_NAME, runs_folder
+from sidbench.benchmark.store.records import RunRecord, read_record
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.files import write_whole
-from sidbench.leaderboards.comparability import incomparable_parts, settings, unequal
-from sidbench.leaderboards.comparison import compare_rows
-from sidbench.leaderboards.comparison_text import COMPARISON_FORMATS
-from sidbench.leaderboards.store import StoredRun, identity
-from sidbench.leaderboards.table import row_name
+from sidbench.leaderboards.board.comparability import incomparable_parts, settings, unequal
+from sidbench.leaderboards.board.store import StoredRun, identity
+from sidbench.leaderboards.board.table import row_name
+from sidbench.leaderboards.compare.comparison import compare_rows
+from sidbench.leaderboards.compare.text import COMPARISON_FORMATS
 
 
 def compare_command(left: str, right: str, form: str, out: Path | None, force: bool) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.cache import StageCache
-from sidbench.benchmark.commands.request import ImportRequest
-from sidbench.benchmark.data import dataset_stage
-from sidbench.benchmark.home import cache_folder, home_folder
-from sidbench.benchmark.progress import default_reporter
-from sidbench.benchmark.registry import installed
+from sidbench.benchmark.plugins.registry import installed
+from sidbench.benchmark.runs.request import ImportRequest
+from sidbench.benchmark.runtime.reporter import default_reporter
+from sidbench.benchmark.stages.dataset import dataset_stage
+from sidbench.benchmark.store.paths import cache_folder, home_folder
+from sidbench.benchmark.store.stage_cache import StageCache
 from sidbench.datasets.base import Dataset
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.reading.importing import import_custom as read_and_write

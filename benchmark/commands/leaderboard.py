@@ -8,16 +8,16 @@ from pathlib import Path
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.home import runs_folder
-from sidbench.benchmark.plugin_sources import plugin_code
+from sidbench.benchmark.plugins.sources import plugin_code
+from sidbench.benchmark.store.paths import runs_folder
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.files import write_whole
-from sidbench.leaderboards.provenance import Plugin, newest_data, plugins_of, stale_reasons
-from sidbench.leaderboards.publishing import RECORDS, SETTINGS, BoardSettings, check, publish, read_settings
-from sidbench.leaderboards.render import FORMATS, SUFFIXES, render
-from sidbench.leaderboards.store import Store, StoredRun, read_runs
-from sidbench.leaderboards.table import build_tables
-from sidbench.leaderboards.values import Leaderboard
+from sidbench.leaderboards.board.provenance import Plugin, newest_data, plugins_of, stale_reasons
+from sidbench.leaderboards.board.store import Store, StoredRun, read_runs
+from sidbench.leaderboards.board.table import build_tables
+from sidbench.leaderboards.board.values import Leaderboard
+from sidbench.leaderboards.publish.publishing import RECORDS, SETTINGS, BoardSettings, check, publish, read_settings
+from sidbench.leaderboards.render.formats import FORMATS, SUFFIXES, render
 
 ALL_FORMATS = "all"
 

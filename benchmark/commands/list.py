@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from sidbench.benchmark.commands.printing import print_json
-from sidbench.benchmark.registry import KINDS, Plugin, installed
+from sidbench.benchmark.plugins.registry import KINDS, Plugin, installed
 
 COLUMNS = {
     "tokenizer": ("paper", "year", "modalities", "ordered", "control"),

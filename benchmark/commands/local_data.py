@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sidbench.benchmark.cache import StageCache
-from sidbench.benchmark.data import dataset_stage
-from sidbench.benchmark.home import cache_folder
-from sidbench.benchmark.progress import Reporter
-from sidbench.benchmark.records import RunRecord
-from sidbench.benchmark.registry import installed
+from sidbench.benchmark.plugins.registry import installed
+from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.stages.dataset import dataset_stage
+from sidbench.benchmark.store.paths import cache_folder
+from sidbench.benchmark.store.records import RunRecord
+from sidbench.benchmark.store.stage_cache import StageCache
 from sidbench.datasets.base import Dataset
 from sidbench.datasets.foundation.errors import SidbenchError
 from sidbench.datasets.reading.locate import LocalFiles

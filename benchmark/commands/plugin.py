@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.registry import KINDS, load, plugins, read_plugin
+from sidbench.benchmark.plugins.registry import KINDS, load, plugins, read_plugin
 from sidbench.datasets.foundation.errors import InputError, StageError, unknown_name
 
 if TYPE_CHECKING:
-    from sidbench.benchmark.testing import CheckResult
+    from sidbench.benchmark.testing.tokenizers import CheckResult
 
 CHECKED = ("tokenizer", "recommender")
 FORMS = "the name of an installed tokenizer or recommender, pkg.module:Class or path/to/file.py:Class"
@@ -27,7 +27,7 @@ FORMS = "the name of an installed tokenizer or recommender, pkg.module:Class or 
 
 def new_command(name: str, out: Path) -> None:
     """Write the package ``<out>/<name>`` and say what to run next."""
-    from sidbench.benchmark.scaffold.project import new_project
+    from sidbench.benchmark.plugins.scaffold.project import new_project
 
     for path in new_project(name, out):
         sys.stdout.write(f"wrote {path}\n")
@@ -40,7 +40,7 @@ def check_command(target: str, as_json: bool) -> None:
     """Run the conformance checks on a tokenizer or recommender and print the result of each. Exits with 1 when one
     failed."""
     cls = resolve(target)
-    from sidbench.benchmark.testing import run_checks
+    from sidbench.benchmark.testing.tokenizers import run_checks
     from sidbench.tokenizers.base import Tokenizer
 
     results = run_checks(cls) if issubclass(cls, Tokenizer) else _check_recommender(cls)
@@ -60,8 +60,8 @@ def check_command(target: str, as_json: bool) -> None:
 
 def _check_recommender(cls: type[Any]) -> list[CheckResult]:
     """Whether the source says what the registry must know, and the life cycle, which ends at its first broken promise."""
-    from sidbench.benchmark.testing import CheckResult
-    from sidbench.benchmark.testing_recommenders import check_recommender
+    from sidbench.benchmark.testing.recommenders import check_recommender
+    from sidbench.benchmark.testing.tokenizers import CheckResult
 
     source = inspect.getsourcefile(cls) or ""
     described = read_plugin("recommender", Path(source))
@@ -80,7 +80,7 @@ def _check_recommender(cls: type[Any]) -> list[CheckResult]:
 def docs_command(out: Path, check: bool) -> None:
     """Write the pages of all in-tree tokenizers and recommenders below ``out``, or with ``check`` compare them; exits
     with 1 when one differs."""
-    from sidbench.benchmark.plugin_docs import compare_pages, pages, write_pages
+    from sidbench.benchmark.pages.build import compare_pages, pages, write_pages
 
     made = pages()
     if not check:

@@ -13,8 +13,8 @@ from sidbench.benchmark.commands.local_data import dataset_at_hand
 from sidbench.datasets.base import Catalog, Dataset
 from sidbench.datasets.features.pictures import has_pictures, iterate_pictures
 from sidbench.datasets.foundation.errors import InputError, unknown_name
+from sidbench.leaderboards.board.values import Leaderboard
 from sidbench.leaderboards.report.details import CatalogueTexts, PictureSheet, ReportDetails
-from sidbench.leaderboards.values import Leaderboard
 
 TEXTS = ("auto", "yes", "no")
 # Licences that let anyone pass item texts on. Words such as "research use" do not.

@@ -10,13 +10,13 @@ from typer.exceptions import Exit
 
 from sidbench.benchmark.commands.reproduce_paper import ReproduceRequest as ReproduceRequest
 from sidbench.benchmark.commands.reproduce_paper import check_for_paper, records_folder, reproduce_paper
-from sidbench.benchmark.execution import open_run
-from sidbench.benchmark.home import RECORD_NAME, home_folder, runs_folder
-from sidbench.benchmark.maintenance.runs import find_run
-from sidbench.benchmark.progress import default_reporter
-from sidbench.benchmark.records import RunRecord, read_record
-from sidbench.benchmark.replay import later_settings, replay
-from sidbench.benchmark.runtime import LocalRuntime
+from sidbench.benchmark.runs.replay import later_settings, replay
+from sidbench.benchmark.runs.spec import open_run
+from sidbench.benchmark.runtime.local import LocalRuntime
+from sidbench.benchmark.runtime.reporter import default_reporter
+from sidbench.benchmark.store.maintenance.runs import find_run
+from sidbench.benchmark.store.paths import RECORD_NAME, home_folder, runs_folder
+from sidbench.benchmark.store.records import RunRecord, read_record
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.files import write_whole
 from sidbench.leaderboards.reproduction.figures import figure_svg

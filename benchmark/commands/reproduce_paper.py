@@ -10,23 +10,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sidbench.benchmark.arguments import arguments
-from sidbench.benchmark.commands.request import plugin_names, seed_list, split_list
-from sidbench.benchmark.config import RunConfig, compose_run
-from sidbench.benchmark.execution import RunSpec
-from sidbench.benchmark.home import runs_folder
+from sidbench.benchmark.config.compose import RunConfig, compose_run
 from sidbench.benchmark.launchers.base import LaunchSettings
 from sidbench.benchmark.launchers.inline import InlineLauncher
-from sidbench.benchmark.progress import default_reporter
-from sidbench.benchmark.registry import installed
-from sidbench.benchmark.runtime import LocalRuntime
+from sidbench.benchmark.plugins.registry import installed
+from sidbench.benchmark.runs.command_line import arguments
+from sidbench.benchmark.runs.request import plugin_names, seed_list, split_list
+from sidbench.benchmark.runs.spec import RunSpec
+from sidbench.benchmark.runtime.local import LocalRuntime
+from sidbench.benchmark.runtime.reporter import default_reporter
+from sidbench.benchmark.store.paths import runs_folder
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.hashing import canonical_json
+from sidbench.leaderboards.board.store import read_runs
 from sidbench.leaderboards.reproduction.papers import published
 from sidbench.leaderboards.reproduction.plan import Need, plan_for
 from sidbench.leaderboards.reproduction.selection import Wanted
 from sidbench.leaderboards.reproduction.sidebyside import SideBySide, rows_needed, side_by_side
-from sidbench.leaderboards.store import read_runs
 
 _TIES = ("shuffled", "file")
 _GROUPS = ("dataset", "features", "behaviour", "tokenizer", "collisions", "retriever", "ranker")

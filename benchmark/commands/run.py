@@ -13,22 +13,22 @@ from typing import Any
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.arguments import repeat_command
-from sidbench.benchmark.commands.request import RunRequest
-from sidbench.benchmark.cores import threads_each
-from sidbench.benchmark.execution import RunSpec, look_up
-from sidbench.benchmark.failures import cause
-from sidbench.benchmark.grid import Grid, expand
-from sidbench.benchmark.home import runs_folder
 from sidbench.benchmark.launchers.base import Launcher, LaunchSettings, Outcome
 from sidbench.benchmark.launchers.inline import InlineLauncher
 from sidbench.benchmark.launchers.worker import PARENT, end_with_parent
-from sidbench.benchmark.progress import PlainReporter, Reporter, default_reporter
-from sidbench.benchmark.runtime import LocalRuntime
+from sidbench.benchmark.runs.command_line import repeat_command
+from sidbench.benchmark.runs.grid import Grid, expand
+from sidbench.benchmark.runs.request import RunRequest
+from sidbench.benchmark.runs.spec import RunSpec, look_up
+from sidbench.benchmark.runtime.cpu import threads_each
+from sidbench.benchmark.runtime.local import LocalRuntime
+from sidbench.benchmark.runtime.reporter import PlainReporter, Reporter, default_reporter
+from sidbench.benchmark.store.failures import cause
+from sidbench.benchmark.store.paths import runs_folder
 from sidbench.datasets.foundation.errors import InputError, SidbenchError
-from sidbench.leaderboards.render import render
-from sidbench.leaderboards.store import read_runs
-from sidbench.leaderboards.table import build_tables
+from sidbench.leaderboards.board.store import read_runs
+from sidbench.leaderboards.board.table import build_tables
+from sidbench.leaderboards.render.formats import render
 
 LOCAL_JOBS = 2
 

@@ -12,12 +12,12 @@ from rich.filesize import decimal as size_text
 from typer.exceptions import Exit
 
 from sidbench.benchmark.commands.printing import print_json, print_table
-from sidbench.benchmark.home import RECORD_NAME, runs_folder
-from sidbench.benchmark.maintenance.runs import find_run, headline, remove_runs, run_files
-from sidbench.benchmark.maintenance.units import path_bytes
-from sidbench.benchmark.records import Metric, PluginRecord, RunRecord, UnreadableRecord, read_record
+from sidbench.benchmark.store.maintenance.runs import find_run, headline, remove_runs, run_files
+from sidbench.benchmark.store.maintenance.units import path_bytes
+from sidbench.benchmark.store.paths import RECORD_NAME, runs_folder
+from sidbench.benchmark.store.records import Metric, PluginRecord, RunRecord, UnreadableRecord, read_record
 from sidbench.datasets.foundation.errors import InputError, unknown_name
-from sidbench.leaderboards.store import StoredRun, read_runs
+from sidbench.leaderboards.board.store import StoredRun, read_runs
 
 
 def metric_text(metric: Metric) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sidbench.benchmark.commands.printing import print_json
-from sidbench.benchmark.config import BUDGETS, field_type
-from sidbench.benchmark.presets import presets_of
-from sidbench.benchmark.registry import find, load
+from sidbench.benchmark.config.compose import BUDGETS, field_type
+from sidbench.benchmark.config.presets import presets_of
+from sidbench.benchmark.plugins.registry import find, load
 
 
 def settings_of(config_class: type[Any]) -> list[dict[str, Any]]:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sidbench.benchmark.home import runs_folder
-from sidbench.benchmark.records import RunRecord
-from sidbench.benchmark.sid_difference import difference
-from sidbench.benchmark.sid_inspection import item_keys, item_report, record_report, table_report
+from sidbench.benchmark.sids.difference import difference
+from sidbench.benchmark.sids.inspection import item_keys, item_report, record_report, table_report
+from sidbench.benchmark.store.paths import runs_folder
+from sidbench.benchmark.store.records import RunRecord
 from sidbench.datasets.foundation.errors import InputError, printable, unknown_name
-from sidbench.leaderboards.store import read_runs
+from sidbench.leaderboards.board.store import read_runs
 from sidbench.tokenizers.sid_tables.files import LOSES_SIZES, WRITE_FORMATS, read_table, write_table
 from sidbench.tokenizers.sid_tables.matching import check_matched, match_rows
 from sidbench.tokenizers.sid_tables.table import SidTable
@@ -145,12 +145,12 @@ def export_command(source: str, form: str, out: Path) -> None:
 def import_command(file: Path, dataset_name: str, out: Path, *, form: str, layout: str, keys: str, missing: str, extra: str,
                    ordered: bool, sizes: str, budget: str, data_dir: Path | None, overrides: Sequence[str]) -> None:
     """Check a table made elsewhere against a catalogue, write it as parquet with item keys, and say how to run it."""
-    from sidbench.benchmark.cache import StageCache
-    from sidbench.benchmark.config import RunConfig, compose_run
-    from sidbench.benchmark.data import dataset_stage
-    from sidbench.benchmark.home import cache_folder
-    from sidbench.benchmark.progress import default_reporter
-    from sidbench.benchmark.registry import installed
+    from sidbench.benchmark.config.compose import RunConfig, compose_run
+    from sidbench.benchmark.plugins.registry import installed
+    from sidbench.benchmark.runtime.reporter import default_reporter
+    from sidbench.benchmark.stages.dataset import dataset_stage
+    from sidbench.benchmark.store.paths import cache_folder
+    from sidbench.benchmark.store.stage_cache import StageCache
     from sidbench.datasets.reading.locate import LocalFiles
 
     name = installed().find("dataset", dataset_name).name

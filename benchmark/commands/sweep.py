@@ -14,10 +14,10 @@ from pathlib import Path
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.commands.request import NO_TOKENIZER, plugin_names, seed_list
-from sidbench.benchmark.cores import threads_each
-from sidbench.benchmark.progress import Reporter, default_reporter
-from sidbench.benchmark.registry import installed
+from sidbench.benchmark.plugins.registry import installed
+from sidbench.benchmark.runs.request import NO_TOKENIZER, plugin_names, seed_list
+from sidbench.benchmark.runtime.cpu import threads_each
+from sidbench.benchmark.runtime.reporter import Reporter, default_reporter
 from sidbench.benchmark.sweeps.request import SweepRequest
 from sidbench.datasets.foundation.errors import InputError, SidbenchError
 

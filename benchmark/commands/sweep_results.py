@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from sidbench.benchmark.presets import TUNED
+from sidbench.benchmark.config.presets import TUNED
 from sidbench.benchmark.sweeps.export import FORMATS, export_csv, export_json
 from sidbench.benchmark.sweeps.results import as_text, describe, load_result, study_names
 from sidbench.benchmark.sweeps.storage import open_storage

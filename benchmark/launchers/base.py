@@ -11,9 +11,9 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sidbench.benchmark.execution import RunSpec
-from sidbench.benchmark.failures import Failure
-from sidbench.benchmark.records import RunRecord
+from sidbench.benchmark.runs.spec import RunSpec
+from sidbench.benchmark.store.failures import Failure
+from sidbench.benchmark.store.records import RunRecord
 
 RETRIES = 1  # how often a run whose worker died is started again
 

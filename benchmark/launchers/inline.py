@@ -7,12 +7,12 @@ import traceback
 from collections.abc import Generator, Sequence
 from functools import partial
 
-from sidbench.benchmark.arguments import repeat_command
-from sidbench.benchmark.execution import RunSpec, look_up
-from sidbench.benchmark.failures import Failure, cause, note_path, write_note
 from sidbench.benchmark.launchers.base import LaunchSettings, Outcome
-from sidbench.benchmark.records import RunRecord
-from sidbench.benchmark.runtime import LocalRuntime
+from sidbench.benchmark.runs.command_line import repeat_command
+from sidbench.benchmark.runs.spec import RunSpec, look_up
+from sidbench.benchmark.runtime.local import LocalRuntime
+from sidbench.benchmark.store.failures import Failure, cause, note_path, write_note
+from sidbench.benchmark.store.records import RunRecord
 from sidbench.datasets.foundation.errors import InputError, SidbenchError
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from sidbench.benchmark.execution import RunSpec
 from sidbench.benchmark.launchers.base import RETRIES, LaunchSettings, Outcome
 from sidbench.benchmark.launchers.queueing import Task, judge, tasks
 from sidbench.benchmark.launchers.worker import Exit, Started, grace_ends, start
-from sidbench.benchmark.progress import Reporter
+from sidbench.benchmark.runs.spec import RunSpec
+from sidbench.benchmark.runtime.reporter import Reporter
 
 _POLL_SECONDS = 0.1
 

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sidbench.benchmark.arguments import arguments, repeat_command
-from sidbench.benchmark.execution import RunSpec, look_up
-from sidbench.benchmark.failures import Failure, cause, write_note
-from sidbench.benchmark.grid import spread
-from sidbench.benchmark.home import RECORD_NAME, home_folder, runs_folder
 from sidbench.benchmark.launchers.base import LaunchSettings, Outcome
 from sidbench.benchmark.launchers.worker import Exit, Work, last_line, starts
-from sidbench.benchmark.progress import Reporter
-from sidbench.benchmark.records import read_record
-from sidbench.benchmark.runtime import LocalRuntime
+from sidbench.benchmark.runs.command_line import arguments, repeat_command
+from sidbench.benchmark.runs.grid import spread
+from sidbench.benchmark.runs.spec import RunSpec, look_up
+from sidbench.benchmark.runtime.local import LocalRuntime
+from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.store.failures import Failure, cause, write_note
+from sidbench.benchmark.store.paths import RECORD_NAME, home_folder, runs_folder
+from sidbench.benchmark.store.records import read_record
 from sidbench.datasets.foundation.errors import InputError
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")

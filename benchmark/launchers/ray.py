@@ -13,13 +13,13 @@ from collections.abc import Generator, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
-from sidbench.benchmark.cores import usable_cores
-from sidbench.benchmark.execution import RunSpec
-from sidbench.benchmark.failures import cause
 from sidbench.benchmark.launchers.base import RETRIES, LaunchSettings, Outcome
 from sidbench.benchmark.launchers.queueing import Task, judge, lost, missing_extra, tasks
 from sidbench.benchmark.launchers.worker import Exit, execute
-from sidbench.benchmark.progress import Reporter
+from sidbench.benchmark.runs.spec import RunSpec
+from sidbench.benchmark.runtime.cpu import usable_cores
+from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.store.failures import cause
 from sidbench.datasets.foundation.errors import InputError
 
 LOSSES = 3  # how often Ray starts a run elsewhere after its node or Ray's own process there died

@@ -12,12 +12,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sidbench.benchmark.execution import RunSpec
-from sidbench.benchmark.home import home_folder
 from sidbench.benchmark.launchers.base import RETRIES, LaunchSettings, Outcome
 from sidbench.benchmark.launchers.queueing import Task, judge, lost, missing_extra, tasks
 from sidbench.benchmark.launchers.worker import Exit, Requeued
-from sidbench.benchmark.progress import Reporter
+from sidbench.benchmark.runs.spec import RunSpec
+from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.store.paths import home_folder
 from sidbench.datasets.foundation.errors import InputError
 
 _GENERIC = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node", "name")  # submitit's names on every cluster

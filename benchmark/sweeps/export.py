@@ -9,8 +9,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from sidbench.benchmark.sweeps.ledger import ATTEMPT, OWNER, REASON, RETRY_OF, SECONDS, attempt, reason
 from sidbench.benchmark.sweeps.results import StudyResult
+from sidbench.benchmark.sweeps.trial_states import ATTEMPT, OWNER, REASON, RETRY_OF, SECONDS, attempt, reason
 
 FORMATS = ("json", "csv")
 ROLES = ("complete", "pruned", "failed", "running", "waiting", "followed", "unfollowed", "surplus")

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from optuna.study import StudyDirection
 
-from sidbench.benchmark.config import ComposedRun, compose_run
+from sidbench.benchmark.config.compose import ComposedRun, compose_run
 from sidbench.benchmark.metrics.collisions import collision_rate, group_sizes
-from sidbench.benchmark.pipeline import Fitted, encode_items, fit_recommender, fit_tokenizer, resolve_collisions
-from sidbench.benchmark.progress import Reporter
-from sidbench.benchmark.registry import installed
-from sidbench.benchmark.running import RunBuilder
+from sidbench.benchmark.plugins.registry import installed
+from sidbench.benchmark.runs.run import RunBuilder
+from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.stages.pipeline import Fitted, encode_items, fit_recommender, fit_tokenizer, resolve_collisions
 from sidbench.benchmark.sweeps.space import Space
 from sidbench.benchmark.sweeps.worker import Outcome, Refused, Report
 from sidbench.datasets.foundation.errors import InputError, StageError, unknown_name

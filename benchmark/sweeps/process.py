@@ -9,7 +9,7 @@ import json
 import signal
 import sys
 
-from sidbench.benchmark.progress import PlainReporter
+from sidbench.benchmark.runtime.reporter import PlainReporter
 from sidbench.benchmark.sweeps.request import SweepRequest
 from sidbench.benchmark.sweeps.session import open_session
 from sidbench.datasets.foundation.errors import SidbenchError

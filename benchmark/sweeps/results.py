@@ -9,8 +9,8 @@ import optuna
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
-from sidbench.benchmark.sweeps.ledger import DEFAULT_SLOT, SECONDS, SLOT, Ledger, read_ledger, reason
 from sidbench.benchmark.sweeps.storage import JOURNAL, open_storage, sweeps_folder
+from sidbench.benchmark.sweeps.trial_states import DEFAULT_SLOT, SECONDS, SLOT, Ledger, read_ledger, reason
 from sidbench.datasets.foundation.errors import unknown_name
 
 SHOWN = ("tokenizer", "recommenders", "dataset", "data_hash", "budget", "collisions", "objectives", "sampler", "pruner",

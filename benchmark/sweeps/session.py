@@ -13,19 +13,19 @@ from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.study import Study
 
-from sidbench.benchmark.execution import RunSpec, open_run
-from sidbench.benchmark.fingerprint import base_of
-from sidbench.benchmark.plugin_sources import plugin_code
-from sidbench.benchmark.progress import Reporter
-from sidbench.benchmark.runtime import LocalRuntime
-from sidbench.benchmark.sweeps.ledger import DEFAULT_SLOT, Ledger
-from sidbench.benchmark.sweeps.liveness import Liveness, liveness_of
+from sidbench.benchmark.plugins.code_hash import base_of
+from sidbench.benchmark.plugins.sources import plugin_code
+from sidbench.benchmark.runs.spec import RunSpec, open_run
+from sidbench.benchmark.runtime.local import LocalRuntime
+from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.sweeps.heartbeat import Liveness, liveness_of
 from sidbench.benchmark.sweeps.objective import OBJECTIVES, RunObjective, TrialReporter
 from sidbench.benchmark.sweeps.request import SweepRequest, study_names
 from sidbench.benchmark.sweeps.space import Space, build_space, split_overrides
 from sidbench.benchmark.sweeps.storage import BEAT_SECONDS, open_storage, sweeps_folder
 from sidbench.benchmark.sweeps.strategies import GRID, check_sampler, make_pruner, make_sampler
 from sidbench.benchmark.sweeps.suggest import as_parameters, grid_points
+from sidbench.benchmark.sweeps.trial_states import DEFAULT_SLOT, Ledger
 from sidbench.benchmark.sweeps.worker import WorkPlan, work
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.hashing import hash_json
@@ -90,7 +90,7 @@ def open_session(request: SweepRequest, tokenizer: str, reporter: Reporter, thre
 
 def check_tasks(request: SweepRequest) -> None:
     """Raises ``InputError`` when an objective needs a recommender that was not asked for."""
-    from sidbench.benchmark.registry import installed
+    from sidbench.benchmark.plugins.registry import installed
 
     tasks = {str(installed().find("recommender", name).info["task"]) for name in request.recommenders}
     for name in request.objectives:

@@ -20,7 +20,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, QuotedString, RangeSweep
 
-from sidbench.benchmark.config import parse_override
+from sidbench.benchmark.config.compose import parse_override
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 
 LOG_RATIO = 100.0

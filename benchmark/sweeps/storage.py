@@ -34,7 +34,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from sidbench.benchmark.home import home_folder
+from sidbench.benchmark.store.paths import home_folder
 from sidbench.datasets.foundation.errors import InputError, StageError
 
 JOURNAL = "journal.log"

@@ -1,4 +1,4 @@
-"""A study's best settings as the preset ``tuned``, in the format of ``sidbench.benchmark.presets``."""
+"""A study's best settings as the preset ``tuned``, in the format of ``sidbench.benchmark.config.presets``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from sidbench.benchmark.config import parse_override
-from sidbench.benchmark.home import home_folder
-from sidbench.benchmark.presets import FOLDER, TUNED, read_preset
-from sidbench.benchmark.registry import installed
+from sidbench.benchmark.config.compose import parse_override
+from sidbench.benchmark.config.presets import FOLDER, TUNED, read_preset
+from sidbench.benchmark.plugins.registry import installed
+from sidbench.benchmark.store.paths import home_folder
 from sidbench.benchmark.sweeps.results import StudyResult
 from sidbench.benchmark.sweeps.space import plain_value
 from sidbench.benchmark.sweeps.suggest import decode

@@ -17,8 +17,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from sidbench.benchmark.failures import cause
-from sidbench.benchmark.sweeps.ledger import (
+from sidbench.benchmark.store.failures import cause
+from sidbench.benchmark.sweeps.heartbeat import Liveness
+from sidbench.benchmark.sweeps.space import Space
+from sidbench.benchmark.sweeps.suggest import suggest
+from sidbench.benchmark.sweeps.trial_states import (
     GIVEN_BACK,
     OWNER,
     REASON,
@@ -30,9 +33,6 @@ from sidbench.benchmark.sweeps.ledger import (
     missing_slots,
     read_ledger,
 )
-from sidbench.benchmark.sweeps.liveness import Liveness
-from sidbench.benchmark.sweeps.space import Space
-from sidbench.benchmark.sweeps.suggest import suggest
 from sidbench.datasets.foundation.errors import InputError, NonFiniteLoss, SidbenchError
 
 POLL_SECONDS = 1.0

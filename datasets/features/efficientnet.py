@@ -20,7 +20,7 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 
 if TYPE_CHECKING:
-    from sidbench.tokenizers.blocks.runtime import Runtime
+    from sidbench.datasets.foundation.runtime import Runtime
 
 SIZE = 224
 WIDTH = 1280

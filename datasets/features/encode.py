@@ -25,7 +25,7 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 
 if TYPE_CHECKING:
-    from sidbench.tokenizers.blocks.runtime import Runtime
+    from sidbench.datasets.foundation.runtime import Runtime
 
 
 @dataclass(frozen=True)

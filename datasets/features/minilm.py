@@ -15,7 +15,7 @@ from sidbench.datasets.features.text import ItemText
 from sidbench.datasets.foundation.errors import InputError
 
 if TYPE_CHECKING:
-    from sidbench.tokenizers.blocks.runtime import Runtime
+    from sidbench.datasets.foundation.runtime import Runtime
 
 WIDTH = 384
 _BATCH = 64

@@ -6,7 +6,7 @@ import numpy as np
 
 from sidbench.datasets.base import Interactions
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.datasets.planted.law import Law
+from sidbench.datasets.planted.transition_model import Law
 
 MINIMUM_LENGTH = 5
 FIRST_TIME = 1_325_376_000

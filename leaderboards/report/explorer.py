@@ -16,10 +16,10 @@ import pyarrow
 import pyarrow.parquet
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.leaderboards.board.store import StoredRun, one_line
+from sidbench.leaderboards.board.values import Leaderboard
 from sidbench.leaderboards.report.details import CatalogueTexts, ReportDetails
 from sidbench.leaderboards.report.points import labels
-from sidbench.leaderboards.store import StoredRun, one_line
-from sidbench.leaderboards.values import Leaderboard
 
 MAX_CODE_BYTES = 6 << 20  # of all packed codes, so that the page stays below ten megabytes
 _WIDTHS = ((np.uint8, "u1"), (np.uint16, "u2"), (np.int32, "i4"))

@@ -12,10 +12,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sidbench.leaderboards.board.values import CONTROL, TOKENIZER, Table
 from sidbench.leaderboards.report import points as data
 from sidbench.leaderboards.report.points import Point
 from sidbench.leaderboards.report.svg import spread
-from sidbench.leaderboards.values import CONTROL, TOKENIZER, Table
 
 # Salt and absent date keep the bytes stable; words stay text, in the reader's own sans-serif font.
 _STYLE: dict[Any, Any] = {"svg.hashsalt": "sidbench", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 8.0,

@@ -17,13 +17,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from sidbench.leaderboards.board.values import Leaderboard, Table
 from sidbench.leaderboards.report.details import ReportDetails
 from sidbench.leaderboards.report.explorer import pack_explorer
-from sidbench.leaderboards.report.lines import line_figures
 from sidbench.leaderboards.report.profiles import strata_figures, utilisation_figure
-from sidbench.leaderboards.report.quality import Figure, quality_figures
+from sidbench.leaderboards.report.scatter_plots import Figure, quality_figures
+from sidbench.leaderboards.report.training_curves import line_figures
 from sidbench.leaderboards.report.view import GROUPS, Head, TableView, table_view
-from sidbench.leaderboards.values import Leaderboard, Table
 
 _ROOM = "sidbench.leaderboards.report"
 # Inside a script element these could end it, open a comment, or end a line of JavaScript.

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from sidbench.benchmark.metrics.strata import NAMES as STRATA
+from sidbench.leaderboards.board.values import Row, Table
 from sidbench.leaderboards.report import points as data
 from sidbench.leaderboards.report.points import Interval
-from sidbench.leaderboards.report.quality import Figure
+from sidbench.leaderboards.report.scatter_plots import Figure
 from sidbench.leaderboards.report.svg import CHARACTER, Drawing, axis_over, number
-from sidbench.leaderboards.values import Row, Table
 
 _BY_STRATUM = {"retrieval": ("item_recall_at_10", "R@10"), "ranking": ("auc", "AUC")}
 _STEP, _PANEL, _GAP = 20.0, 176.0, 22.0

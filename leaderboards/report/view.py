@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidbench.benchmark.metrics.descriptions import HIGHER, LOWER, describe
+from sidbench.leaderboards.board.store import StoredRun
+from sidbench.leaderboards.board.values import EXACT, EXPECTED, OVER_SEEDS, OVER_USERS, TOKENIZER, Cell, Column, Row, Table
 from sidbench.leaderboards.report.points import code_bits, tokenizer_seconds
-from sidbench.leaderboards.store import StoredRun
-from sidbench.leaderboards.values import EXACT, EXPECTED, OVER_SEEDS, OVER_USERS, TOKENIZER, Cell, Column, Row, Table
 
 GROUPS = {"retrieval": "retrieval", "ranking": "ranking", "sids": "semantic IDs", "cost": "cost"}
 _ORDER = ("", *GROUPS)

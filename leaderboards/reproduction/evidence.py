@@ -15,16 +15,16 @@ import numpy as np
 from scipy.stats import t as student
 
 from sidbench.benchmark.metrics.strata import split_stratum
-from sidbench.leaderboards.columns import heading
-from sidbench.leaderboards.evidence import collect
+from sidbench.leaderboards.board.columns import heading
+from sidbench.leaderboards.board.evidence import collect
+from sidbench.leaderboards.board.store import StoredRun, read_users
+from sidbench.leaderboards.board.values import OVER_USERS, Column
 from sidbench.leaderboards.reproduction.selection import Ours
 from sidbench.leaderboards.statistics.contributions import Columns, contributions, within
 from sidbench.leaderboards.statistics.groups import Evidence
 from sidbench.leaderboards.statistics.paired import RESULT_COLUMNS
 from sidbench.leaderboards.statistics.resampling import user_keys
 from sidbench.leaderboards.statistics.welch import Part, combined, of_seeds
-from sidbench.leaderboards.store import StoredRun, read_users
-from sidbench.leaderboards.values import OVER_USERS, Column
 
 _Z = 1.959964
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sidbench.benchmark.records import Metric, PluginRecord, RunRecord
+from sidbench.benchmark.store.records import Metric, PluginRecord, RunRecord
 
 TOLERANCE = 1e-6
 EQUAL, EXPLAINED, DIFFERS = "equal", "explained", "differs"

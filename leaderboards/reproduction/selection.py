@@ -13,11 +13,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sidbench.benchmark.records import RunRecord
+from sidbench.benchmark.store.records import RunRecord
 from sidbench.datasets.foundation.errors import unknown_name
 from sidbench.datasets.foundation.hashing import hash_json
+from sidbench.leaderboards.board.store import Store, StoredRun, identity, newest
 from sidbench.leaderboards.reproduction.plan import Need
-from sidbench.leaderboards.store import Store, StoredRun, identity, newest
 
 _MISSING = object()
 

@@ -6,15 +6,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sidbench.leaderboards.caption import caption
-from sidbench.leaderboards.provenance import effort_of
-from sidbench.leaderboards.reproduction.bounds import Breach, breaches, marked_cells
+from sidbench.leaderboards.board.provenance import effort_of
+from sidbench.leaderboards.board.store import Store
+from sidbench.leaderboards.render.caption import caption
+from sidbench.leaderboards.reproduction.bound_checks import Breach, breaches, marked_cells
 from sidbench.leaderboards.reproduction.evidence import Known, contrast, gather
 from sidbench.leaderboards.reproduction.papers import OTHER_QUANTITY, PublishedPaper, PublishedTable, our_metric
 from sidbench.leaderboards.reproduction.plan import Plan
 from sidbench.leaderboards.reproduction.selection import Selection, Wanted, select_all
 from sidbench.leaderboards.reproduction.verdicts import Hypothesis, Verdict, hypotheses, judge
-from sidbench.leaderboards.store import Store
 
 TASKS = (None, "retrieval", "ranking")
 _TASK_NAMES = {None: "SID tables", "retrieval": "retrieval", "ranking": "ranking"}

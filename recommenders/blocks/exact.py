@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sidbench.datasets.foundation.runtime import Runtime, to_numpy
 from sidbench.datasets.splits.base import Sequences
 from sidbench.recommenders.base import TargetRanks
 from sidbench.recommenders.blocks.windows import take_sequences
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import Runtime, to_numpy
 
 CELLS = 1 << 21
 

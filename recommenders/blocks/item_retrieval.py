@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
 from sidbench.recommenders.base import RetrievalData, TargetRanks
@@ -23,7 +24,6 @@ from sidbench.recommenders.blocks.states import load_into, training_notes
 from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import TrainingWindows, check_histories, history_batches
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan
 
 INFERENCE_POSITIONS = 8192
 

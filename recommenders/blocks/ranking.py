@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan, to_numpy
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.recommenders.base import Ranker, RankingData, RankingRows
@@ -34,7 +35,6 @@ from sidbench.recommenders.blocks.sid_tables import CodeLayout
 from sidbench.recommenders.blocks.states import load_into, numpy_state
 from sidbench.recommenders.blocks.transformer import initialise
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import Runtime, TrainingPlan, to_numpy
 
 INITIAL_STD = 0.01  # rows never trained stay near zero, so unseen items add next to nothing
 INFERENCE_ROWS = 8192

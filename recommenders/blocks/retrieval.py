@@ -15,13 +15,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.splits.base import Sequences
 from sidbench.recommenders.base import Retriever, TargetRanks
 from sidbench.recommenders.blocks.sid_tables import CodeLayout, fused_rows
 from sidbench.recommenders.blocks.states import load_into, numpy_state
 from sidbench.recommenders.blocks.windows import check_histories, count_truncated
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import Runtime
 
 Net = TypeVar("Net", bound=nn.Module)
 Ranked = tuple[TargetRanks, dict[str, float]]

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import TrainingLog, to_numpy
 from sidbench.recommenders.blocks.prefixes import PrefixInstances
 from sidbench.recommenders.blocks.windows import TrainingWindows
-from sidbench.tokenizers.blocks.runtime import TrainingLog, to_numpy
 
 
 def numpy_state(module: nn.Module) -> dict[str, np.ndarray]:

@@ -15,9 +15,9 @@ import numpy as np
 from torch import Tensor
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
-from sidbench.tokenizers.blocks.runtime import Runtime
 
 BUCKETS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 NO_ITEM = -1

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
 from sidbench.recommenders.blocks.exact import CELLS
 from sidbench.recommenders.blocks.hashing import HASH_STEP, mix
 from sidbench.recommenders.decoding.beam import Beam
 from sidbench.recommenders.decoding.trie import SidTrie
-from sidbench.tokenizers.blocks.runtime import Runtime
 
 
 @dataclass(frozen=True)

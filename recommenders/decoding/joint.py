@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.recommenders.decoding.beam import LOWEST, Beam, beam_search
 from sidbench.recommenders.decoding.confidence import search_rows
 from sidbench.recommenders.decoding.forced import forced_scores
 from sidbench.recommenders.decoding.session import DecodingSession
 from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import Runtime
 
 
 class JointSearch:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sidbench.datasets.foundation.errors import InputError
-from sidbench.tokenizers.blocks.runtime import to_numpy
+from sidbench.datasets.foundation.runtime import to_numpy
 
 SMALL = 1 << 16  # items
 SHARE = 1 / 8

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime, to_numpy
 from sidbench.datasets.splits.base import Sequences
 from sidbench.recommenders.base import TargetRanks
 from sidbench.recommenders.blocks.exact import Candidates, RankCollector
 from sidbench.recommenders.decoding.beam import Beam, beam_search
 from sidbench.recommenders.decoding.session import DecodingSession
 from sidbench.recommenders.decoding.trie import SidTrie
-from sidbench.tokenizers.blocks.runtime import Runtime, to_numpy
 
 OpenSession = Callable[[np.ndarray], DecodingSession]
 Search = Callable[[np.ndarray, int], Beam]

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.recommenders.blocks.sid_tables import CodeLayout
 from sidbench.tokenizers.base import PAD, SemanticIds
-from sidbench.tokenizers.blocks.runtime import Runtime
 
 WORD = 1 << 63  # values an int64 key can tell apart
 

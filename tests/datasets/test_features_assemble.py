@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sidbench.benchmark.runtime import LocalRuntime
+from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.datasets.base import Catalog, Dataset, DatasetCard, FileLocator, Interactions
 from sidbench.datasets.features.assemble import FeaturesConfig, assemble_features
 from sidbench.datasets.features.base import ItemFeatures, scale_modality

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sidbench.benchmark.runtime import LocalRuntime
+from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.datasets.base import Catalog
 from sidbench.datasets.features.efficientnet import WIDTH, encode_efficientnet, pooled_features
 from sidbench.datasets.features.pictures import has_pictures, iterate_pictures

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from sidbench.benchmark.runtime import LocalRuntime
+from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.datasets.base import Catalog
 from sidbench.datasets.beauty import Beauty
 from sidbench.datasets.features.encoding import fix_signs, principal_components

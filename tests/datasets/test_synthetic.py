@@ -18,7 +18,6 @@ from sklearn.metrics import normalized_mutual_info_score, roc_auc_score
 from sidbench.datasets.base import Dataset, FileLocator, PlantedTruth, check_dataset_values
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.datasets.planted.law import Law, build_law
 from sidbench.datasets.planted.oracle import (
     expected_auc,
     expected_metrics,
@@ -26,6 +25,7 @@ from sidbench.datasets.planted.oracle import (
     oracle_ranking,
     oracle_ranks,
 )
+from sidbench.datasets.planted.transition_model import Law, build_law
 from sidbench.datasets.planted.tree import build_tree
 from sidbench.datasets.splits.global_time import global_time
 from sidbench.datasets.splits.leave_last_out import leave_last_out

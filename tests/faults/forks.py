@@ -23,13 +23,13 @@ from typing import Any
 for variable in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # a process with threads must not be forked; read when the libraries are imported
 
-from sidbench.benchmark import training  # noqa: E402
-from sidbench.benchmark.cli import invoke  # noqa: E402
+from sidbench.benchmark.cli.app import invoke  # noqa: E402
 from sidbench.benchmark.commands import run as _run  # noqa: E402, F401 - imported once, before the forks
-from sidbench.benchmark.config import RunConfig, compose_run  # noqa: E402
-from sidbench.benchmark.fingerprint import room_code  # noqa: E402
-from sidbench.benchmark.plugin_sources import plugin_code  # noqa: E402
-from sidbench.benchmark.registry import installed  # noqa: E402
+from sidbench.benchmark.config.compose import RunConfig, compose_run  # noqa: E402
+from sidbench.benchmark.plugins.code_hash import room_code  # noqa: E402
+from sidbench.benchmark.plugins.registry import installed  # noqa: E402
+from sidbench.benchmark.plugins.sources import plugin_code  # noqa: E402
+from sidbench.benchmark.runtime.local import training  # noqa: E402
 
 TOLERANCE = 1e-6
 CHECKPOINT_SECONDS = 0.05  # so that these short trainings write checkpoints at all

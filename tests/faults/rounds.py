@@ -22,8 +22,8 @@ from pathlib import Path
 
 from forks import VARIANTS, Reference, difference, fatal, finish, numbers, start, undisturbed, warm_up
 
-from sidbench.benchmark.maintenance.inventory import record_needs, take_inventory
-from sidbench.benchmark.maintenance.verifying import verify
+from sidbench.benchmark.store.maintenance.inventory import record_needs, take_inventory
+from sidbench.benchmark.store.maintenance.verifying import verify
 
 
 @dataclass

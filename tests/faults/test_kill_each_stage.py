@@ -32,7 +32,7 @@ def fatal(source, target, **more):
         os.kill(os.getpid(), signal.SIGKILL)
     return rename(source, target, **more)
 os.replace = fatal
-from sidbench.benchmark.cli import invoke
+from sidbench.benchmark.cli.app import invoke
 sys.exit(invoke(arguments))
 """
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sidbench.benchmark.codecs import load_dataset, save_dataset
+from sidbench.benchmark.store.serialization import load_dataset, save_dataset
 from sidbench.datasets.base import Dataset
 from sidbench.datasets.foundation.errors import SidbenchError
 

@@ -19,24 +19,14 @@ import torch
 from accelerate import Accelerator
 from fuzz_parser import Parser
 
-from sidbench.benchmark.cache import Stage, StageCache
-from sidbench.benchmark.codecs import (
-    load_dataset,
-    load_json,
-    load_ranks,
-    load_resolved,
-    load_sids,
-    load_state,
-    save_dataset,
-    save_json,
-    save_ranks,
-    save_resolved,
-    save_state,
-)
-from sidbench.benchmark.config import RunConfig, compose_run
-from sidbench.benchmark.presets import read_preset
-from sidbench.benchmark.progress import Reporter
-from sidbench.benchmark.records import (
+from sidbench.benchmark.config.compose import RunConfig, compose_run
+from sidbench.benchmark.config.presets import read_preset
+from sidbench.benchmark.plugins.registry import read_plugin
+from sidbench.benchmark.runs.replay import replay
+from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.runtime.training import Training
+from sidbench.benchmark.sids.inspection import record_report
+from sidbench.benchmark.store.records import (
     DatasetRecord,
     EnvironmentRecord,
     FeaturesRecord,
@@ -49,19 +39,29 @@ from sidbench.benchmark.records import (
     UnreadableRecord,
     read_record,
 )
-from sidbench.benchmark.registry import read_plugin
-from sidbench.benchmark.replay import replay
-from sidbench.benchmark.sid_inspection import record_report
-from sidbench.benchmark.training import Training
+from sidbench.benchmark.store.serialization import (
+    load_dataset,
+    load_json,
+    load_ranks,
+    load_resolved,
+    load_sids,
+    load_state,
+    save_dataset,
+    save_json,
+    save_ranks,
+    save_resolved,
+    save_state,
+)
+from sidbench.benchmark.store.stage_cache import Stage, StageCache
+from sidbench.datasets.foundation.runtime import TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.reading.locate import LocalFiles
 from sidbench.datasets.synthetic import Synthetic
-from sidbench.leaderboards.compact import compact
-from sidbench.leaderboards.publishing import read_settings
-from sidbench.leaderboards.store import identity, newest, read_runs, read_users
+from sidbench.leaderboards.board.store import identity, newest, read_runs, read_users
+from sidbench.leaderboards.publish.compact import compact
+from sidbench.leaderboards.publish.publishing import read_settings
 from sidbench.recommenders.base import TargetRanks
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import TrainingPlan
 from sidbench.tokenizers.collisions.base import CollisionReport, Resolved
 
 # What ``StageCache`` takes as a sign of damage: it sets the entry aside and computes it again.

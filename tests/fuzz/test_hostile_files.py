@@ -25,10 +25,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sidbench.benchmark.checkpoints import read_checkpoint
-from sidbench.benchmark.cli import invoke
-from sidbench.benchmark.codecs import load_arrays, load_mapped, load_state, save_json
-from sidbench.benchmark.registry import ROOT
+from sidbench.benchmark.cli.app import invoke
+from sidbench.benchmark.plugins.registry import ROOT
+from sidbench.benchmark.runtime.checkpoints import read_checkpoint
+from sidbench.benchmark.store.serialization import load_arrays, load_mapped, load_state, save_json
 from sidbench.datasets.base import Catalog
 from sidbench.datasets.features.pictures import PictureRefused, decode_picture, iterate_pictures
 from sidbench.datasets.features.precomputed import read_precomputed
@@ -331,8 +331,8 @@ def test_hostile_headers_of_checkpoints(data: bytes, tmp_path: Path) -> None:
 def test_a_generator_folder_brings_no_code(tmp_path: Path, sentinel: Path) -> None:
     """``auto_map`` names a Python file of the folder, which transformers would import where remote code is trusted."""
     pytest.importorskip("transformers")
-    from sidbench.benchmark.runtime import local_runtime
-    from sidbench.tokenizers.blocks.phrase_generator import PhraseGenerator
+    from sidbench.benchmark.runtime.local import local_runtime
+    from sidbench.tokenizers.blocks.text.phrase_generator import PhraseGenerator
 
     (tmp_path / "evil.py").write_text(f"from pathlib import Path\nPath({str(sentinel)!r}).write_text('ran')\n")
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")

@@ -15,21 +15,21 @@ from typing import Any
 
 import pytest
 
-from sidbench.benchmark.cache import Stage, StageCache
-from sidbench.benchmark.cli import invoke
-from sidbench.benchmark.codecs import load_json, save_json
+from sidbench.benchmark.cli.app import invoke
 from sidbench.benchmark.commands.local_data import dataset_at_hand
-from sidbench.benchmark.config import RunConfig, compose_run
-from sidbench.benchmark.presets import read_preset
-from sidbench.benchmark.progress import Reporter
-from sidbench.benchmark.records import RunRecord, UnreadableRecord, read_record
-from sidbench.benchmark.registry import KINDS, installed
+from sidbench.benchmark.config.compose import RunConfig, compose_run
+from sidbench.benchmark.config.presets import read_preset
+from sidbench.benchmark.plugins.registry import KINDS, installed
+from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.store.records import RunRecord, UnreadableRecord, read_record
+from sidbench.benchmark.store.serialization import load_json, save_json
+from sidbench.benchmark.store.stage_cache import Stage, StageCache
 from sidbench.datasets.custom import Custom, CustomConfig
 from sidbench.datasets.foundation.errors import InputError, printable
 from sidbench.datasets.foundation.paths import inside, leaves_folder
 from sidbench.datasets.foundation.strict_json import parse_json
 from sidbench.datasets.reading.locate import LocalFiles
-from sidbench.leaderboards.store import read_runs, read_users
+from sidbench.leaderboards.board.store import read_runs, read_users
 
 NAMES_OUT = ("../evil", "/tmp/evil", "a/../../evil", "C:\\evil", "..\\evil", "", "a\0b", "\\\\host\\share\\x")
 
@@ -48,7 +48,7 @@ FOREIGN = (
     "../../x",
     "sidbench_evil_module",
     "sidbench_evil_module:Evil",
-    "sidbench.benchmark.cli",
+    "sidbench.benchmark.cli.app",
     "__init__",
     "base",
     "/etc/passwd",
@@ -314,7 +314,7 @@ def test_looking_at_strangers_files_imports_no_plugin(tmp_path: Path) -> None:
     """Reading a table of a stranger runs none of the project's plugins either."""
     (tmp_path / "t.json").write_text("[[1], [2]]")
     code = (
-        "import sys\nfrom sidbench.benchmark.cli import invoke\n"
+        "import sys\nfrom sidbench.benchmark.cli.app import invoke\n"
         f"assert invoke(['sids', 'inspect', {str(tmp_path / 't.json')!r}]) == 0\n"
         "assert not [m for m in sys.modules if m.startswith('sidbench.tokenizers.rq')]"
     )

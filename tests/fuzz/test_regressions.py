@@ -12,21 +12,21 @@ import polars as pl
 import pytest
 from accelerate import Accelerator
 
-from sidbench.benchmark.config import RunConfig, compose_run
-from sidbench.benchmark.presets import read_preset
-from sidbench.benchmark.progress import Reporter
-from sidbench.benchmark.registry import read_plugin
-from sidbench.benchmark.training import Training
+from sidbench.benchmark.config.compose import RunConfig, compose_run
+from sidbench.benchmark.config.presets import read_preset
+from sidbench.benchmark.plugins.registry import read_plugin
+from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.runtime.training import Training
 from sidbench.datasets.amazon.metadata import read_metadata
 from sidbench.datasets.amazon.reviews import read_ratings
 from sidbench.datasets.custom import Custom, CustomConfig
 from sidbench.datasets.features.precomputed import read_precomputed
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.ml_100k import MovieLens100K, MovieLens100KConfig
 from sidbench.datasets.reading.locate import LocalFiles
 from sidbench.datasets.reading.parquet import read_parquet
-from sidbench.tokenizers.blocks.runtime import TrainingPlan
 from sidbench.tokenizers.sid_tables.files import read_table
 
 GOOD = b"u1,B1,5.0,1000000000\nu1,B2,4.0,1000000001\n"

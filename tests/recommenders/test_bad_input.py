@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sidbench.benchmark.fingerprint import ROOT
-from sidbench.benchmark.registry import installed
-from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing_recommenders import N_ITEMS, as_sequences, make_ranking, make_retrieval, make_sids
+from sidbench.benchmark.plugins.code_hash import ROOT
+from sidbench.benchmark.plugins.registry import installed
+from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing.recommenders import N_ITEMS, as_sequences, make_ranking, make_retrieval, make_sids
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import Ranker, RetrievalData, Retriever

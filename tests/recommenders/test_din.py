@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from sidbench.benchmark import testing_recommenders
-from sidbench.benchmark.runtime import LocalRuntime, local_runtime
-from sidbench.benchmark.testing_recommenders import check_recommender, make_ranking, make_sids
+from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
+from sidbench.benchmark.testing.recommenders import check_recommender, make_ranking, make_sids
+from sidbench.benchmark.testing.tokenizers import recommenders as testing_recommenders
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import TrainingLog, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import RankingData, RankingRows
 from sidbench.recommenders.blocks.ranking import area_under_curve
 from sidbench.recommenders.din import Din, DinConfig, _ActivationUnit, _Dice, _Network
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import TrainingLog, TrainingPlan
 
 N_ITEMS, N_USERS, SLOTS = 40, 60, 3
 EVERY = ("item_id", "hashed_id", "sid_concat", "sid_sum", "sid_prefix", "sid+id")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender, make_chain, make_retrieval, make_sids
+from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing.recommenders import as_sequences, check_recommender, make_chain, make_retrieval, make_sids
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.blocks.stream_decoder import StreamSession

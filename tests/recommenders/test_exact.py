@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from sidbench.benchmark.runtime import local_runtime
+from sidbench.benchmark.runtime.local import local_runtime
 from sidbench.datasets.splits.base import Sequences
 from sidbench.recommenders.base import TargetRanks
 from sidbench.recommenders.blocks import exact

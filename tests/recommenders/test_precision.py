@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sidbench.benchmark.fingerprint import ROOT
-from sidbench.benchmark.registry import installed
-from sidbench.benchmark.runtime import LocalRuntime, local_runtime
-from sidbench.benchmark.testing_recommenders import make_ranking, make_retrieval, make_sids
+from sidbench.benchmark.plugins.code_hash import ROOT
+from sidbench.benchmark.plugins.registry import installed
+from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
+from sidbench.benchmark.testing.recommenders import make_ranking, make_retrieval, make_sids
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import Ranker
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidbench.benchmark.testing_recommenders import as_sequences
+from sidbench.benchmark.testing.recommenders import as_sequences
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.blocks.prefixes import (

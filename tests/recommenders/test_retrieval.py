@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from sidbench.benchmark.registry import installed
-from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing_recommenders import as_sequences, make_retrieval, make_sids
+from sidbench.benchmark.plugins.registry import installed
+from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing.recommenders import as_sequences, make_retrieval, make_sids
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import RetrievalData, TargetRanks

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing_recommenders import as_sequences, check_recommender, make_chain
+from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing.recommenders import as_sequences, check_recommender, make_chain
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import RetrievalData

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from sidbench.benchmark.codecs import load_mapped, load_sids, load_state, save_sids, save_state
 from sidbench.benchmark.metrics.quantisation import collision_numbers, distribution_numbers, quantisation_metrics
-from sidbench.benchmark.runtime import LocalRuntime, local_runtime
-from sidbench.benchmark.tasks import retrieval_data
+from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
+from sidbench.benchmark.stages.tasks import retrieval_data
+from sidbench.benchmark.store.serialization import load_mapped, load_sids, load_state, save_sids, save_state
 from sidbench.datasets.base import Interactions
 from sidbench.datasets.features.assemble import assemble_features
 from sidbench.datasets.features.base import ItemFeatures, scale_modality
@@ -39,7 +39,7 @@ from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.recommenders.mtp import Mtp
 from sidbench.recommenders.sasrec import Sasrec
 from sidbench.tokenizers.base import SemanticIds, Tokenizer
-from sidbench.tokenizers.blocks.streaming import encode_in_blocks
+from sidbench.tokenizers.blocks.quantisers.streaming import encode_in_blocks
 from sidbench.tokenizers.opq import Opq
 from sidbench.tokenizers.rqkmeans import RqKMeans
 from sidbench.tokenizers.rqvae import RqVae

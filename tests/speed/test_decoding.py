@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sidbench.benchmark.runtime import local_runtime
+from sidbench.benchmark.runtime.local import local_runtime
 from sidbench.recommenders.decoding.beam import beam_search
 from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.base import SemanticIds

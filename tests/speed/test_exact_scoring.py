@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from sidbench.benchmark.runtime import LocalRuntime
+from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.recommenders.blocks.sid_tables import CodeLayout
 from sidbench.recommenders.decoding.graph import SidGraph
 from sidbench.recommenders.decoding.pruned import PostingLists

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from sidbench.benchmark.runtime import LocalRuntime
-from sidbench.benchmark.tasks import retrieval_data
+from sidbench.benchmark.runtime.local import LocalRuntime
+from sidbench.benchmark.stages.tasks import retrieval_data
 from sidbench.datasets.beauty import Beauty
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.reading.locate import LocalFiles

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing import planted_features
+from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.base import Dataset
 from sidbench.datasets.beauty import Beauty
 from sidbench.datasets.features.base import ItemFeatures
@@ -28,8 +28,8 @@ from sidbench.datasets.features.minilm import encode_minilm
 from sidbench.datasets.features.text import item_text
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.reading.locate import LocalFiles
-from sidbench.tokenizers.blocks.kmeans import kmeans
-from sidbench.tokenizers.blocks.streaming import encode_in_blocks
+from sidbench.tokenizers.blocks.clustering.kmeans import kmeans
+from sidbench.tokenizers.blocks.quantisers.streaming import encode_in_blocks
 from sidbench.tokenizers.opq import Opq, OpqConfig
 from sidbench.tokenizers.rqkmeans import RqKMeans, RqKMeansConfig
 from sidbench.tokenizers.rqvae import RqVae, RqVaeConfig

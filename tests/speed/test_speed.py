@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sidbench.benchmark.cache import Stage, StageCache
-from sidbench.benchmark.codecs import load_dataset, save_dataset
-from sidbench.benchmark.progress import Reporter
-from sidbench.benchmark.runtime import LocalRuntime
-from sidbench.benchmark.tasks import retrieval_data
+from sidbench.benchmark.runtime.local import LocalRuntime
+from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.stages.tasks import retrieval_data
+from sidbench.benchmark.store.serialization import load_dataset, save_dataset
+from sidbench.benchmark.store.stage_cache import Stage, StageCache
 from sidbench.datasets.base import Dataset
 from sidbench.datasets.beauty import Beauty
 from sidbench.datasets.features.text import item_text

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
-from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.tasks import retrieval_data
+from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.stages.tasks import retrieval_data
 from sidbench.datasets.beauty import Beauty
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.reading.locate import LocalFiles

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sidbench.benchmark.peaks import matmul_peak, plan_gflops
-from sidbench.benchmark.runtime import LocalRuntime
-from sidbench.benchmark.tasks import retrieval_data
+from sidbench.benchmark.runtime.flops import matmul_peak, plan_gflops
+from sidbench.benchmark.runtime.local import LocalRuntime
+from sidbench.benchmark.stages.tasks import retrieval_data
 from sidbench.datasets.beauty import Beauty
+from sidbench.datasets.foundation.runtime import TrainingLog, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.reading.locate import LocalFiles
 from sidbench.datasets.splits.leave_last_out import leave_last_out
@@ -23,7 +24,6 @@ from sidbench.recommenders.base import RetrievalData
 from sidbench.recommenders.mtp import Mtp
 from sidbench.recommenders.sasrec import Sasrec
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.runtime import TrainingLog, TrainingPlan
 
 
 class Measuring(LocalRuntime):

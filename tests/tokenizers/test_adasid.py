@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from sidbench.benchmark.runtime import LocalRuntime, local_runtime
+from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
 from sidbench.datasets.features.base import ItemFeatures, scale_modality
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
 from sidbench.tokenizers.adasid import INFO, AdaSid, AdaSidConfig, Objective, _network
 from sidbench.tokenizers.base import PAD
-from sidbench.tokenizers.blocks.adaptive_experts import AdaptiveExperts
-from sidbench.tokenizers.blocks.adaptive_sparsity import SparsityController, sparsity_targets
-from sidbench.tokenizers.blocks.alignment import adaptive_alignment, alignment_weight, info_nce, symmetric_info_nce
-from sidbench.tokenizers.blocks.expert_slots import Batch, mix
+from sidbench.tokenizers.blocks.experts.adaptive_experts import AdaptiveExperts
+from sidbench.tokenizers.blocks.experts.adaptive_sparsity import SparsityController, sparsity_targets
+from sidbench.tokenizers.blocks.experts.expert_slots import Batch, mix
+from sidbench.tokenizers.blocks.losses.alignment import adaptive_alignment, alignment_weight, info_nce, symmetric_info_nce
 
 DIMS = {"text": 12, "vision": 10, "behaviour": 8}
 COLD = 5
@@ -483,6 +483,6 @@ def test_one_code_and_a_tiny_catalogue(runtime: LocalRuntime) -> None:
 
 
 def test_batch_parts_cover_all_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidbench.tokenizers.blocks.expert_slots.BLOCK_ROWS", 4)
+    monkeypatch.setattr("sidbench.tokenizers.blocks.experts.expert_slots.BLOCK_ROWS", 4)
     items = Batch({"text": torch.arange(10.0)[:, None]}, {"text": torch.ones(10, dtype=torch.bool)}, torch.zeros(10))
     assert torch.cat([part.embeddings["text"] for part in items.parts()]).flatten().tolist() == list(range(10))

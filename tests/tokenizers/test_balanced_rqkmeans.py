@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing import planted_features
+from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.balanced_rqkmeans import BalancedRqKMeans, BalancedRqKMeansConfig

@@ -12,14 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidbench.benchmark.registry import load, plugins
-from sidbench.benchmark.runtime import LocalRuntime, local_runtime
-from sidbench.benchmark.testing import planted_features
+from sidbench.benchmark.plugins.registry import load, plugins
+from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
+from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError, StageError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import PAD, SemanticIds, Tokenizer
-from sidbench.tokenizers.blocks.sinkhorn import sinkhorn_assign, squared_distances
+from sidbench.tokenizers.blocks.quantisers.sinkhorn import sinkhorn_assign, squared_distances
 from sidbench.tokenizers.collisions.base import Costs, Resolved, collision_rate
 from sidbench.tokenizers.opq import Opq, OpqConfig
 from sidbench.tokenizers.rqkmeans import RqKMeans, RqKMeansConfig

@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing import planted_features
+from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.tokenizers.blocks.residual_autoencoder import FitData
+from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import FitData
 from sidbench.tokenizers.cost import Cost, CostConfig, CostNet, CostObjective
 
 RUNTIME = local_runtime()

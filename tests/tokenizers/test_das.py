@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import RidgeClassifier, RidgeCV
 
-from sidbench.benchmark.runtime import local_runtime
+from sidbench.benchmark.runtime.local import local_runtime
 from sidbench.datasets.features.base import ItemFeatures, scale_modality
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
 from sidbench.tokenizers.base import Tokenizer
-from sidbench.tokenizers.blocks.collaborative_towers import Clicks, CollaborativeTowers, view_loss
-from sidbench.tokenizers.blocks.residual_autoencoder import FitData
-from sidbench.tokenizers.blocks.runtime import Runtime
+from sidbench.tokenizers.blocks.losses.collaborative_towers import Clicks, CollaborativeTowers, view_loss
+from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import FitData
 from sidbench.tokenizers.das import Das, DasConfig, DasObjective, user_content
 from sidbench.tokenizers.rqvae import RqVae, RqVaeConfig
 

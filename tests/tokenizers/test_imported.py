@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sidbench.benchmark.runtime import LocalRuntime
-from sidbench.benchmark.testing import planted_features
+from sidbench.benchmark.runtime.local import LocalRuntime
+from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
@@ -107,7 +107,7 @@ def test_a_path_is_needed(tmp_path: Path, runtime: LocalRuntime) -> None:
 
 
 def test_offset_codes_are_warned_about(tmp_path: Path) -> None:
-    from sidbench.benchmark.runtime import local_runtime
+    from sidbench.benchmark.runtime.local import local_runtime
 
     runtime = local_runtime(threads=1)
     path = tmp_path / "t.json"

@@ -10,14 +10,14 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing import planted_features
+from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.tokenizers.blocks.code_diversity import CodeGroups, diversity_loss, group_sizes
-from sidbench.tokenizers.blocks.residual_autoencoder import AutoencoderNet, FitData
-from sidbench.tokenizers.blocks.vector_quantiser import Quantised
+from sidbench.tokenizers.blocks.losses.code_diversity import CodeGroups, diversity_loss, group_sizes
+from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import AutoencoderNet, FitData
+from sidbench.tokenizers.blocks.quantisers.vector_quantiser import Quantised
 from sidbench.tokenizers.letter import Letter, LetterConfig, LetterObjective, to_width
 
 RUNTIME = local_runtime()

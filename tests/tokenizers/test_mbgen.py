@@ -12,14 +12,14 @@ import torch
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.preprocessing import StandardScaler
 
-from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing import planted_features
+from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.codebook_updates import MovingAverage
-from sidbench.tokenizers.blocks.groups import group_ranks
+from sidbench.tokenizers.blocks.clustering.groups import group_ranks
+from sidbench.tokenizers.blocks.quantisers.codebook_updates import MovingAverage
 from sidbench.tokenizers.mbgen import Mbgen, MbgenConfig, Standardise, content_hash
 
 RUNTIME = local_runtime()

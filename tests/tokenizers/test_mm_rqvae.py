@@ -10,13 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing import planted_features
+from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.tokenizers.blocks.mmd import squared_mmd
-from sidbench.tokenizers.blocks.multimodal_autoencoder import MultimodalNet
-from sidbench.tokenizers.blocks.residual_autoencoder import FitData
+from sidbench.tokenizers.blocks.losses.mmd import squared_mmd
+from sidbench.tokenizers.blocks.quantisers.multimodal_autoencoder import MultimodalNet
+from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import FitData
 from sidbench.tokenizers.mm_rqvae import MmObjective, MmRqVae, MmRqVaeConfig
 
 RUNTIME = local_runtime()

@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import RidgeClassifier
 
-from sidbench.benchmark.runtime import local_runtime
+from sidbench.benchmark.runtime.local import local_runtime
 from sidbench.datasets.features.base import ItemFeatures, scale_modality
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
 from sidbench.tokenizers.base import PAD
-from sidbench.tokenizers.blocks.expert_quantiser import ExpertQuantiser
-from sidbench.tokenizers.blocks.expert_slots import Batch, Layout
-from sidbench.tokenizers.blocks.next_item import Histories, HistoryWindows, NextItem
+from sidbench.tokenizers.blocks.experts.expert_quantiser import ExpertQuantiser
+from sidbench.tokenizers.blocks.experts.expert_slots import Batch, Layout
+from sidbench.tokenizers.blocks.training.next_item import Histories, HistoryWindows, NextItem
 from sidbench.tokenizers.mmq import Mmq, MmqConfig, Objective, _network
 
 RUNTIME = local_runtime()

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing import planted_features
+from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.kmeans import kmeans
+from sidbench.tokenizers.blocks.clustering.kmeans import kmeans
 from sidbench.tokenizers.opq import Opq, OpqConfig
 
 RUNTIME = local_runtime()

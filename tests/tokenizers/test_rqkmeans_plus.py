@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from sidbench.benchmark.runtime import LocalRuntime, local_runtime
-from sidbench.benchmark.testing import planted_features
+from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
+from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.features.base import ItemFeatures
+from sidbench.datasets.foundation.runtime import TrainingLog, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.tokenizers.blocks.runtime import TrainingLog, TrainingPlan
 from sidbench.tokenizers.rqkmeans import RqKMeans, RqKMeansConfig
 from sidbench.tokenizers.rqkmeans_plus import ResidualMlp, RqKMeansPlus, RqKMeansPlusConfig
 

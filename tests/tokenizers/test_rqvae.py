@@ -9,13 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing import planted_features
+from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.residual_autoencoder import FitData, Objective
+from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import FitData, Objective
 from sidbench.tokenizers.rqvae import RqVae, RqVaeConfig
 
 RUNTIME = local_runtime()

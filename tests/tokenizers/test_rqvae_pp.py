@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from sidbench.benchmark.progress import Reporter
-from sidbench.benchmark.runtime import LocalRuntime, local_runtime
-from sidbench.benchmark.testing import planted_features
+from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
+from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import PAD
-from sidbench.tokenizers.blocks.multimodal_autoencoder import JointObjective, split_levels
+from sidbench.tokenizers.blocks.quantisers.multimodal_autoencoder import JointObjective, split_levels
 from sidbench.tokenizers.rqvae_pp import RqVaePp, RqVaePpConfig
 
 RUNTIME = local_runtime()

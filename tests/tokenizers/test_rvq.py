@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing import planted_features
+from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.rqkmeans import RqKMeans, RqKMeansConfig
 from sidbench.tokenizers.rvq import Rvq, RvqConfig, count_step

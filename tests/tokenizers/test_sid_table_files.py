@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidbench.benchmark.tables import sids_frame
+from sidbench.benchmark.stages.result_frames import sids_frame
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.tokenizers import base
 from sidbench.tokenizers.base import SemanticIds

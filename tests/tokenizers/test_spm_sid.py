@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidbench.benchmark.runtime import LocalRuntime, local_runtime
-from sidbench.benchmark.testing import check_tokenizer, planted_features
+from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
+from sidbench.benchmark.testing.tokenizers import check_tokenizer, planted_features
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import PAD
-from sidbench.tokenizers.blocks.bases import bases, make_base
-from sidbench.tokenizers.blocks.unigram_pieces import Pieces, train_pieces
+from sidbench.tokenizers.blocks.text.unigram_pieces import Pieces, train_pieces
+from sidbench.tokenizers.blocks.wrapping.bases import bases, make_base
 from sidbench.tokenizers.spm_sid import SpmSid, SpmSidConfig
 
 RUNTIME = local_runtime(threads=1)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from sidbench.benchmark.runtime import LocalRuntime
+from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.tokenizers.blocks.code_diversity import CodeGroups
-from sidbench.tokenizers.blocks.dead_codes import DeadCodeRestart
+from sidbench.tokenizers.blocks.losses.code_diversity import CodeGroups
+from sidbench.tokenizers.blocks.quantisers.dead_codes import DeadCodeRestart
 
 
 def test_dead_codes_restart_when_a_period_is_over() -> None:

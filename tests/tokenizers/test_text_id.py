@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidbench.benchmark.runtime import LocalRuntime, local_runtime
-from sidbench.benchmark.testing import planted_features
+from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
+from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import PAD
-from sidbench.tokenizers.blocks.phrase_generator import PhraseGenerator
+from sidbench.tokenizers.blocks.text.phrase_generator import PhraseGenerator
 from sidbench.tokenizers.text_id import TextId, TextIdConfig, _words
 
 RUNTIME = local_runtime(threads=1)

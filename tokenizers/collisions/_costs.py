@@ -18,8 +18,8 @@ from scipy import sparse
 
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError, StageError
+from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.tokenizers.base import PAD, SemanticIds, Tokenizer
-from sidbench.tokenizers.blocks.runtime import Runtime
 from sidbench.tokenizers.collisions._groups import group_ids, last_used, prefix_ids
 
 BLOCK_ROWS = 8192

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.groups import group_ranks
+from sidbench.tokenizers.blocks.clustering.groups import group_ranks
 from sidbench.tokenizers.collisions._groups import group_ids
 from sidbench.tokenizers.collisions.base import CollisionInfo, CollisionPolicy, Costs, Resolved, appended
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import PAD, SemanticIds
-from sidbench.tokenizers.blocks.groups import group_ranks
+from sidbench.tokenizers.blocks.clustering.groups import group_ranks
 from sidbench.tokenizers.collisions._groups import group_ids
 from sidbench.tokenizers.collisions.base import CollisionInfo, CollisionPolicy, Costs, Resolved, appended, unchanged
 

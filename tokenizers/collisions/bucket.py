@@ -14,7 +14,7 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import SemanticIds
-from sidbench.tokenizers.blocks.groups import group_ranks
+from sidbench.tokenizers.blocks.clustering.groups import group_ranks
 from sidbench.tokenizers.collisions._groups import prefix_ids
 from sidbench.tokenizers.collisions._slots import random_slots
 from sidbench.tokenizers.collisions.base import (

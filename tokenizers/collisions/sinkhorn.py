@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from sidbench.datasets.foundation.runtime import to_numpy
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import PAD, SemanticIds
-from sidbench.tokenizers.blocks.runtime import to_numpy
-from sidbench.tokenizers.blocks.sinkhorn import sinkhorn_assign
+from sidbench.tokenizers.blocks.quantisers.sinkhorn import sinkhorn_assign
 from sidbench.tokenizers.collisions._groups import group_ids, last_used
 from sidbench.tokenizers.collisions.base import (
     CollisionConfig,

@@ -21,7 +21,7 @@ PATIENCE = 200.0
 
 
 def started(home: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", "sidbench.benchmark.cli", *words], text=True, stdout=subprocess.PIPE,
+    return subprocess.Popen([sys.executable, "-m", "sidbench.benchmark.cli.app", *words], text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, env={**os.environ, "SIDBENCH_HOME": str(home), "OMP_NUM_THREADS": "1"})
 
 

@@ -37,7 +37,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def bench(home: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", "sidbench.benchmark.cli", *GRID, *words], text=True,
+    return subprocess.Popen([sys.executable, "-m", "sidbench.benchmark.cli.app", *GRID, *words], text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             env={**os.environ, "SIDBENCH_HOME": str(home), "OMP_NUM_THREADS": "1"})
 
@@ -48,7 +48,7 @@ def workers(node: Any) -> list[psutil.Process]:
     found = []
     for process in raylet.children(recursive=True):
         with suppress(psutil.Error):  # it has ended meanwhile
-            if "sidbench.benchmark.cli" in process.cmdline() and time.time() - process.create_time() < 1.0:
+            if "sidbench.benchmark.cli.app" in process.cmdline() and time.time() - process.create_time() < 1.0:
                 found.append(process)
     return found
 

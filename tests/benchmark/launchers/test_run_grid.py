@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidbench.benchmark import cli
-from sidbench.benchmark.arguments import arguments, repeat_command
-from sidbench.benchmark.commands.request import LAUNCHERS, NO_POLICY, LaunchOptions, RunRequest
-from sidbench.benchmark.config import RunConfig
-from sidbench.benchmark.execution import RunSpec
-from sidbench.benchmark.grid import MAX_RUNS, expand, overrides_grid, spread
-from sidbench.benchmark.presets import Preset, find_preset
-from sidbench.benchmark.registry import find
+from sidbench.benchmark.cli.app import app as cli
+from sidbench.benchmark.config.compose import RunConfig
+from sidbench.benchmark.config.presets import Preset, find_preset
+from sidbench.benchmark.plugins.registry import find
+from sidbench.benchmark.runs.command_line import arguments, repeat_command
+from sidbench.benchmark.runs.grid import MAX_RUNS, expand, overrides_grid, spread
+from sidbench.benchmark.runs.request import LAUNCHERS, NO_POLICY, LaunchOptions, RunRequest
+from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.datasets.foundation.errors import InputError
 
 TOKENIZERS = ("opq", "rqvae", "random")

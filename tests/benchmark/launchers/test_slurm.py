@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sidbench.benchmark.cli import invoke
+from sidbench.benchmark.cli.app import invoke
 
 pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
 GRID = ["run", "--tokenizer", "random,rqkmeans", "--budget", "smoke", "--recommender", "none", "--json", "--launcher",

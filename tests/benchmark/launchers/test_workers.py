@@ -15,16 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidbench.benchmark.cli import invoke
-from sidbench.benchmark.config import RunConfig
-from sidbench.benchmark.execution import RunSpec
-from sidbench.benchmark.failures import Failure, note_path, read_note, write_note
+from sidbench.benchmark.cli.app import invoke
+from sidbench.benchmark.config.compose import RunConfig
 from sidbench.benchmark.launchers.base import LaunchSettings
 from sidbench.benchmark.launchers.local import visible_gpu
 from sidbench.benchmark.launchers.queueing import Task, judge, tasks
 from sidbench.benchmark.launchers.slurm import slurm_parameters
 from sidbench.benchmark.launchers.worker import Exit, Requeued, Work, last_line, starts
-from sidbench.benchmark.progress import Reporter
+from sidbench.benchmark.runs.spec import RunSpec
+from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.store.failures import Failure, note_path, read_note, write_note
 from sidbench.datasets.foundation.errors import InputError
 
 LIGHT = ("features.vision=none", "features.behaviour=none", "dataset.n_items=60")

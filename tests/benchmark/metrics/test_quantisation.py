@@ -10,7 +10,7 @@ import pytest
 
 from sidbench.benchmark.metrics.descriptions import describe
 from sidbench.benchmark.metrics.quantisation import quantisation_metrics
-from sidbench.benchmark.testing import planted_features
+from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng

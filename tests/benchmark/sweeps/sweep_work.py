@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 
-from sidbench.benchmark.sweeps.liveness import liveness_of
+from sidbench.benchmark.sweeps.heartbeat import liveness_of
 from sidbench.benchmark.sweeps.space import Choices, Interval, Space
 from sidbench.benchmark.sweeps.storage import database_storage, journal_storage, sweeps_folder
 from sidbench.benchmark.sweeps.strategies import make_pruner, make_sampler

@@ -16,7 +16,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sidbench.benchmark.cli import invoke
+from sidbench.benchmark.cli.app import invoke
 from sidbench.benchmark.sweeps.storage import journal_storage
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("optuna_dashboard") is None,
@@ -30,7 +30,7 @@ def test_a_study_is_served(home: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "sidbench.benchmark.cli", "sweep", "dashboard", "mine", "--port", str(port)]
+    command = [sys.executable, "-m", "sidbench.benchmark.cli.app", "sweep", "dashboard", "mine", "--port", str(port)]
     server = subprocess.Popen(command, env={**os.environ, "SIDBENCH_HOME": str(home)}, stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL)
     try:

@@ -21,8 +21,8 @@ from typing import Any
 import optuna
 import pytest
 
-from sidbench.benchmark.sweeps.ledger import read_ledger
 from sidbench.benchmark.sweeps.storage import database_storage
+from sidbench.benchmark.sweeps.trial_states import read_ledger
 
 SCRIPT = Path(__file__).with_name("sweep_work.py")
 TRIALS = 40

@@ -15,8 +15,8 @@ from typing import Any
 import optuna
 import pytest
 
-from sidbench.benchmark.sweeps.ledger import read_ledger
 from sidbench.benchmark.sweeps.storage import database_storage, journal_storage, mend
+from sidbench.benchmark.sweeps.trial_states import read_ledger
 
 SCRIPT = Path(__file__).with_name("sweep_work.py")
 TRIALS = 12

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sidbench.benchmark.progress import Reporter
+from sidbench.benchmark.runtime.reporter import Reporter
 from sidbench.benchmark.sweeps.objective import TrialReporter, code_bits, objective_names
 from sidbench.benchmark.sweeps.request import SweepRequest
 from sidbench.benchmark.sweeps.session import open_session

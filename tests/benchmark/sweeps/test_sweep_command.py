@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from sidbench.benchmark.cli import invoke
-from sidbench.benchmark.presets import Preset, find_preset, read_preset
-from sidbench.benchmark.registry import find
+from sidbench.benchmark.cli.app import invoke
+from sidbench.benchmark.config.presets import Preset, find_preset, read_preset
+from sidbench.benchmark.plugins.registry import find
 from sidbench.benchmark.sweeps.request import SweepRequest
 from sidbench.benchmark.sweeps.results import load_result
 from sidbench.benchmark.sweeps.tuned import chosen_trial, write_tuned
@@ -102,7 +102,7 @@ def test_a_sweep_from_options_to_the_row_of_its_preset(home: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_killed_sweep_of_two_workers_goes_on(home: Path, wait_until: Callable[..., Any]) -> None:
-    words = [sys.executable, "-m", "sidbench.benchmark.cli", "sweep", "--tokenizer", "opq", *TINY, "--trials", "3",
+    words = [sys.executable, "-m", "sidbench.benchmark.cli.app", "sweep", "--tokenizer", "opq", *TINY, "--trials", "3",
              "--workers", "2", "--threads", "2", "tokenizer.codebook_size=choice(4,8,16)", "--json"]
     first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     wait_until(lambda: list((home / "cache" / "tokenizer").glob("*/stage.json")), 180, first)
@@ -153,8 +153,8 @@ def test_a_preset_of_ones_own_is_not_replaced(home: Path, monkeypatch: pytest.Mo
     path.write_text('source = "by hand"\n[tokenizer]\ncode_length = 2\n')
     from optuna.trial import TrialState, create_trial
 
-    from sidbench.benchmark.sweeps.ledger import read_ledger
     from sidbench.benchmark.sweeps.results import StudyResult
+    from sidbench.benchmark.sweeps.trial_states import read_ledger
 
     trial = create_trial(state=TrialState.COMPLETE, value=0.5)
     attributes = {"tokenizer": "opq", "dataset": "synthetic", "fixed": ["tokenizer.code_length=3"], "recommenders": ["mtp"],

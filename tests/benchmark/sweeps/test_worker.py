@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from sidbench.benchmark.sweeps.ledger import (
+from sidbench.benchmark.sweeps.heartbeat import LockLiveness
+from sidbench.benchmark.sweeps.space import Choices, Interval, Space
+from sidbench.benchmark.sweeps.strategies import make_pruner, make_sampler
+from sidbench.benchmark.sweeps.trial_states import (
     ATTEMPT,
     OWNER,
     REFUSED,
@@ -23,9 +26,6 @@ from sidbench.benchmark.sweeps.ledger import (
     read_ledger,
     reason,
 )
-from sidbench.benchmark.sweeps.liveness import LockLiveness
-from sidbench.benchmark.sweeps.space import Choices, Interval, Space
-from sidbench.benchmark.sweeps.strategies import make_pruner, make_sampler
 from sidbench.benchmark.sweeps.worker import Objective, Outcome, Refused, Report, WorkPlan, work
 from sidbench.datasets.foundation.errors import InputError, NonFiniteLoss, StageError
 

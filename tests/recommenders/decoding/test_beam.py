@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sidbench.benchmark.metrics.ranking_at_k import ndcg_at_k, recall_at_k, retrieval_metrics
-from sidbench.benchmark.runtime import local_runtime
-from sidbench.benchmark.testing_recommenders import as_sequences, make_sids
+from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing.recommenders import as_sequences, make_sids
 from sidbench.datasets.foundation.errors import InputError, StageError
 from sidbench.recommenders.base import TargetRanks
 from sidbench.recommenders.decoding.beam import LOWEST, beam_search

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidbench.benchmark.runtime import local_runtime
+from sidbench.benchmark.runtime.local import local_runtime
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.recommenders.decoding import trie as trie_module
 from sidbench.recommenders.decoding.trie import SidTrie

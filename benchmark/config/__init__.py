@@ -1,0 +1,1 @@
+"""Settings of a run: the schema, presets, and what they say of themselves."""

@@ -1,0 +1,1 @@
+"""One run as a value, and from it to its record."""

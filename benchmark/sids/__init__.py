@@ -1,0 +1,1 @@
+"""Semantic IDs looked at and compared."""

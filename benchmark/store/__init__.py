@@ -1,0 +1,1 @@
+"""What stays on disk: cached stages, records, notes of failures."""

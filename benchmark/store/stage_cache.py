@@ -1,0 +1,201 @@
+"""The stage cache: a stage's result under the hash of everything it depends on.
+
+An entry is a folder, written to a temporary sibling and renamed, so that it exists whole or not at all. A lock per
+key keeps two commands from computing the same thing twice. Checkpoints of a running stage live in ``<key>.partial``
+and survive ``kill -9``. An entry whose bytes no longer match its manifest is set aside and computed again. Entries are
+replaced and evicted under their lock by a rename, so a reader without the lock finds a whole entry or none; a store on a
+read-only disk can be read.
+
+Of the processes of one command only the leader locks, decides and writes; the others read what it wrote, on a disk that
+all of them share.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from filelock import FileLock, Timeout
+
+from sidbench.benchmark.runtime.process_group import Team
+from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.store.cache_entries import (
+    check_files,
+    damaged_folder,
+    discard,
+    lock_path,
+    partial_folder,
+    read_manifest,
+    temporary_folder,
+    touch,
+    write_manifest,
+)
+from sidbench.benchmark.store.records import StageRecord
+from sidbench.datasets.foundation.disk import storing
+from sidbench.datasets.foundation.errors import SidbenchError, StageError
+from sidbench.datasets.foundation.hashing import hash_json
+
+LOCK_LINE_SECONDS = 5.0
+READ, COMPUTE = "read", "compute"  # what the leader tells the others to do
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stage(Generic[T]):
+    """A pure computation and how its value is kept.
+
+    name: "tokenizer", "behaviour", ... depends: everything the value depends on (JSON-able; upstream keys, config,
+    seed, code). compute: given a folder for checkpoints, the value. save / load: to and from an entry folder.
+    by_all: all processes of a command compute it together; else the leader does and the others wait.
+    """
+
+    name: str
+    depends: dict[str, Any]
+    compute: Callable[[Path], T]
+    save: Callable[[T, Path], None]
+    load: Callable[[Path], T]
+    by_all: bool = False
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the canonical JSON of (name, depends)."""
+        return hash_json({"stage": self.name, "depends": self.depends})
+
+
+def peak_memory_bytes() -> int:
+    """Peak resident size of this process so far, in bytes (0 where the platform does not tell)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class StageCache:
+    """Stages under one root folder.
+
+    refresh: compute every stage anew, once each, and replace what is cached. team: the processes of this command.
+    """
+
+    def __init__(self, root: Path, reporter: Reporter, refresh: bool = False, team: Team | None = None) -> None:
+        self.root, self.reporter, self.refresh, self.team = root, reporter, refresh, team or Team()
+        self.stages: list[StageRecord] = []
+        self._fresh: set[str] = set()
+
+    def folder(self, stage: Stage[Any]) -> Path:
+        """Where the entry of ``stage`` lies or will lie."""
+        return self.root / stage.name / stage.key
+
+    def run(self, stage: Stage[T], already_spent: tuple[float, float] = (0.0, 0.0)) -> T:
+        """The stage's value: read if present and intact, else computed, saved and returned.
+
+        already_spent: wall and CPU seconds of work done before the key could be known (parsing raw files).
+
+        Raises ``InputError`` when the cache cannot be written, ``StageError`` when the disk is full or the stage fails.
+        """
+        folder = self.folder(stage)
+        return self.team.together(lambda: self._lead(stage, folder, already_spent) if self.team.leads
+                                  else self._follow(stage, folder))
+
+    def _lead(self, stage: Stage[T], folder: Path, already_spent: tuple[float, float]) -> T:
+        if (found := self._read(stage, folder)) is not None:
+            self.team.say(READ)
+            return found[0]
+        with storing(f"stage {stage.name}", self.root):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(lock_path(folder))
+            self._acquire(lock, stage)
+        try:
+            # Another command may have finished it while we waited; what cannot be read now is damaged.
+            if (found := self._read(stage, folder, locked=True)) is not None:
+                self.team.say(READ)
+                return found[0]
+            value = self._compute(stage, folder, already_spent)
+            self.team.say(READ)
+            return value
+        finally:
+            lock.release()
+
+    def _follow(self, stage: Stage[T], folder: Path) -> T:
+        """What the leader read or wrote; computed here too where all processes are needed for it."""
+        if self.team.say(None) == COMPUTE:
+            if stage.by_all:
+                stage.compute(partial_folder(folder))
+            self.team.say(None)  # the leader has written it
+        try:
+            return stage.load(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise StageError(f"{stage.name}: process {self.team.rank} cannot read what the leader wrote to {folder} "
+                             f"({error}). To do: put SIDBENCH_HOME on a disk that all machines of this command "
+                             "share.") from error
+
+    def _acquire(self, lock: FileLock, stage: Stage[Any]) -> None:
+        try:
+            lock.acquire(timeout=LOCK_LINE_SECONDS)
+        except Timeout:
+            self.reporter.line(f"{stage.name}: another process is computing this stage; waiting for it")
+            lock.acquire()
+
+    def _read(self, stage: Stage[T], folder: Path, locked: bool = False) -> tuple[T] | None:
+        """The value of an intact entry. Only under the lock is one that cannot be read known to be damaged: without it,
+        another process may be replacing or evicting the entry just now."""
+        if self.refresh and stage.key not in self._fresh:
+            return None
+        try:
+            manifest = read_manifest(folder)
+            check_files(folder, manifest)
+            cost = StageRecord(cached=True, **manifest["cost"])
+            value = stage.load(folder)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, SidbenchError) as error:  # other shapes inside
+            if locked and folder.exists():
+                self._set_aside(stage, folder, error)
+            return None
+        touch(folder)
+        self.stages.append(cost)
+        for warning in manifest["warnings"]:
+            self.reporter.warn(warning)
+        return (value,)
+
+    def _set_aside(self, stage: Stage[Any], folder: Path, error: Exception) -> None:
+        aside = damaged_folder(folder)
+        with storing(f"damaged cache entry of stage {stage.name}", self.root):
+            os.replace(folder, aside)
+        self.reporter.warn(f"cache entry of stage {stage.name} was damaged ({error}); it is set aside as {aside.name} "
+                           "and computed again")
+
+    def _compute(self, stage: Stage[T], folder: Path, already_spent: tuple[float, float]) -> T:
+        partial, temporary = partial_folder(folder), temporary_folder(folder)
+        known = list(self.reporter.warnings)
+        self.reporter.line(f"{stage.name}: computing")
+        wall, cpu = time.perf_counter() - already_spent[0], time.process_time() - already_spent[1]
+        if self.refresh:
+            shutil.rmtree(partial, ignore_errors=True)  # a checkpoint of an earlier attempt would not be anew
+        with storing(f"stage {stage.name}", self.root):
+            try:
+                self.team.say(COMPUTE)
+                with nullcontext() if stage.by_all else self.team.solo():
+                    value = stage.compute(partial)
+                cost = StageRecord(name=stage.name, key=stage.key, cached=False, wall_seconds=time.perf_counter() - wall,
+                                   cpu_seconds=time.process_time() - cpu, peak_memory_bytes=peak_memory_bytes())
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir(parents=True)
+                stage.save(value, temporary)
+                write_manifest(temporary, cost.model_dump(exclude={"cached"}), stage.depends,
+                               [w for w in self.reporter.warnings if w not in known])
+                if folder.exists():  # refresh
+                    discard(folder)
+                os.replace(temporary, folder)
+            except Exception:
+                shutil.rmtree(temporary, ignore_errors=True)  # half an entry must not keep a full disk full
+                raise
+        shutil.rmtree(partial, ignore_errors=True)
+        self._fresh.add(stage.key)
+        self.stages.append(cost)
+        self.reporter.line(f"{stage.name}: done in {cost.wall_seconds:.1f} s")
+        return value

@@ -1,0 +1,1 @@
+"""Records to tables of values: rows, cells, evidence."""

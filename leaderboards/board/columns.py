@@ -1,0 +1,110 @@
+"""The columns beside quality that every format shows: costs with unit and digits, and how numbers are printed."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from sidbench.leaderboards.board.values import EXACT, OVER_SEEDS, UNKNOWN, Cell, Column, Costs, Row, Table
+
+READING = (
+    "Compare rows of one table only. rank: 1 + the number of rows that are significantly better in that column (5 %, Holm "
+    "over all pairs of rows) over users, paired where per-user results exist, and over the seeds of rows that have several; "
+    "how far another training would move a row of one seed is unknown and not counted. **Bold**: rank 1, so rows that "
+    "cannot be told apart at the top share it. <u>Underlined</u>: the next rank. Numbers are means over seeds; ± half of "
+    "the 95 % interval: over users (BCa bootstrap; AUC: DeLong's components), with trained models held fixed; ±ˢ over "
+    "seeds (Student); = exact for the one exported SID table, its spread over seeds unknown. sd: over seeds. Improv.: over "
+    "the best other tokenizer row; *controls* (codes without content) and *baselines* (no codes) are no competitors. Costs "
+    "are medians over seeds, depend on the device and are not ranked."
+)
+
+
+class CostColumn(NamedTuple):
+    """A cost with its heading (unit included), the field of ``Costs``, its meaning, what divides it, digits printed."""
+
+    heading: str
+    field: str
+    meaning: str
+    unit: float = 1.0
+    digits: int = 1
+
+
+COSTS = (
+    CostColumn("fit s", "fit_seconds", "wall seconds of the tokenizer's training"),
+    CostColumn("encode items/s", "encode_items_per_second", "items encoded a second, whole catalogue", 1, 0),
+    CostColumn("retrieval fit s", "retrieval_fit_seconds", "wall seconds of the retriever's training"),
+    CostColumn("ranking fit s", "ranking_fit_seconds", "wall seconds of the ranker's training"),
+    CostColumn("ms/user", "ms_per_user", "retrieval of one user's list", 1, 3),
+    CostColumn("ms/row", "ms_per_row", "scoring of one ranking row", 1, 4),
+    CostColumn("tokenizer M parameters", "tokenizer_parameters", "millions of trained numbers of the tokenizer", 1e6, 2),
+    CostColumn("recommender M parameters", "recommender_parameters", "those of all recommenders of the table", 1e6, 2),
+    CostColumn("peak GiB", "peak_memory_bytes", "largest resident memory at the end of a stage", 2**30, 2),
+)
+
+
+def heading(metric: str) -> str:
+    """A metric's name as a heading: "R@50", "SID N@10", "AUC tail"; others with spaces."""
+    found = re.fullmatch(r"(item|sid)_(recall|ndcg)_at_(\d+)((?:_\w+)?)", metric)
+    if found is not None:
+        name = f"{'SID ' if found[1] == 'sid' else ''}{'R' if found[2] == 'recall' else 'N'}@{found[3]}{found[4]}"
+    else:
+        name = re.sub(r"^g?auc(?=_|$)", lambda word: word[0].upper(), metric)
+    return name.replace("_", " ")
+
+
+def present_costs(table: Table) -> tuple[CostColumn, ...]:
+    """The costs that some row of the table has."""
+    return tuple(c for c in COSTS if any(cost(row.costs, c) is not None for row in table.rows))
+
+
+def cost(costs: Costs, column: CostColumn) -> float | None:
+    """The cost in the column's unit."""
+    value: float | None = getattr(costs, column.field)
+    return None if value is None else value / column.unit
+
+
+def cost_text(costs: Costs, column: CostColumn) -> str:
+    """The cost as printed, "–" where it is unknown."""
+    value = cost(costs, column)
+    return "–" if value is None else f"{value:,.{column.digits}f}"
+
+
+def doubt_text(cell: Cell, column: Column, plus_minus: str = " ±", over_seeds: str = "ˢ", exact: str = " =",
+               unknown: str = " ±?") -> str:
+    """What stands behind a number: its half-width and over what, or that it is exact, or that there is none."""
+    if cell.half_width is None:
+        return {EXACT: exact, UNKNOWN: unknown}.get(cell.interval, "")
+    mark = over_seeds if cell.interval == OVER_SEEDS else ""
+    return f"{plus_minus}{mark}{cell.half_width:.{column.digits}f}"
+
+
+def improvement_text(row: Row, column: Column) -> str:
+    """The relative improvement in percent, "–" where it is not defined."""
+    value = row.improvements.get(column.metric)
+    return "–" if value is None else f"{value:+.1%}"
+
+
+def rank_text(row: Row, column: Column) -> str:
+    """The rank in a headline column, "–" without one."""
+    rank = row.ranks.get(column.metric)
+    return "–" if rank is None else str(rank)
+
+
+def seconds_text(value: float | None) -> str:
+    """Seconds with one digit below ten, "–" for a row that nobody ran."""
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
+
+
+def split(table: Table) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    """Columns of the tasks, and those of the SID table."""
+    return (tuple(c for c in table.columns if c.task is not None), tuple(c for c in table.columns if c.task is None))
+
+
+def row_markers(row: Row) -> tuple[str, ...]:
+    """Words that belong behind a row's name: its kind where it competes with nobody, and that it is stale."""
+    kind = () if row.kind == "tokenizer" else (row.kind,)
+    return (*kind, *(("stale",) if row.stale else ()))
+
+

@@ -1,0 +1,1 @@
+"""Published boards: written, frozen, verified."""

@@ -1,0 +1,75 @@
+"""What a runtime says about itself, in stage keys and on records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sidbench.benchmark.cli.app import invoke
+from sidbench.benchmark.config.compose import RunConfig
+from sidbench.benchmark.runs.environment import environment
+from sidbench.benchmark.runtime.flops import matmul_peak, plan_gflops
+from sidbench.benchmark.runtime.local import LocalRuntime
+from sidbench.benchmark.runtime.process_group import Team
+from sidbench.benchmark.store.records import EnvironmentRecord
+from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.runtime import TrainingPlan
+from sidbench.datasets.foundation.seeds import Rng
+
+
+@pytest.mark.parametrize(("choices", "numerics"), [
+    ({}, {}),
+    ({"accumulate": 4}, {"accumulate": 4}),
+    ({"precision": "bf16", "accumulate": 2}, {"accumulate": 2, "precision": "bf16"}),
+])
+def test_keys_hold_what_changes_numbers_and_nothing_at_the_defaults(choices: dict[str, Any],
+                                                                    numerics: dict[str, Any]) -> None:
+    assert LocalRuntime("cpu", **choices).numerics == numerics
+
+
+def test_the_record_holds_the_engine() -> None:
+    record = environment(LocalRuntime("cpu", precision="bf16", accumulate=4), ("bench", "run"))
+    assert (record.precision, record.accumulate, record.processes, record.compiled) == ("bf16", 4, 1, False)
+    older = {n: v for n, v in record.model_dump().items() if n not in ("accumulate", "processes", "compiled")}
+    assert EnvironmentRecord.model_validate(older).accumulate == 1  # records written before these fields
+
+
+@pytest.mark.parametrize("accumulate", [0, -2])
+def test_accumulation_is_positive(accumulate: int) -> None:
+    with pytest.raises(InputError, match="--accumulate; got"):
+        LocalRuntime("cpu", accumulate=accumulate)
+    with pytest.raises(InputError, match="accumulate"):
+        RunConfig(accumulate=accumulate)
+
+
+def test_engine_settings_are_options_not_overrides(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["run", "--dataset", "synthetic", "run.accumulate=2"]) == 2
+    assert "use --accumulate" in capsys.readouterr().err
+
+
+def test_only_the_leader_reports_errors(home: Path, capsys: pytest.CaptureFixture[str],
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    for rank, printed in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        assert invoke(["run", "--tokenizer", "adasidd"]) == 2
+        assert bool(capsys.readouterr().err) is printed
+
+
+def test_a_team_of_one_passes_values_through() -> None:
+    team = Team()
+    assert team.leads and team.say({"a": 1}) == {"a": 1} and team.gather("x") == ["x"]
+    with pytest.raises(ValueError, match="mine"), team.solo():
+        team.together(lambda: (_ for _ in ()).throw(ValueError("mine")))
+    assert (team.rank, team.size) == (0, 1)
+
+
+def test_operations_of_a_step_by_hand(runtime: LocalRuntime) -> None:
+    """One linear layer 8 -> 16 on 32 rows: the product and the weight's gradient, 2 x 32 x 8 x 16 each."""
+    model = torch.nn.Linear(8, 16, bias=False)
+    plan = TrainingPlan("linear", model, 3, 1, lambda e, i: torch.ones(32, 8), lambda x, step: model(x).sum(), Rng(0))
+    assert plan_gflops(plan) == pytest.approx(2 * 2 * 32 * 8 * 16 / 1e9)
+    assert model.weight.grad is None
+    assert matmul_peak(runtime, width=64) > 0

@@ -1,0 +1,1 @@
+"""k-means and its bounded and tree-shaped kin."""

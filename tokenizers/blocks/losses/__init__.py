@@ -1,0 +1,1 @@
+"""Loss terms that several tokenizers share."""

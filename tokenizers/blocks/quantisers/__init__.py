@@ -1,0 +1,1 @@
+"""Vector and residual quantisers put together from strategies."""

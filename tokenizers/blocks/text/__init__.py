@@ -1,0 +1,1 @@
+"""Sub-words and phrases."""

@@ -1,0 +1,1 @@
+"""What trained tokenizers share: batches, budgets, networks, content vectors."""

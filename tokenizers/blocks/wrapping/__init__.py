@@ -1,0 +1,1 @@
+"""Tokenizers that run another tokenizer of the suite."""
