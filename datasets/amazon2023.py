@@ -61,11 +61,19 @@ class Amazon2023Config:
         check_settings(self)
         for name in ("category", "revision"):
             if not re.fullmatch(r"[A-Za-z0-9_.-]+", getattr(self, name)):
-                raise InputError(f"setting {name} of amazon2023", got=repr(getattr(self, name)),
-                                 wanted="letters, digits, _ . -", do=f"set {name}=<name>, such as All_Beauty")
+                raise InputError(
+                    f"setting {name} of amazon2023",
+                    got=repr(getattr(self, name)),
+                    wanted="letters, digits, _ . -",
+                    do=f"set {name}=<name>, such as All_Beauty",
+                )
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*", self.hub):
-            raise InputError("setting hub of amazon2023", got=repr(self.hub), wanted="owner/name",
-                             do="set hub=<owner>/<name>, such as McAuley-Lab/Amazon-Reviews-2023")
+            raise InputError(
+                "setting hub of amazon2023",
+                got=repr(self.hub),
+                wanted="owner/name",
+                do="set hub=<owner>/<name>, such as McAuley-Lab/Amazon-Reviews-2023",
+            )
 
 
 class Amazon2023(DatasetPlugin):
@@ -79,25 +87,45 @@ class Amazon2023(DatasetPlugin):
     def load(self, locate: FileLocator) -> Dataset:
         """Raises ``InputError`` for missing or malformed files (with the line) and when the Hub cannot be reached."""
         config, cat = self.config, self.config.category
-        reviews = (f"benchmark/5core/rating_only/{cat}.csv" if config.reviews == "5core"
-                   else f"raw/review_categories/{cat}.jsonl")
-        event_source = self._source(locate, reviews, (f"5core/rating_only/{cat}.csv",) if config.reviews == "5core"
-                                    else (f"raw_review_{cat}/*", f"{cat}.jsonl", f"raw_review_{cat}.parquet"))
-        meta_source = self._source(locate, f"raw/meta_categories/meta_{cat}.jsonl",
-                                   (f"raw_meta_{cat}/*", f"meta_{cat}.jsonl", f"raw_meta_{cat}.parquet"))
+        reviews = (
+            f"benchmark/5core/rating_only/{cat}.csv" if config.reviews == "5core" else f"raw/review_categories/{cat}.jsonl"
+        )
+        event_source = self._source(
+            locate,
+            reviews,
+            (f"5core/rating_only/{cat}.csv",)
+            if config.reviews == "5core"
+            else (f"raw_review_{cat}/*", f"{cat}.jsonl", f"raw_review_{cat}.parquet"),
+        )
+        meta_source = self._source(
+            locate,
+            f"raw/meta_categories/meta_{cat}.jsonl",
+            (f"raw_meta_{cat}/*", f"meta_{cat}.jsonl", f"raw_meta_{cat}.parquet"),
+        )
         table = event_source.events()
         if int(table["timestamp"].min()) < _EARLIEST_MILLISECONDS:  # type: ignore[arg-type]  # an Int64 column
-            raise InputError(f"times of {event_source.name}", got=table["timestamp"].min(), wanted="unix milliseconds",
-                             do="multiply seconds by 1000, or import the files with `bench data import`")
+            raise InputError(
+                f"times of {event_source.name}",
+                got=table["timestamp"].min(),
+                wanted="unix milliseconds",
+                do="multiply seconds by 1000, or import the files with `bench data import`",
+            )
         table = table.sort("timestamp", maintain_order=True).with_columns(pl.col("timestamp") // 1000)
         events = index_events(table, min_events=config.k_core, max_users=config.max_users)
         catalog, counts, absent = _read_catalog(meta_source, events.item_keys)
         if events.interactions.rating is None:
             absent["rating"] = f"no record of {event_source.name} has a rating"
         absent["vision"] = "pictures are web addresses in the metadata; none is downloaded"
-        card = make_card(_FOLDER, INFO, events, subset=True, absent=absent, counts=counts,
-                         files=event_source.hashes | meta_source.hashes,
-                         notes=(f"category {cat}, reviews {config.reviews}",))
+        card = make_card(
+            _FOLDER,
+            INFO,
+            events,
+            subset=True,
+            absent=absent,
+            counts=counts,
+            files=event_source.hashes | meta_source.hashes,
+            notes=(f"category {cat}, reviews {config.reviews}",),
+        )
         return check_dataset_values(Dataset(events.interactions, catalog, events.user_keys, card))
 
     def _source(self, locate: FileLocator, published: str, others: tuple[str, ...]) -> _Source:
@@ -105,20 +133,32 @@ class Amazon2023(DatasetPlugin):
             root = Path(self.config.path).expanduser()
             for pattern in (published, *others):
                 # A literal name also matches its gzip twin.
-                found = sorted({str(p) for p in (*root.glob(pattern), *root.glob(f"{pattern}.gz"))
-                                if p.is_file() and p.name.removesuffix(".gz").endswith(_FORMATS)})
+                found = sorted(
+                    {
+                        str(p)
+                        for p in (*root.glob(pattern), *root.glob(f"{pattern}.gz"))
+                        if p.is_file() and p.name.removesuffix(".gz").endswith(_FORMATS)
+                    }
+                )
                 if found:
                     return _Source(tuple(found), Path(published).name)
-            raise InputError(f"amazon2023: no file in {root}", got="none of the names below",
-                             wanted=f"one of {', '.join((published, *others))}", do="check path= and category=")
+            raise InputError(
+                f"amazon2023: no file in {root}",
+                got="none of the names below",
+                wanted=f"one of {', '.join((published, *others))}",
+                do="check path= and category=",
+            )
         names = [name for name in (published, *others) if "*" not in name]
         local = locate.find(_FOLDER, *names, required=False)
         if local is not None:
             return _Source((str(local),), Path(published).name)
         if not locate.may_download:
-            raise InputError(f"amazon2023: {published} not found", wanted=published,
-                             got="no local copy, and SIDBENCH_OFFLINE or this command forbids the Hub",
-                             do=f"get it from {INFO.source} and set path=<folder> of the dataset")
+            raise InputError(
+                f"amazon2023: {published} not found",
+                wanted=published,
+                got="no local copy, and SIDBENCH_OFFLINE or this command forbids the Hub",
+                do=f"get it from {INFO.source} and set path=<folder> of the dataset",
+            )
         return _Source((f"hf://datasets/{self.config.hub}@{self.config.revision}/{published}",), Path(published).name)
 
 
@@ -144,9 +184,12 @@ class _Source:
                 yield table
                 rows += len(table)
         except (OSError, EOFError, ValueError, RuntimeError) as error:
-            raise InputError(f"cannot read {file} after row {rows:,}", got=str(error).partition("\n")[0],
-                             wanted=f"the columns {columns}" if columns else "a readable file",
-                             do=f"check the network, or get it from {INFO.source} and set path=<folder>") from error
+            raise InputError(
+                f"cannot read {file} after row {rows:,}",
+                got=str(error).partition("\n")[0],
+                wanted=f"the columns {columns}" if columns else "a readable file",
+                do=f"check the network, or get it from {INFO.source} and set path=<folder>",
+            ) from error
 
     def lines(self, file: str) -> Iterator[tuple[int, list[str]]]:
         """(number of the first line, lines) of one text file."""
@@ -223,15 +266,23 @@ def _read_catalog(source: _Source, keys: tuple[str, ...]) -> tuple[Catalog, dict
         price[i], failed = _price(record.get("price"))
         unreadable += failed
     text = text_columns(dict(columns))
-    counts = {"metadata_lines_unused": unused, "metadata_repeats_dropped": repeated,
-              "items_without_metadata": int((~seen).sum()), "prices_not_numeric": unreadable,
-              "items_without_text": count_without_text(text, len(keys)),
-              **clean.repairs}
+    counts = {
+        "metadata_lines_unused": unused,
+        "metadata_repeats_dropped": repeated,
+        "items_without_metadata": int((~seen).sum()),
+        "prices_not_numeric": unreadable,
+        "items_without_text": count_without_text(text, len(keys)),
+        **clean.repairs,
+    }
     absent = {name: f"no item of {source.name} has it" for name in columns if name not in text}
     if not np.isfinite(price).any():
         absent["price"] = f"no item of {source.name} has a numeric price"
-    catalog = Catalog(keys=keys, text=text, categories=tuple(categories) if any(categories) else None,
-                      price=None if "price" in absent else price)
+    catalog = Catalog(
+        keys=keys,
+        text=text,
+        categories=tuple(categories) if any(categories) else None,
+        price=None if "price" in absent else price,
+    )
     return catalog, counts, absent
 
 

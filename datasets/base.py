@@ -53,8 +53,11 @@ class Interactions:
         rated = all(p.rating is not None for p in parts)
         rating = np.concatenate([p.rating for p in parts if p.rating is not None]) if rated else None
         return Interactions(
-            np.concatenate([p.user for p in parts]), np.concatenate([p.item for p in parts]),
-            np.concatenate([p.timestamp for p in parts]), rating, np.concatenate([p.row for p in parts]),
+            np.concatenate([p.user for p in parts]),
+            np.concatenate([p.item for p in parts]),
+            np.concatenate([p.timestamp for p in parts]),
+            rating,
+            np.concatenate([p.row for p in parts]),
         )
 
 
@@ -146,13 +149,17 @@ class Dataset:
             arrays["price"] = c.price
         if c.image_arrays is not None:
             arrays["images"] = c.image_arrays
-        return hash_json({
-            "arrays": hash_arrays(arrays), "items": hash_strings(c.keys), "users": hash_strings(self.user_keys),
-            "text": {name: hash_strings(column) for name, column in c.text.items()},
-            "categories": None if c.categories is None else hash_json(c.categories),
-            "images": None if c.images is None else hash_strings(c.images),
-            "files": dict(self.card.files),
-        })
+        return hash_json(
+            {
+                "arrays": hash_arrays(arrays),
+                "items": hash_strings(c.keys),
+                "users": hash_strings(self.user_keys),
+                "text": {name: hash_strings(column) for name, column in c.text.items()},
+                "categories": None if c.categories is None else hash_json(c.categories),
+                "images": None if c.images is None else hash_strings(c.images),
+                "files": dict(self.card.files),
+            }
+        )
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,9 @@ class CustomConfig:
     """Which folder, and filters."""
 
     path: str = setting("", "folder written by `bench data import`")
-    k_core: int = setting(1, "keep users and items with at least this many events, to a fixed point", unit="events",
-                          low=1, high=100)
+    k_core: int = setting(
+        1, "keep users and items with at least this many events, to a fixed point", unit="events", low=1, high=100
+    )
     max_users: int = setting(0, "only the first users by key; 0 keeps all", unit="users", low=0)
 
     def __post_init__(self) -> None:
@@ -75,23 +76,46 @@ class Custom(DatasetPlugin):
         files = {name: hash_file(folder / name) for name in names if (folder / name).is_file()}
         lost = [m for m in schema["embeddings"] if f"embeddings/{m}.npz" not in files]
         if lost:
-            raise InputError(f"{folder}: embeddings missing", got=f"no file for {', '.join(lost)}",
-                             wanted="the files of the import", do="run `bench data import` again")
+            raise InputError(
+                f"{folder}: embeddings missing",
+                got=f"no file for {', '.join(lost)}",
+                wanted="the files of the import",
+                do="run `bench data import` again",
+            )
         notes = tuple(f"precomputed {m} embeddings, {width} dimensions" for m, width in schema["embeddings"].items())
-        card = make_card("custom", INFO, events, subset=True, absent=absent, files=files, counts=counts,
-                         notes=notes + tuple(schema["warnings"]))
+        card = make_card(
+            "custom",
+            INFO,
+            events,
+            subset=True,
+            absent=absent,
+            files=files,
+            counts=counts,
+            notes=notes + tuple(schema["warnings"]),
+        )
         return check_dataset_values(Dataset(events.interactions, catalog, events.user_keys, card))
 
     def _folder(self, locate: FileLocator) -> Path:
         if not self.config.path:
-            raise InputError("dataset custom needs a folder", got="an empty path", wanted="dataset.path=<folder>",
-                             do="run `bench data import` on your files, then pass its folder as dataset.path")
+            raise InputError(
+                "dataset custom needs a folder",
+                got="an empty path",
+                wanted="dataset.path=<folder>",
+                do="run `bench data import` on your files, then pass its folder as dataset.path",
+            )
         local = Path(self.config.path).expanduser()
-        found = local / "schema.json" if (local / "schema.json").is_file() else locate.find(
-            self.config.path, "schema.json", required=False)
+        found = (
+            local / "schema.json"
+            if (local / "schema.json").is_file()
+            else locate.find(self.config.path, "schema.json", required=False)
+        )
         if found is None or found.parent.name != local.name:
-            raise InputError(f"{local} is no imported dataset", got="no schema.json in it", wanted="an imported folder",
-                             do="run `bench data import` on your files, then pass its folder as dataset.path")
+            raise InputError(
+                f"{local} is no imported dataset",
+                got="no schema.json in it",
+                wanted="an imported folder",
+                do="run `bench data import` on your files, then pass its folder as dataset.path",
+            )
         return found.parent
 
 
@@ -100,11 +124,19 @@ def _read_schema(folder: Path) -> dict[str, Any]:
     path = folder / "schema.json"
     schema = read_json(path, wanted="the file of the import", do="run `bench data import` again")
     embeddings, warnings = (schema.get(k) for k in ("embeddings", "warnings")) if isinstance(schema, dict) else (0, 0)
-    if not isinstance(embeddings, dict) or not isinstance(warnings, list) or schema.get("format") != FORMAT_VERSION \
-            or not all(MODALITY.fullmatch(m) and type(width) is int for m, width in embeddings.items()) \
-            or not all(isinstance(warning, str) for warning in warnings):
-        raise InputError(f"format of {path}", got=repr(schema)[:80], wanted=f"format {FORMAT_VERSION}",
-                         do="run `bench data import` again with this version")
+    if (
+        not isinstance(embeddings, dict)
+        or not isinstance(warnings, list)
+        or schema.get("format") != FORMAT_VERSION
+        or not all(MODALITY.fullmatch(m) and type(width) is int for m, width in embeddings.items())
+        or not all(isinstance(warning, str) for warning in warnings)
+    ):
+        raise InputError(
+            f"format of {path}",
+            got=repr(schema)[:80],
+            wanted=f"format {FORMAT_VERSION}",
+            do="run `bench data import` again with this version",
+        )
     return {"embeddings": embeddings, "warnings": warnings}
 
 
@@ -112,8 +144,12 @@ def _checked(table: pl.DataFrame, folder: Path) -> pl.DataFrame:
     if "rating" not in table.columns:
         table = table.with_columns(pl.lit(None, dtype=pl.Float64).alias("rating"))
     if dict(table.schema) != {name: EVENT_SCHEMA.get(name) for name in table.columns} or len(table.columns) != 4:
-        raise InputError(f"columns of {folder / 'interactions.parquet'}", got=str(dict(table.schema)),
-                         wanted=str(EVENT_SCHEMA), do="run `bench data import` again")
+        raise InputError(
+            f"columns of {folder / 'interactions.parquet'}",
+            got=str(dict(table.schema)),
+            wanted=str(EVENT_SCHEMA),
+            do="run `bench data import` again",
+        )
     return check_events(table, f"{folder / 'interactions.parquet'}")
 
 
@@ -125,9 +161,12 @@ def _read_catalog(path: Path, keys: tuple[str, ...]) -> tuple[Catalog, dict[str,
     kinds = {"item": pl.String, "price": pl.Float64, "categories": pl.List(pl.String)}
     wrong = [name for name, kind in items.schema.items() if kind != kinds.get(name, pl.String)]
     if "item" not in items.columns or wrong or items["item"].n_unique() != items.height:
-        raise InputError(f"columns of {path}", got=str(dict(items.schema))[:200],
-                         wanted="a column item with unique keys, texts, and the types that an import writes",
-                         do="run `bench data import` again")
+        raise InputError(
+            f"columns of {path}",
+            got=str(dict(items.schema))[:200],
+            wanted="a column item with unique keys, texts, and the types that an import writes",
+            do="run `bench data import` again",
+        )
     ordered = pl.DataFrame({"item": list(keys)}).join(items, on="item", how="left", maintain_order="left")
     known = set(items["item"].to_list())
     columns: dict[str, list[str]] = {}
@@ -143,6 +182,8 @@ def _read_catalog(path: Path, keys: tuple[str, ...]) -> tuple[Catalog, dict[str,
     price = None
     if "price" in items.columns:
         price = ordered["price"].cast(pl.Float32).fill_null(np.nan).to_numpy().astype(np.float32)
-    counts = {"items_without_metadata": sum(key not in known for key in keys),
-              "items_without_text": count_without_text(text, len(keys))}
+    counts = {
+        "items_without_metadata": sum(key not in known for key in keys),
+        "items_without_text": count_without_text(text, len(keys)),
+    }
     return Catalog(keys=keys, text=text, categories=categories, price=price), counts

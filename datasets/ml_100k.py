@@ -45,8 +45,9 @@ _FIRST_FLAG = 5  # movie id, title, release date, video release date, address, t
 class MovieLens100KConfig:
     """Filters; the defaults keep the whole set."""
 
-    k_core: int = setting(1, "keep users and items with at least this many events, to a fixed point", unit="events",
-                          low=1, high=100, paper=1)
+    k_core: int = setting(
+        1, "keep users and items with at least this many events, to a fixed point", unit="events", low=1, high=100, paper=1
+    )
     max_users: int = setting(0, "only the first users by id; 0 keeps all", unit="users", low=0)
 
     def __post_init__(self) -> None:
@@ -64,14 +65,19 @@ class MovieLens100K(DatasetPlugin):
     def load(self, locate: FileLocator) -> Dataset:
         """Raises ``InputError`` when files are missing (with where to get them) or malformed (with the line)."""
         data, item, genre = (_required(locate, name) for name in ("u.data", "u.item", "u.genre"))
-        events = index_events(_read_events(data), min_events=self.config.k_core, max_users=self.config.max_users,
-                              numeric_keys=True)
+        events = index_events(
+            _read_events(data), min_events=self.config.k_core, max_users=self.config.max_users, numeric_keys=True
+        )
         keys, clean, absent = events.item_keys, TextCleaner(), {}
         films = _read_films(item, _read_genres(genre))
         unknown = [key for key in keys if key not in films]
         if unknown:
-            raise InputError(f"{item} lacks items of {data.name}", got=f"{len(unknown)} ids such as {unknown[:3]}",
-                             wanted="one line for every rated item", do="get both files from the same archive")
+            raise InputError(
+                f"{item} lacks items of {data.name}",
+                got=f"{len(unknown)} ids such as {unknown[:3]}",
+                wanted="one line for every rated item",
+                do="get both files from the same archive",
+            )
         files = [data, item, genre]
 
         extra = locate.find(_FOLDER, "items.jsonl.gz", required=False)
@@ -91,22 +97,40 @@ class MovieLens100K(DatasetPlugin):
             inside = _names_in(archive)
             images = tuple(posters.get(key, "") if posters.get(key) in inside else "" for key in keys)
             named = sum(bool(posters.get(key)) for key in keys)
-            counts = {"items_with_picture": sum(map(bool, images)),
-                      "pictures_missing_in_archive": named - sum(map(bool, images))}
+            counts = {
+                "items_with_picture": sum(map(bool, images)),
+                "pictures_missing_in_archive": named - sum(map(bool, images)),
+            }
 
-        text = text_columns({
-            "title": [clean(films[key][0]) for key in keys],
-            "genres": [", ".join(films[key][1]) for key in keys],
-            "overview": [clean(overviews.get(key, "")) for key in keys],
-        })
-        counts |= {"items_without_overview": sum(not overviews.get(key) for key in keys),
-                   "items_without_text": count_without_text(text, len(keys)),
-                   **clean.repairs}
-        catalog = Catalog(keys=keys, text=text, categories=tuple(films[key][1] for key in keys), images=images,
-                          image_root=archive if images is not None else None)
+        text = text_columns(
+            {
+                "title": [clean(films[key][0]) for key in keys],
+                "genres": [", ".join(films[key][1]) for key in keys],
+                "overview": [clean(overviews.get(key, "")) for key in keys],
+            }
+        )
+        counts |= {
+            "items_without_overview": sum(not overviews.get(key) for key in keys),
+            "items_without_text": count_without_text(text, len(keys)),
+            **clean.repairs,
+        }
+        catalog = Catalog(
+            keys=keys,
+            text=text,
+            categories=tuple(films[key][1] for key in keys),
+            images=images,
+            image_root=archive if images is not None else None,
+        )
         subset = self.config.max_users > 0 or self.config.k_core > 1
-        card = make_card(_FOLDER, INFO, events, subset=subset, absent=absent, counts=counts,
-                         files={path.name: hash_file(path) for path in files})
+        card = make_card(
+            _FOLDER,
+            INFO,
+            events,
+            subset=subset,
+            absent=absent,
+            counts=counts,
+            files={path.name: hash_file(path) for path in files},
+        )
         return check_dataset_values(Dataset(events.interactions, catalog, events.user_keys, card))
 
 
@@ -140,8 +164,12 @@ def _read_films(path: Path, genres: list[str]) -> dict[str, tuple[str, tuple[str
         cells = text.split("|")
         flags = cells[_FIRST_FLAG:]
         if len(flags) != len(genres) or not cells[0].isdigit() or set(flags) - {"0", "1"}:
-            raise InputError(f"{path}, line {number}: no film", got=f"{len(cells)} cells: {text[:60]!r}",
-                             wanted=f"id|title|date|date|address|{len(genres)} flags", do=f"repair line {number}")
+            raise InputError(
+                f"{path}, line {number}: no film",
+                got=f"{len(cells)} cells: {text[:60]!r}",
+                wanted=f"id|title|date|date|address|{len(genres)} flags",
+                do=f"repair line {number}",
+            )
         named = tuple(g for g, flag in zip(genres, flags, strict=True) if flag == "1" and g != "unknown")
         films[cells[0]] = (cells[1], named)
     return films
@@ -153,8 +181,12 @@ def _read_extra(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     for number, record in read_records(path):
         key, overview, poster = record.get("movie_id"), record.get("overview") or "", record.get("poster") or ""
         if not isinstance(key, int) or not isinstance(overview, str) or not isinstance(poster, str):
-            raise InputError(f"{path}, line {number}: no film", got=str(record)[:80],
-                             wanted="movie_id (number), overview and poster (texts)", do=f"repair line {number}")
+            raise InputError(
+                f"{path}, line {number}: no film",
+                got=str(record)[:80],
+                wanted="movie_id (number), overview and poster (texts)",
+                do=f"repair line {number}",
+            )
         overviews[str(key)], posters[str(key)] = overview, poster
     return overviews, posters
 
@@ -164,5 +196,9 @@ def _names_in(archive: Path) -> frozenset[str]:
         with zipfile.ZipFile(archive) as bundle:
             return frozenset(bundle.namelist())
     except ZIP_DAMAGE as error:
-        raise InputError(f"{archive} is a damaged zip archive", got=str(error), wanted="a complete archive",
-                         do="copy or download it again") from error
+        raise InputError(
+            f"{archive} is a damaged zip archive",
+            got=str(error),
+            wanted="a complete archive",
+            do="copy or download it again",
+        ) from error

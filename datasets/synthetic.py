@@ -101,18 +101,24 @@ class Synthetic(DatasetPlugin):
         width = len(str(max(c.n_items, c.n_users) - 1))
         catalog = Catalog(
             keys=tuple(f"item{i:0{width}d}" for i in range(c.n_items)),
-            text={"title": texts.title, "brand": texts.brand}, categories=texts.categories, price=texts.price,
-            image_arrays=render_pictures(tree, c.picture_size, self._rng) if c.picture_size else None)
+            text={"title": texts.title, "brand": texts.brand},
+            categories=texts.categories,
+            price=texts.price,
+            image_arrays=render_pictures(tree, c.picture_size, self._rng) if c.picture_size else None,
+        )
         pairs = np.unique(events.user.astype(np.int64) * c.n_items + events.item)
         counts = {
-            "users": c.n_users, "items": c.n_items, "interactions": len(events), "leaf_categories": tree.n_leaves,
-            "noisy_events": int(noisy.sum()), "repeated_pairs": len(events) - len(pairs),
+            "users": c.n_users,
+            "items": c.n_items,
+            "interactions": len(events),
+            "leaf_categories": tree.n_leaves,
+            "noisy_events": int(noisy.sum()),
+            "repeated_pairs": len(events) - len(pairs),
             "items_without_interactions": c.n_items - len(np.unique(events.item)),
             "tail_items": int(tree.tail.sum()),
         }
         absent = {} if c.picture_size else {"vision": "picture_size is 0"}
-        card = DatasetCard("synthetic", INFO.source, INFO.licence, INFO.citation, counts, absent=absent,
-                           notes=INFO.notes)
+        card = DatasetCard("synthetic", INFO.source, INFO.licence, INFO.citation, counts, absent=absent, notes=INFO.notes)
         return Dataset(events, catalog, tuple(f"user{u:0{width}d}" for u in range(c.n_users)), card)
 
     def truth(self) -> PlantedTruth:

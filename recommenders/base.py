@@ -138,8 +138,9 @@ class Retriever(Recommender):
         """Train on ``data.train``, selecting by validation; never reads the test fields."""
 
     @abstractmethod
-    def rank_targets(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
-                     runtime: Runtime) -> TargetRanks:
+    def rank_targets(
+        self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None, runtime: Runtime
+    ) -> TargetRanks:
         """Rank intervals of ``targets`` int32 ``[B]`` given ``B`` histories, over the whole catalogue: exact, or down
         to the stated depth."""
 
@@ -154,5 +155,3 @@ class Ranker(Recommender):
     @abstractmethod
     def predict(self, data: RankingData, split: str, sids: SemanticIds | None, runtime: Runtime) -> np.ndarray:
         """float32 ``[R]`` scores of the rows of one split; higher means more likely positive."""
-
-

@@ -49,13 +49,10 @@ SLOWEST_RATE = 0.01  # share of a new batch in the running statistics of Dice
 class DinConfig(RankingConfig):
     """Settings of DIN, the same for every tokenizer."""
 
-    item_width: int = setting(32, "width of item and user representations", unit="dimensions", low=1, high=512,
-                              paper=12)
+    item_width: int = setting(32, "width of item and user representations", unit="dimensions", low=1, high=512, paper=12)
     hidden: tuple[int, ...] = setting((200, 80), "widths of the layers", paper=(200, 80))
-    attention_hidden: int = setting(36, "hidden width of the activation unit", unit="dimensions", low=1, high=1024,
-                                    paper=36)
-    activation: str = setting("dice", "nonlinearity of layers and activation unit", choices=("dice", "prelu"),
-                              paper="dice")
+    attention_hidden: int = setting(36, "hidden width of the activation unit", unit="dimensions", low=1, high=1024, paper=36)
+    activation: str = setting("dice", "nonlinearity of layers and activation unit", choices=("dice", "prelu"), paper="dice")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,8 +121,9 @@ class _ActivationUnit(nn.Module):
 
 
 class _Network(RankingNetwork):
-    def __init__(self, config: DinConfig, n_users: int, table_rows: int, fields: Mapping[str, int],
-                 layout: CodeLayout | None) -> None:
+    def __init__(
+        self, config: DinConfig, n_users: int, table_rows: int, fields: Mapping[str, int], layout: CodeLayout | None
+    ) -> None:
         super().__init__()
         width, side = config.item_width, config.code_width
         self.user_table = nn.Parameter(torch.zeros(n_users + 1, width))
@@ -133,8 +131,10 @@ class _Network(RankingNetwork):
         self.make_side_tables(fields, side)
         self.unit = _ActivationUnit(width, config.attention_hidden, config.activation)
         widths = [3 * width + side * (len(fields) + 2), *config.hidden]
-        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(a, b), _activation(config.activation, b))
-                                    for a, b in zip(widths, config.hidden, strict=False))
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(a, b), _activation(config.activation, b))
+            for a, b in zip(widths, config.hidden, strict=False)
+        )
         self.out = nn.Linear(config.hidden[-1], 1)
         self.sharded = config.activation != "dice"  # its running statistics must be the same in every process
 
@@ -179,6 +179,7 @@ class Din(NeuralRanker):
 
     config: DinConfig
 
-    def _make_network(self, n_users: int, table_rows: int, fields: Mapping[str, int],
-                      layout: CodeLayout | None) -> RankingNetwork:
+    def _make_network(
+        self, n_users: int, table_rows: int, fields: Mapping[str, int], layout: CodeLayout | None
+    ) -> RankingNetwork:
         return _Network(self.config, n_users, table_rows, fields, layout)

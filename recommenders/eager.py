@@ -81,30 +81,35 @@ class EagerConfig:
     heads: int = setting(4, "attention heads", low=1, high=64, paper=4)
     dropout: float = setting(0.2, "dropout on items and branches", low=0, high=0.9, sweep=(0.1, 0.3))
     max_length: int = setting(50, "history the model sees", unit="items", low=1, high=1024)
-    learning_rate: float = setting(1e-3, "Adam step size at its peak", low=1e-6, high=0.1, paper=1e-3,
-                                   sweep=(3e-4, 1e-3, 3e-3))
-    warmup_steps: int = setting(2000, "linear warm-up, then inverse square root", unit="steps", low=0, high=1 << 20,
-                                paper=2000)
+    learning_rate: float = setting(
+        1e-3, "Adam step size at its peak", low=1e-6, high=0.1, paper=1e-3, sweep=(3e-4, 1e-3, 3e-3)
+    )
+    warmup_steps: int = setting(
+        2000, "linear warm-up, then inverse square root", unit="steps", low=0, high=1 << 20, paper=2000
+    )
     batch_positions: int = setting(768, "positions of a batch, padding included", low=16, high=1 << 20)
     epochs: int = setting(150, "passes over the training targets at most", low=1, high=1000)
     patience: int = setting(10, "validations without a better NDCG@10 before stopping", low=0, high=1000)
     validation_users: int = setting(4000, "users of the validation subset", low=1, high=1 << 30)
-    guidance: float = setting(0.0, "weight of the transfer from the second stream to the first", low=0, high=100,
-                              sweep=(0.0, 0.1, 1.0))
+    guidance: float = setting(
+        0.0, "weight of the transfer from the second stream to the first", low=0, high=100, sweep=(0.0, 0.1, 1.0)
+    )
     contrastive_behaviour: float = setting(0.0, "weight of the contrast of the first stream", low=0, high=100, paper=1.0)
-    contrastive_semantic: float = setting(0.0, "weight of the contrast of the second stream", low=0, high=100,
-                                          paper=10.0)
+    contrastive_semantic: float = setting(0.0, "weight of the contrast of the second stream", low=0, high=100, paper=10.0)
     contrastive_temperature: float = setting(0.3, "temperature of the contrast", low=0.01, high=10, paper=0.3)
     negatives: int = setting(2048, "sampled negatives of the contrast", unit="items", low=1, high=1 << 20, paper=2048)
     beam: int = setting(128, "SIDs each stream's beam holds at first", unit="SIDs", low=1, high=1 << 20, paper=100)
-    cover: int = setting(100, "items beyond the history that the candidates must reach", unit="items", low=1,
-                         high=1 << 30)
+    cover: int = setting(100, "items beyond the history that the candidates must reach", unit="items", low=1, high=1 << 30)
 
     def __post_init__(self) -> None:
         check_settings(self)
         if self.width % (2 * self.heads):
-            raise InputError("setting EagerConfig.width", got=self.width, wanted=f"a multiple of {2 * self.heads}",
-                             do="change width or heads; rotary positions need an even width per head")
+            raise InputError(
+                "setting EagerConfig.width",
+                got=self.width,
+                wanted=f"a multiple of {2 * self.heads}",
+                do="change width or heads; rotary positions need an even width per head",
+            )
 
 
 def split_streams(sids: SemanticIds) -> tuple[np.ndarray, bool]:
@@ -113,8 +118,12 @@ def split_streams(sids: SemanticIds) -> tuple[np.ndarray, bool]:
     Raises ``InputError`` for SIDs of one position.
     """
     if sids.code_length < 2:
-        raise InputError("eager: semantic IDs", got="one position", wanted="at least two, one for each stream",
-                         do="use a tokenizer with longer codes, or another recommender")
+        raise InputError(
+            "eager: semantic IDs",
+            got="one position",
+            wanted="at least two, one for each stream",
+            do="use a tokenizer with longer codes, or another recommender",
+        )
     names = [name.rstrip("0123456789 ") for name in sids.position_names]
     streams = list(dict.fromkeys(names))
     if len(names) == sids.code_length and len(streams) == 2:
@@ -131,12 +140,22 @@ class _Network(nn.Module):
         self.layout, self.stream = layout, stream
         self.codes = CodeTable(layout, config.width)
         self.item_norm, self.item_dropout = nn.LayerNorm(config.width), Dropout(config.dropout)
-        self.encoder = nn.ModuleList(PreNormBlock(config.width, config.heads, 4 * config.width, config.dropout, 1e4)
-                                     for _ in range(config.encoder_layers))
+        self.encoder = nn.ModuleList(
+            PreNormBlock(config.width, config.heads, 4 * config.width, config.dropout, 1e4)
+            for _ in range(config.encoder_layers)
+        )
         self.encoder_norm = nn.LayerNorm(config.width)
         self.decoders = nn.ModuleList(  # type: ignore[assignment]
-            StreamDecoder(layout, np.flatnonzero(stream == s).tolist(), config.width, config.decoder_layers, config.heads,
-                          config.dropout) for s in (0, 1))
+            StreamDecoder(
+                layout,
+                np.flatnonzero(stream == s).tolist(),
+                config.width,
+                config.decoder_layers,
+                config.heads,
+                config.dropout,
+            )
+            for s in (0, 1)
+        )
 
     def encode(self, rows: Tensor) -> Tensor:
         """Histories ``[B, T, width]`` from fused code rows int64 ``[B, T, L]``; place t sees items 0..t."""
@@ -159,13 +178,14 @@ class _Training(nn.Module):
         slots = int((network.stream == 0).sum())
         self.transfer = GuidedTransfer(config.width, config.heads, slots, config.dropout) if config.guidance else None
         self.projections = nn.ModuleList(  # type: ignore[assignment]
-            nn.Identity() if v is None else nn.Linear(config.width, v.shape[1]) for v in vectors)
+            nn.Identity() if v is None else nn.Linear(config.width, v.shape[1]) for v in vectors
+        )
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all parameters: matrices Xavier-normal, embeddings N(0, 1 / width)."""
         initialise(self, generator)
-        std = self.config.width ** -0.5
+        std = self.config.width**-0.5
         self.network.codes.initialise(std, generator)
         tables = [p for decoder in self.network.decoders for p in (decoder.slots, decoder.table)]
         for table in tables + ([self.transfer.slots, self.transfer.blank] if self.transfer is not None else []):
@@ -183,8 +203,12 @@ class _Training(nn.Module):
         for decoder in network.decoders:
             codes = F.embedding(every[:, decoder.positions], table)
             states = decoder(hidden, codes, summary).index_select(0, labelled)
-            terms = [softmax_loss(states[:, j].contiguous(), output, targets[:, p] - first) for j, (p, first, output) in
-                     enumerate(zip(decoder.positions, decoder.first_row, decoder.outputs(), strict=True))]
+            terms = [
+                softmax_loss(states[:, j].contiguous(), output, targets[:, p] - first)
+                for j, (p, first, output) in enumerate(
+                    zip(decoder.positions, decoder.first_row, decoder.outputs(), strict=True)
+                )
+            ]
             parts["codes"] = parts["codes"] + torch.stack(terms).mean()
             last.append(states[:, -1])
         total = parts["codes"]
@@ -194,14 +218,16 @@ class _Training(nn.Module):
             offered = torch.where(made["swap"][:, None], item_rows[made["other"]], targets)
             puzzles = Puzzles(made["hide"], offered[:, first.positions] - start)
             parts["reconstruction"], parts["recognition"] = self.transfer.losses(
-                last[1], targets[:, first.positions] - start, puzzles, first.inputs(table), first.outputs())
+                last[1], targets[:, first.positions] - start, puzzles, first.inputs(table), first.outputs()
+            )
             total = total + config.guidance * (parts["reconstruction"] + parts["recognition"])
         weights = (config.contrastive_behaviour, config.contrastive_semantic)
         for s, (weight, vectors) in enumerate(zip(weights, self.vectors, strict=True)):
             if vectors is not None:
                 anchors = self.projections[s](last[s])
-                parts[f"contrast_{s}"] = sampled_contrast(anchors, vectors, made["targets"], made["negatives"],
-                                                          config.contrastive_temperature)
+                parts[f"contrast_{s}"] = sampled_contrast(
+                    anchors, vectors, made["targets"], made["negatives"], config.contrastive_temperature
+                )
                 total = total + weight * parts[f"contrast_{s}"]
         return {"loss": total, **parts}
 
@@ -214,12 +240,26 @@ class Eager(SidRetriever[_Network]):
     saves = ("stream",)  # of each position
     config_class = EagerConfig
     budgets = {
-        "smoke": {"width": 32, "heads": 2, "decoder_layers": 1, "epochs": 2, "batch_positions": 512, "warmup_steps": 0,
-                  "validation_users": 100},
+        "smoke": {
+            "width": 32,
+            "heads": 2,
+            "decoder_layers": 1,
+            "epochs": 2,
+            "batch_positions": 512,
+            "warmup_steps": 0,
+            "validation_users": 100,
+        },
         "quick": {"epochs": 12, "patience": 3, "warmup_steps": 500, "validation_users": 2000},
         "standard": {},
-        "paper": {"guidance": 1.0, "contrastive_behaviour": 1.0, "contrastive_semantic": 10.0, "beam": 100, "epochs": 200,
-                  "patience": 20, "validation_users": 1 << 30},
+        "paper": {
+            "guidance": 1.0,
+            "contrastive_behaviour": 1.0,
+            "contrastive_semantic": 10.0,
+            "beam": 100,
+            "epochs": 200,
+            "patience": 20,
+            "validation_users": 1 << 30,
+        },
     }
 
     config: EagerConfig
@@ -243,34 +283,51 @@ class Eager(SidRetriever[_Network]):
             drawn = {"targets": made.targets, "labelled": made.labelled, "items": np.maximum(made.items, 0)}
             if training.transfer is not None:
                 draw = generator.random((count, len(network.decoders[0].positions)))
-                drawn |= {"hide": draw <= np.maximum(draw.min(axis=1, keepdims=True), 0.5),  # at least one
-                          "swap": generator.random(count) < 0.5,
-                          "other": generator.integers(data.n_items, size=count)}
+                drawn |= {
+                    "hide": draw <= np.maximum(draw.min(axis=1, keepdims=True), 0.5),  # at least one
+                    "swap": generator.random(count) < 0.5,
+                    "other": generator.integers(data.n_items, size=count),
+                }
             if any(v is not None for v in training.vectors):
                 drawn["negatives"] = generator.integers(data.n_items, size=config.negatives)
             return {name: runtime.tensor(array) for name, array in drawn.items()}
 
         histories, targets = validation_subset(data, config.validation_users, rng)
-        log = runtime.train(TrainingPlan(
-            self.name, training, windows.steps_per_epoch, config.epochs, batch,
-            lambda made, step: training.loss(made, item_rows), rng.child("training"),
-            learning_rate=config.learning_rate, warmup_steps=config.warmup_steps, schedule="inverse_sqrt",
-            validate=lambda: expected_ndcg(self._ranks(histories, targets, sids, runtime, VALIDATION_BEAM,
-                                                       VALIDATION_COVER)[0], 10),
-            patience=config.patience, batch_setting=("batch_positions", config.batch_positions)))
+        log = runtime.train(
+            TrainingPlan(
+                self.name,
+                training,
+                windows.steps_per_epoch,
+                config.epochs,
+                batch,
+                lambda made, step: training.loss(made, item_rows),
+                rng.child("training"),
+                learning_rate=config.learning_rate,
+                warmup_steps=config.warmup_steps,
+                schedule="inverse_sqrt",
+                validate=lambda: expected_ndcg(
+                    self._ranks(histories, targets, sids, runtime, VALIDATION_BEAM, VALIDATION_COVER)[0], 10
+                ),
+                patience=config.patience,
+                batch_setting=("batch_positions", config.batch_positions),
+            )
+        )
         self._notes = {
-            **training_notes(log, windows), "streams_named": float(named),
+            **training_notes(log, windows),
+            "streams_named": float(named),
             "contrastive_streams": float(sum(v is not None for v in training.vectors)),
             "embedding_parameters": float(network.codes.table.numel() + sum(d.table.numel() for d in network.decoders)),
-            "training_only_parameters": float(sum(p.numel() for p in training.parameters()) - self.n_parameters)}
+            "training_only_parameters": float(sum(p.numel() for p in training.parameters()) - self.n_parameters),
+        }
         return self
 
     def _ranked(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime) -> Ranked:
         return self._ranks(histories, targets, sids, runtime, self.config.beam, self.config.cover)
 
     @torch.no_grad()
-    def _ranks(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime, width: int,
-               cover: int) -> Ranked:
+    def _ranks(
+        self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime, width: int, cover: int
+    ) -> Ranked:
         network, max_length = self._network().to(runtime.device).eval(), self.config.max_length
         item_rows = runtime.tensor(fused_rows(network.layout, sids, sids.n_items, self.name))
         network.layout.check_same(sids, self.name)
@@ -281,11 +338,17 @@ class Eager(SidRetriever[_Network]):
             items, length = prefix_windows(histories, users, max_length)
             hidden = network.encode(item_rows[runtime.tensor(np.maximum(items, 0))])
             place = runtime.tensor(length - 1)
-            return joint([partial(StreamSession, decoder, table, hidden, place, decoder.memories(hidden))
-                          for decoder in network.decoders], width)
+            return joint(
+                [
+                    partial(StreamSession, decoder, table, hidden, place, decoder.memories(hidden))
+                    for decoder in network.decoders
+                ],
+                width,
+            )
 
         batches = similar_rows(histories, max_length, min(SEARCH_ROWS, joint.rows(width)))
         return rank_by_search(batches, search, histories, targets, joint.trie, width, cover, runtime)
+
 
 def _item_vectors(config: EagerConfig, sids: SemanticIds, runtime: Runtime) -> list[Tensor | None]:
     """Per stream float32 ``[N, D]`` vectors to contrast with, ``None`` where not asked for or not to be had: the
@@ -293,8 +356,9 @@ def _item_vectors(config: EagerConfig, sids: SemanticIds, runtime: Runtime) -> l
     content = [v for name, v in sids.reconstruction.items() if name != "behaviour"]
     had = (sids.reconstruction.get("behaviour"), np.concatenate(content, 1) if content else None)
     made: list[Tensor | None] = []
-    for name, weight, vectors in zip(("behaviour", "semantic"), (config.contrastive_behaviour,
-                                                                config.contrastive_semantic), had, strict=True):
+    for name, weight, vectors in zip(
+        ("behaviour", "semantic"), (config.contrastive_behaviour, config.contrastive_semantic), had, strict=True
+    ):
         if weight and vectors is None:
             runtime.warn(f"eager: contrastive_{name}={weight:g} has no effect: the tokenizer reconstructs nothing for it.")
         made.append(runtime.tensor(vectors.astype(np.float32)) if weight and vectors is not None else None)

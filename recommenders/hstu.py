@@ -50,12 +50,14 @@ class HstuConfig:
     width: int = setting(64, "width of the item table", unit="dimensions", low=4, high=1024, paper=50)
     layers: int = setting(2, "layers", low=1, high=24, paper=2, sweep=(2, 4, 8))
     heads: int = setting(2, "attention heads", low=1, high=32, paper=1)
-    dropout: float = setting(0.5, "dropout on items and before each output layer", low=0, high=0.9, paper=0.2,
-                             sweep=(0.2, 0.5))
+    dropout: float = setting(
+        0.5, "dropout on items and before each output layer", low=0, high=0.9, paper=0.2, sweep=(0.2, 0.5)
+    )
     max_length: int = setting(50, "history the model sees", unit="items", low=1, high=1024, paper=200)
     learning_rate: float = setting(1e-3, "Adam step size", low=1e-6, high=0.1, paper=1e-3, sweep=(3e-4, 1e-3, 3e-3))
-    batch_positions: int = setting(1536, "positions of a batch, padding included (about 256 Beauty users)", low=16,
-                                   high=1 << 20)
+    batch_positions: int = setting(
+        1536, "positions of a batch, padding included (about 256 Beauty users)", low=16, high=1 << 20
+    )
     epochs: int = setting(200, "passes over the training targets at most", low=1, high=1000)
     patience: int = setting(20, "validations without improvement before stopping", low=0, high=1000)
     validation_users: int = setting(4000, "users of the validation subset", low=1, high=1 << 30)
@@ -63,8 +65,12 @@ class HstuConfig:
     def __post_init__(self) -> None:
         check_settings(self)
         if self.width % self.heads:
-            raise InputError("setting HstuConfig.width", got=self.width, wanted=f"a multiple of heads={self.heads}",
-                             do="change width or heads")
+            raise InputError(
+                "setting HstuConfig.width",
+                got=self.width,
+                wanted=f"a multiple of heads={self.heads}",
+                do="change width or heads",
+            )
 
 
 def pointwise_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
@@ -105,8 +111,9 @@ class _Network(ItemNetwork):
         super().__init__()
         self.item_table = nn.Parameter(torch.zeros(n_items, config.width))
         self.dropout = Dropout(config.dropout)
-        self.layers = nn.ModuleList(_Layer(config.width, config.heads, config.dropout, config.max_length)
-                                    for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            _Layer(config.width, config.heads, config.dropout, config.max_length) for _ in range(config.layers)
+        )
         self.final_norm = nn.LayerNorm(config.width)
 
     @torch.no_grad()

@@ -51,14 +51,16 @@ class MostPopular(Retriever):
     def fit(self, data: RetrievalData, sids: SemanticIds | None, rng: Rng, runtime: Runtime) -> Self:
         items = data.train.items
         if len(items) and (items.min() < 0 or items.max() >= data.n_items):
-            raise InputError("most_popular: training items", got=f"{items.min()}..{items.max()}",
-                             wanted=f"0..{data.n_items - 1}")
+            raise InputError(
+                "most_popular: training items", got=f"{items.min()}..{items.max()}", wanted=f"0..{data.n_items - 1}"
+            )
         self.counts_ = np.bincount(items, minlength=data.n_items).astype(np.int64)
         self._notes = {}
         return self
 
-    def rank_targets(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
-                     runtime: Runtime) -> TargetRanks:
+    def rank_targets(
+        self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None, runtime: Runtime
+    ) -> TargetRanks:
         counts = self._counts()
         check_histories(histories, targets, len(counts))
         start = time.perf_counter()
@@ -81,8 +83,9 @@ class MostPopular(Retriever):
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         counts = state.get("counts")
         if counts is None or set(state) != {"counts"} or counts.ndim != 1:
-            raise InputError("most_popular: saved state", got=f"entries {sorted(state)}", wanted="one entry counts [N]",
-                             do="fit it again")
+            raise InputError(
+                "most_popular: saved state", got=f"entries {sorted(state)}", wanted="one entry counts [N]", do="fit it again"
+            )
         self.counts_ = np.asarray(counts, np.int64)
 
     def diagnostics(self) -> dict[str, float]:

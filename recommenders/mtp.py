@@ -90,17 +90,23 @@ class MtpConfig:
     epochs: int = setting(150, "passes over the training targets at most", low=1, high=1000)
     patience: int = setting(10, "validations without a better NDCG@10 before stopping", low=0, high=1000)
     validation_users: int = setting(4000, "users of the validation subset", low=1, high=1 << 30)
-    decoding: str = setting("parallel", "all positions at once, or one by one in the order of confidence",
-                            choices=("parallel", "confidence"))
+    decoding: str = setting(
+        "parallel", "all positions at once, or one by one in the order of confidence", choices=("parallel", "confidence")
+    )
     beam: int = setting(128, "SIDs a user's beam holds at first (confidence)", unit="SIDs", low=1, high=1 << 20)
-    cover: int = setting(100, "items beyond the history that a beam must reach (confidence)", unit="items", low=1,
-                         high=1 << 30)
+    cover: int = setting(
+        100, "items beyond the history that a beam must reach (confidence)", unit="items", low=1, high=1 << 30
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
         if self.width % (2 * self.heads):
-            raise InputError("setting MtpConfig.width", got=self.width, wanted=f"a multiple of {2 * self.heads}",
-                             do="change width or heads; rotary positions need an even width per head")
+            raise InputError(
+                "setting MtpConfig.width",
+                got=self.width,
+                wanted=f"a multiple of {2 * self.heads}",
+                do="change width or heads; rotary positions need an even width per head",
+            )
 
 
 class _Network(nn.Module):
@@ -113,10 +119,10 @@ class _Network(nn.Module):
         self.codes = CodeTable(layout, width)
         self.register_buffer("first_row", torch.as_tensor(layout.offsets[:-1]), persistent=False)
         self.item_in = nn.Linear(layout.length * width, 2 * width)
-        self.item_out = nn.Sequential(nn.SiLU(), nn.Linear(2 * width, width), nn.LayerNorm(width),
-                                      Dropout(config.dropout))
-        self.blocks = nn.ModuleList(PreNormBlock(width, config.heads, 5 * width, config.dropout, rotary_base=1e4)
-                                    for _ in range(config.layers))
+        self.item_out = nn.Sequential(nn.SiLU(), nn.Linear(2 * width, width), nn.LayerNorm(width), Dropout(config.dropout))
+        self.blocks = nn.ModuleList(
+            PreNormBlock(width, config.heads, 5 * width, config.dropout, rotary_base=1e4) for _ in range(config.layers)
+        )
         self.final_norm = nn.LayerNorm(width)
         self.heads = nn.Linear(width, layout.length * width)
         self.decoder = SetDecoder(width, config.heads, config.dropout) if config.decoding == "confidence" else None
@@ -137,8 +143,12 @@ class _Network(nn.Module):
         # W [e_1; ...; e_L] = sum_p W_p e_p: project each code once, then sum rows; a batch repeats codes.
         width = table.shape[1]
         weights = self.item_in.weight.view(-1, self.layout.length, width).permute(1, 2, 0)
-        projected = torch.cat([torch.bmm(table[rows].view(-1, classes, width), weights[at]).flatten(0, 1)
-                               for at, rows, classes in self.layout.runs])
+        projected = torch.cat(
+            [
+                torch.bmm(table[rows].view(-1, classes, width), weights[at]).flatten(0, 1)
+                for at, rows, classes in self.layout.runs
+            ]
+        )
         return self.item_out(F.embedding_bag(rows, projected, mode="sum") + self.item_in.bias)
 
     def hidden(self, vectors: Tensor) -> Tensor:
@@ -157,8 +167,9 @@ class _Network(nn.Module):
     def loss(self, hidden: Tensor, rows: Tensor) -> Tensor:
         """Mean cross-entropy over positions; ``rows`` int64 ``[M, L]`` are the targets' fused rows, ``hidden`` as for
         ``queries``."""
-        return cosine_softmax_loss(self.queries(hidden), self.codes.directions(), rows - self.first_row,
-                                   self.layout.runs, self.temperature)
+        return cosine_softmax_loss(
+            self.queries(hidden), self.codes.directions(), rows - self.first_row, self.layout.runs, self.temperature
+        )
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """Code-major log-probabilities of every class of every position, ``[rows, M]``."""
@@ -234,11 +245,21 @@ class Mtp(SidRetriever[_Network]):
             return network.loss(decoded.transpose(0, 1), targets)
 
         histories, targets = validation_subset(data, config.validation_users, rng)
-        log = runtime.train(TrainingPlan(
-            self.name, network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
-            learning_rate=config.learning_rate,
-            validate=lambda: expected_ndcg(self._ranks(histories, targets, sids, runtime, selecting=True)[0], 10),
-            patience=config.patience, batch_setting=("batch_positions", config.batch_positions)))
+        log = runtime.train(
+            TrainingPlan(
+                self.name,
+                network,
+                windows.steps_per_epoch,
+                config.epochs,
+                batch,
+                loss,
+                rng.child("training"),
+                learning_rate=config.learning_rate,
+                validate=lambda: expected_ndcg(self._ranks(histories, targets, sids, runtime, selecting=True)[0], 10),
+                patience=config.patience,
+                batch_setting=("batch_positions", config.batch_positions),
+            )
+        )
         self._notes = training_notes(log, windows)
         return self
 
@@ -246,16 +267,18 @@ class Mtp(SidRetriever[_Network]):
         return self._ranks(histories, targets, sids, runtime, selecting=False)
 
     @torch.no_grad()
-    def _ranks(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime,
-               selecting: bool) -> Ranked:
+    def _ranks(
+        self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime, selecting: bool
+    ) -> Ranked:
         """Ranks and figures of the search; ``selecting`` an epoch needs a narrow beam only."""
         network, config = self._network().to(runtime.device).eval(), self.config
         host_rows = fused_rows(network.layout, sids, sids.n_items, self.name)
         item_rows = runtime.tensor(host_rows)
         vectors = torch.cat([network.items(rows) for rows in item_rows.split(1 << 16)])
         if network.decoder is None:
-            return self._exact_ranks(network, vectors, histories, targets, DistinctSids.of(sids, host_rows, runtime),
-                                     runtime), {}
+            return self._exact_ranks(
+                network, vectors, histories, targets, DistinctSids.of(sids, host_rows, runtime), runtime
+            ), {}
         network.layout.check_same(sids, self.name)
         decoder, trie = network.decoder, SidTrie.of(sids, runtime)
         width, cover = (VALIDATION_BEAM, VALIDATION_COVER) if selecting else (config.beam, config.cover)
@@ -269,8 +292,15 @@ class Mtp(SidRetriever[_Network]):
         batches = similar_rows(histories, config.max_length, min(SEARCH_ROWS, search_rows(trie, width)))
         return rank_by_search(batches, search, histories, targets, trie, width, cover, runtime)
 
-    def _exact_ranks(self, network: _Network, vectors: Tensor, histories: Sequences, targets: np.ndarray,
-                     distinct: DistinctSids, runtime: Runtime) -> TargetRanks:
+    def _exact_ranks(
+        self,
+        network: _Network,
+        vectors: Tensor,
+        histories: Sequences,
+        targets: np.ndarray,
+        distinct: DistinctSids,
+        runtime: Runtime,
+    ) -> TargetRanks:
         candidates, collector = Candidates(histories, targets, len(vectors)), RankCollector(len(targets))
         for users, items, length in history_batches(histories, self.config.max_length, INFERENCE_POSITIONS):
             hidden = network.hidden(vectors[runtime.tensor(np.maximum(items, 0))])

@@ -80,8 +80,13 @@ class NtpConfig:
     layers: int = setting(4, "transformer layers", low=1, high=24)
     heads: int = setting(4, "attention heads", low=1, high=64)
     dropout: float = setting(0.1, "dropout on embeddings and branches", low=0, high=0.9, sweep=(0.1, 0.2, 0.3))
-    temperature: float = setting(1.0, "softmax temperature (LETTER's ranking-guided loss); 1 is the plain model", low=0.01,
-                                 high=10, sweep=(0.7, 0.8, 0.9, 1.0))
+    temperature: float = setting(
+        1.0,
+        "softmax temperature (LETTER's ranking-guided loss); 1 is the plain model",
+        low=0.01,
+        high=10,
+        sweep=(0.7, 0.8, 0.9, 1.0),
+    )
     max_length: int = setting(50, "history the model sees", unit="items", low=1, high=1024)
     learning_rate: float = setting(1e-3, "AdamW step size", low=1e-6, high=0.1, sweep=(3e-4, 1e-3, 3e-3))
     weight_decay: float = setting(0.01, "decoupled weight decay", low=0, high=10)
@@ -97,8 +102,12 @@ class NtpConfig:
     def __post_init__(self) -> None:
         check_settings(self)
         if self.width % self.heads:
-            raise InputError("setting NtpConfig.width", got=self.width, wanted=f"a multiple of heads={self.heads}",
-                             do="change width or heads")
+            raise InputError(
+                "setting NtpConfig.width",
+                got=self.width,
+                wanted=f"a multiple of heads={self.heads}",
+                do="change width or heads",
+            )
 
 
 class _Network(nn.Module):
@@ -110,8 +119,9 @@ class _Network(nn.Module):
         self.position_table = nn.Parameter(torch.zeros(layout.length, config.width))
         self.index_table = nn.Parameter(torch.zeros(config.max_length + 1 + EXTRA_ITEMS, config.width))
         self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(CausalBlock(config.width, config.heads, 4 * config.width, config.dropout)
-                                    for _ in range(config.layers))
+        self.blocks = nn.ModuleList(
+            CausalBlock(config.width, config.heads, 4 * config.width, config.dropout) for _ in range(config.layers)
+        )
         self.final_norm = nn.LayerNorm(config.width)
 
     @torch.no_grad()
@@ -124,7 +134,7 @@ class _Network(nn.Module):
         """``BOS`` and the fused rows int64 ``[B, S]`` of the first ``S`` tokens -> ``[B, 1 + S, width]``; the first
         item has index ``shift``."""
         length, n_tokens = self.layout.length, tokens.shape[1]
-        indices = self.index_table[shift:shift - (-n_tokens // length)]
+        indices = self.index_table[shift : shift - (-n_tokens // length)]
         places = (indices[:, None] + self.position_table).flatten(0, 1)[:n_tokens]
         vectors = F.embedding(F.pad(tokens, (1, 0), value=self.bos), self.token_table)
         return self.dropout(vectors + F.pad(places, (0, 0, 1, 0)))
@@ -139,14 +149,16 @@ class _Network(nn.Module):
 
     def classes_of(self, position: int) -> Tensor:
         """Class vectors ``[classes_p, width]`` of one position, divided by the temperature."""
-        first, last = self.layout.offsets[position:position + 2].tolist()
+        first, last = self.layout.offsets[position : position + 2].tolist()
         return self.token_table[first:last] / self.temperature
 
     def loss(self, hidden: Tensor, rows: Tensor) -> Tensor:
         """Mean cross-entropy over positions; ``hidden`` ``[P, L, width]`` predicts the fused rows int64 ``[P, L]``."""
         vectors = self.final_norm(hidden.transpose(0, 1).contiguous())
-        parts = [softmax_loss(vectors[p], self.classes_of(p), rows[:, p] - first)
-                 for p, first in enumerate(self.layout.offsets[:-1].tolist())]
+        parts = [
+            softmax_loss(vectors[p], self.classes_of(p), rows[:, p] - first)
+            for p, first in enumerate(self.layout.offsets[:-1].tolist())
+        ]
         return torch.stack(parts).mean()
 
     def log_probs(self, hidden: Tensor, position: int) -> Tensor:
@@ -208,8 +220,11 @@ class Ntp(SidRetriever[_Network]):
 
         def batch(epoch: int, index: int) -> dict[str, Tensor]:
             made = windows.batch(epoch, index)
-            return {"targets": runtime.tensor(made.targets), "labelled": runtime.tensor(made.labelled),
-                    "items": runtime.tensor(_sequences(made))}
+            return {
+                "targets": runtime.tensor(made.targets),
+                "labelled": runtime.tensor(made.labelled),
+                "items": runtime.tensor(_sequences(made)),
+            }
 
         def loss(made: Mapping[str, Tensor], step: int) -> Tensor:
             hidden = network.hidden(item_rows[made["items"]], shift=step % (EXTRA_ITEMS + 1))
@@ -223,16 +238,37 @@ class Ntp(SidRetriever[_Network]):
             ranks, _ = self._ranks(histories, targets, sids, trie, config.validation_beam, VALIDATION_CUTOFF, runtime)
             return expected_ndcg(ranks, VALIDATION_CUTOFF)
 
-        log = runtime.train(TrainingPlan(
-            self.name, network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
-            learning_rate=config.learning_rate, weight_decay=config.weight_decay, schedule="cosine",
-            warmup_steps=round(config.warmup_share * windows.steps_per_epoch * config.epochs), validate=validate,
-            patience=config.patience, batch_setting=("batch_positions", config.batch_positions)))
+        log = runtime.train(
+            TrainingPlan(
+                self.name,
+                network,
+                windows.steps_per_epoch,
+                config.epochs,
+                batch,
+                loss,
+                rng.child("training"),
+                learning_rate=config.learning_rate,
+                weight_decay=config.weight_decay,
+                schedule="cosine",
+                warmup_steps=round(config.warmup_share * windows.steps_per_epoch * config.epochs),
+                validate=validate,
+                patience=config.patience,
+                batch_setting=("batch_positions", config.batch_positions),
+            )
+        )
         few = take_sequences(histories, np.arange(min(len(targets), INVALID_USERS)))
-        invalid = invalid_rate(self._batches(few, config.validation_beam), self._opener(few, sids, runtime), trie,
-                               config.validation_beam, runtime)
-        self._notes = {**training_notes(log, windows), "invalid_rate_unconstrained": invalid,
-                       "embedding_parameters": float(network.token_table.numel())}
+        invalid = invalid_rate(
+            self._batches(few, config.validation_beam),
+            self._opener(few, sids, runtime),
+            trie,
+            config.validation_beam,
+            runtime,
+        )
+        self._notes = {
+            **training_notes(log, windows),
+            "invalid_rate_unconstrained": invalid,
+            "embedding_parameters": float(network.token_table.numel()),
+        }
         return self
 
     def _ranked(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime) -> Ranked:
@@ -240,18 +276,33 @@ class Ntp(SidRetriever[_Network]):
         return self._ranks(histories, targets, sids, trie, self.config.beam, self.config.cover, runtime)
 
     @torch.no_grad()
-    def _ranks(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, trie: SidTrie, width: int, cover: int,
-               runtime: Runtime) -> Ranked:
-        return rank_by_beam(self._batches(histories, width), self._opener(histories, sids, runtime), histories, targets,
-                            trie, width, cover, runtime)
+    def _ranks(
+        self,
+        histories: Sequences,
+        targets: np.ndarray,
+        sids: SemanticIds,
+        trie: SidTrie,
+        width: int,
+        cover: int,
+        runtime: Runtime,
+    ) -> Ranked:
+        return rank_by_beam(
+            self._batches(histories, width),
+            self._opener(histories, sids, runtime),
+            histories,
+            targets,
+            trie,
+            width,
+            cover,
+            runtime,
+        )
 
     def _batches(self, histories: Sequences, width: int) -> list[np.ndarray]:
         """Users int64 ``[B]`` whose histories have similar lengths, few enough for ``width`` hypotheses each."""
         rows = max(1, HYPOTHESES // width)
         return [users for users, _, _ in history_batches(histories, self.config.max_length, INFERENCE_POSITIONS, rows)]
 
-    def _opener(self, histories: Sequences, sids: SemanticIds,
-                runtime: Runtime) -> Callable[[np.ndarray], DecodingSession]:
+    def _opener(self, histories: Sequences, sids: SemanticIds, runtime: Runtime) -> Callable[[np.ndarray], DecodingSession]:
         """Encodes the histories of some users. Raises ``InputError`` when ``sids`` do not fit the model."""
         network = self._network().to(runtime.device).eval()
         item_rows = runtime.tensor(fused_rows(network.layout, sids, sids.n_items, self.name))

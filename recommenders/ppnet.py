@@ -44,8 +44,7 @@ INFO = RecommenderInfo(
 class PpnetConfig(RankingConfig):
     """Settings of PPNet, the same for every tokenizer."""
 
-    item_width: int = setting(32, "width of item and user representations", unit="dimensions", low=1, high=512,
-                              paper=10)
+    item_width: int = setting(32, "width of item and user representations", unit="dimensions", low=1, high=512, paper=10)
     hidden: tuple[int, ...] = setting((64, 64, 64), "widths of the gated layers", paper=(64, 64, 64))
 
     def __post_init__(self) -> None:
@@ -55,8 +54,9 @@ class PpnetConfig(RankingConfig):
 
 
 class _Network(RankingNetwork):
-    def __init__(self, config: PpnetConfig, n_users: int, table_rows: int, fields: Mapping[str, int],
-                 layout: CodeLayout | None) -> None:
+    def __init__(
+        self, config: PpnetConfig, n_users: int, table_rows: int, fields: Mapping[str, int], layout: CodeLayout | None
+    ) -> None:
         super().__init__()
         width, side = config.item_width, config.code_width
         self.user_table = nn.Parameter(torch.zeros(n_users + 1, width))
@@ -68,8 +68,9 @@ class _Network(RankingNetwork):
         x_width = 4 * width + side * (len(fields) + 2)
         widths = [x_width, *config.hidden]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, config.hidden, strict=False))
-        self.gates = nn.ModuleList(nn.Sequential(nn.Linear(x_width + 2 * width, 64), nn.ReLU(), nn.Linear(64, h))
-                                   for h in config.hidden)
+        self.gates = nn.ModuleList(
+            nn.Sequential(nn.Linear(x_width + 2 * width, 64), nn.ReLU(), nn.Linear(64, h)) for h in config.hidden
+        )
         self.out = nn.Linear(config.hidden[-1], 1)
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -86,8 +87,9 @@ class _Network(RankingNetwork):
         attended = torch.einsum("bh,bhd->bd", attention, history)
         user, side = F.embedding(batch["user"], self.user_table), self.side_vectors(batch)
         x = torch.cat([user, target, mean, attended, *side], dim=1)
-        prior_vectors, prior_penalty = self.item_prior(batch["target_items"], batch["target_rows"],
-                                                       batch.get("target_weights"))
+        prior_vectors, prior_penalty = self.item_prior(
+            batch["target_items"], batch["target_rows"], batch.get("target_weights")
+        )
         user_prior = F.embedding(batch["user"], self.user_prior_table)
         g = torch.cat([x.detach(), user_prior, F.embedding(batch["prior_item"], prior_vectors)], dim=1)
         h = x
@@ -113,6 +115,7 @@ class Ppnet(NeuralRanker):
 
     config: PpnetConfig
 
-    def _make_network(self, n_users: int, table_rows: int, fields: Mapping[str, int],
-                      layout: CodeLayout | None) -> RankingNetwork:
+    def _make_network(
+        self, n_users: int, table_rows: int, fields: Mapping[str, int], layout: CodeLayout | None
+    ) -> RankingNetwork:
         return _Network(self.config, n_users, table_rows, fields, layout)

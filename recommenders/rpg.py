@@ -80,21 +80,22 @@ class RpgConfig:
     layers: int = setting(2, "transformer layers", low=1, high=24, paper=2)
     heads: int = setting(4, "attention heads", low=1, high=64, paper=4)
     inner: int = setting(1024, "width of the feed-forward layer", unit="dimensions", low=8, high=8192, paper=1024)
-    dropout: float = setting(0.5, "dropout on embeddings and attention weights", low=0, high=0.9, paper=0.5,
-                             sweep=(0.3, 0.5))
-    temperature: float = setting(0.03, "temperature of the cosine heads", low=0.01, high=1, paper=0.03,
-                                 sweep=(0.03, 0.05, 0.07))
+    dropout: float = setting(
+        0.5, "dropout on embeddings and attention weights", low=0, high=0.9, paper=0.5, sweep=(0.3, 0.5)
+    )
+    temperature: float = setting(
+        0.03, "temperature of the cosine heads", low=0.01, high=1, paper=0.03, sweep=(0.03, 0.05, 0.07)
+    )
     max_length: int = setting(50, "history the model sees", unit="items", low=1, high=1024, paper=50)
-    learning_rate: float = setting(1e-2, "AdamW step size", low=1e-6, high=0.1, paper=1e-2,
-                                   sweep=(1e-3, 3e-3, 1e-2))
-    warmup_steps: int = setting(10_000, "linear warm-up before the cosine decay", unit="steps", low=0, high=1 << 30,
-                                paper=10_000)
+    learning_rate: float = setting(1e-2, "AdamW step size", low=1e-6, high=0.1, paper=1e-2, sweep=(1e-3, 3e-3, 1e-2))
+    warmup_steps: int = setting(
+        10_000, "linear warm-up before the cosine decay", unit="steps", low=0, high=1 << 30, paper=10_000
+    )
     batch_positions: int = setting(1536, "positions of a batch, padding included", low=16, high=1 << 20)
     epochs: int = setting(150, "passes over the training targets at most", low=1, high=1000, paper=150)
     patience: int = setting(20, "validations without a better NDCG@10 before stopping", low=0, high=1000, paper=20)
     validation_users: int = setting(4000, "users of the validation subset", low=1, high=1 << 30)
-    decoding: str = setting("exact", "ranks over all items, or the walk on the similarity graph",
-                            choices=("exact", "graph"))
+    decoding: str = setting("exact", "ranks over all items, or the walk on the similarity graph", choices=("exact", "graph"))
     n_beams: int = setting(150, "graph: SIDs kept per step and returned", low=1, high=1 << 20, paper=20)
     n_edges: int = setting(30, "graph: neighbours of each SID, itself included", low=1, high=1 << 20, paper=200)
     n_steps: int = setting(5, "graph: expansions of the beam", low=1, high=100, paper=3)
@@ -103,11 +104,16 @@ class RpgConfig:
     def __post_init__(self) -> None:
         check_settings(self)
         if self.width % self.heads:
-            raise InputError("setting RpgConfig.width", got=self.width, wanted=f"a multiple of {self.heads}",
-                             do="change width or heads")
+            raise InputError(
+                "setting RpgConfig.width", got=self.width, wanted=f"a multiple of {self.heads}", do="change width or heads"
+            )
         if self.decoding == "graph" and self.n_beams < self.cover:
-            raise InputError("setting RpgConfig.n_beams", got=self.n_beams, wanted=f"at least cover={self.cover}",
-                             do="raise n_beams, or lower cover to the largest cut-off that is read")
+            raise InputError(
+                "setting RpgConfig.n_beams",
+                got=self.n_beams,
+                wanted=f"at least cover={self.cover}",
+                do="raise n_beams, or lower cover to the largest cut-off that is read",
+            )
 
 
 class _Network(nn.Module):
@@ -142,8 +148,9 @@ class _Network(nn.Module):
 
     def loss(self, hidden: Tensor, rows: Tensor) -> Tensor:
         """Mean cross-entropy over positions; ``rows`` int64 ``[M, L]`` are the targets' fused rows."""
-        return cosine_softmax_loss(self.queries(hidden), self.codes.directions(), rows - self.first_row,
-                                   self.layout.runs, self.temperature)
+        return cosine_softmax_loss(
+            self.queries(hidden), self.codes.directions(), rows - self.first_row, self.layout.runs, self.temperature
+        )
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """Code-major log-probabilities of every class of every position, ``[rows, M]``."""
@@ -160,10 +167,27 @@ class Rpg(SidRetriever[_Network]):
     saves = ("start",)  # seed of the random starts of graph walks
     config_class = RpgConfig
     budgets = {
-        "smoke": {"width": 32, "layers": 1, "heads": 2, "inner": 64, "dropout": 0.1, "learning_rate": 3e-3,
-                  "warmup_steps": 5, "epochs": 2, "batch_positions": 512, "validation_users": 100},
-        "quick": {"width": 128, "inner": 288, "dropout": 0.3, "learning_rate": 5e-3, "warmup_steps": 200, "epochs": 20,
-                  "patience": 0},
+        "smoke": {
+            "width": 32,
+            "layers": 1,
+            "heads": 2,
+            "inner": 64,
+            "dropout": 0.1,
+            "learning_rate": 3e-3,
+            "warmup_steps": 5,
+            "epochs": 2,
+            "batch_positions": 512,
+            "validation_users": 100,
+        },
+        "quick": {
+            "width": 128,
+            "inner": 288,
+            "dropout": 0.3,
+            "learning_rate": 5e-3,
+            "warmup_steps": 200,
+            "epochs": 20,
+            "patience": 0,
+        },
         "standard": {},
         "paper": {"validation_users": 1 << 30, "n_beams": 20, "n_edges": 200, "n_steps": 3, "cover": 20},
     }
@@ -191,11 +215,24 @@ class Rpg(SidRetriever[_Network]):
             return network.loss(hidden, item_rows[made["targets"]])
 
         histories, targets = validation_subset(data, config.validation_users, rng)
-        log = runtime.train(TrainingPlan(
-            self.name, network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
-            learning_rate=config.learning_rate, warmup_steps=config.warmup_steps, schedule="cosine", clip_norm=1.0,
-            validate=lambda: expected_ndcg(self._exact(histories, targets, sids, runtime), 10),
-            patience=config.patience, batch_setting=("batch_positions", config.batch_positions)))
+        log = runtime.train(
+            TrainingPlan(
+                self.name,
+                network,
+                windows.steps_per_epoch,
+                config.epochs,
+                batch,
+                loss,
+                rng.child("training"),
+                learning_rate=config.learning_rate,
+                warmup_steps=config.warmup_steps,
+                schedule="cosine",
+                clip_norm=1.0,
+                validate=lambda: expected_ndcg(self._exact(histories, targets, sids, runtime), 10),
+                patience=config.patience,
+                batch_setting=("batch_positions", config.batch_positions),
+            )
+        )
         self._notes = {**training_notes(log, windows), "embedding_parameters": float(network.codes.table.numel())}
         return self
 
@@ -238,8 +275,7 @@ class Rpg(SidRetriever[_Network]):
         return torch.cat([network.items(part) for part in runtime.tensor(rows).split(1 << 16)])
 
     @torch.no_grad()
-    def _predictions(self, histories: Sequences, vectors: Tensor,
-                     runtime: Runtime) -> Iterator[tuple[np.ndarray, Tensor]]:
+    def _predictions(self, histories: Sequences, vectors: Tensor, runtime: Runtime) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Users int64 ``[B]`` and their log-probabilities ``[rows, B]``, every history once."""
         network = self._network()
         for users, items, length in history_batches(histories, self.config.max_length, INFERENCE_POSITIONS):

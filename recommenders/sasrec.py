@@ -45,12 +45,14 @@ class SasrecConfig:
     width: int = setting(64, "width of the item table", unit="dimensions", low=4, high=1024, paper=50)
     layers: int = setting(2, "blocks", low=1, high=12, paper=2)
     heads: int = setting(2, "attention heads", low=1, high=32, paper=1)
-    dropout: float = setting(0.5, "dropout on items, attention and feed-forward", low=0, high=0.9, paper=0.5,
-                             sweep=(0.2, 0.5))
+    dropout: float = setting(
+        0.5, "dropout on items, attention and feed-forward", low=0, high=0.9, paper=0.5, sweep=(0.2, 0.5)
+    )
     max_length: int = setting(50, "history the model sees", unit="items", low=1, high=1024, paper=50)
     learning_rate: float = setting(1e-3, "Adam step size", low=1e-6, high=0.1, paper=1e-3, sweep=(3e-4, 1e-3, 3e-3))
-    batch_positions: int = setting(1536, "positions of a batch, padding included (about 256 Beauty users)", low=16,
-                                   high=1 << 20)
+    batch_positions: int = setting(
+        1536, "positions of a batch, padding included (about 256 Beauty users)", low=16, high=1 << 20
+    )
     epochs: int = setting(200, "passes over the training targets at most", low=1, high=1000)
     patience: int = setting(20, "validations without improvement before stopping", low=0, high=1000)
     validation_users: int = setting(4000, "users of the validation subset", low=1, high=1 << 30)
@@ -58,8 +60,12 @@ class SasrecConfig:
     def __post_init__(self) -> None:
         check_settings(self)
         if self.width % self.heads:
-            raise InputError(f"setting {type(self).__name__}.width", got=self.width,
-                             wanted=f"a multiple of heads={self.heads}", do="change width or heads")
+            raise InputError(
+                f"setting {type(self).__name__}.width",
+                got=self.width,
+                wanted=f"a multiple of heads={self.heads}",
+                do="change width or heads",
+            )
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,9 @@ class BehaviourConfig(SasrecConfig):
 
     item_decay: float = setting(1.0, "decoupled weight decay of the item table", low=0, high=10, sweep=(0.5, 1.0, 2.0))
     holdout: float = setting(0.1, "users whose last training item selects the epoch", unit="share", low=0.001, high=0.5)
-    recall_share: float = setting(0.98, "stop at the earliest epoch that reaches this share of the best recall@10",
-                                  low=0.5, high=1)
+    recall_share: float = setting(
+        0.98, "stop at the earliest epoch that reaches this share of the best recall@10", low=0.5, high=1
+    )
     epochs: int = setting(100, "passes over the training targets at most", low=1, high=1000)
     patience: int = setting(10, "validations without improvement before stopping", low=0, high=1000)
 
@@ -89,8 +96,7 @@ class _Network(ItemNetwork):
         self.item_table = nn.Parameter(torch.zeros(n_items, config.width))
         self.position_table = nn.Parameter(torch.zeros(config.max_length, config.width))
         self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(SasrecBlock(config.width, config.heads, config.dropout)
-                                    for _ in range(config.layers))
+        self.blocks = nn.ModuleList(SasrecBlock(config.width, config.heads, config.dropout) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width)
 
     @torch.no_grad()
@@ -160,8 +166,9 @@ class _EarliestGood:
         self.tables = [state[f"table{i}"] for i in range(len(self.recalls))]
 
 
-def behaviour_embeddings(sequences: Sequences, n_items: int, rng: Rng, runtime: Runtime,
-                         config: BehaviourConfig) -> np.ndarray:
+def behaviour_embeddings(
+    sequences: Sequences, n_items: int, rng: Rng, runtime: Runtime, config: BehaviourConfig
+) -> np.ndarray:
     """float32 ``[N, width]`` item vectors learned from ``sequences`` (training data of every protocol) alone.
 
     The last item of a seeded share of the users with at least three items selects the epoch: the earliest that reaches
@@ -170,8 +177,9 @@ def behaviour_embeddings(sequences: Sequences, n_items: int, rng: Rng, runtime: 
     """
     able = np.flatnonzero(sequences.lengths >= 3)
     if not len(able):
-        raise InputError("behaviour sequences", got="no user with three items", wanted="at least one",
-                         do="use features.behaviour=none")
+        raise InputError(
+            "behaviour sequences", got="no user with three items", wanted="at least one", do="use features.behaviour=none"
+        )
     n_held = max(1, round(config.holdout * len(able)))
     held = np.sort(rng.child("holdout").numpy().permutation(able)[:n_held])
     last = sequences.indptr[held + 1] - 1
@@ -192,11 +200,23 @@ def behaviour_embeddings(sequences: Sequences, n_items: int, rng: Rng, runtime: 
         kept.offer(recall, network.item_table)
         return recall
 
-    log = runtime.train(item_plan(
-        "behaviour", config, network, windows, rng, runtime, weight_decay=config.item_decay,
-        no_decay=[name for name, _ in network.named_parameters() if name != "item_table"],
-        validate=validate, extra_state=kept.state, load_extra_state=kept.restore))
-    runtime.report(f"  behaviour: epoch {kept.epochs[0]} of {log.epochs}, recall@10 {kept.recalls[0]:.4f} "
-                   f"(best {kept.recalls[-1]:.4f})")
+    log = runtime.train(
+        item_plan(
+            "behaviour",
+            config,
+            network,
+            windows,
+            rng,
+            runtime,
+            weight_decay=config.item_decay,
+            no_decay=[name for name, _ in network.named_parameters() if name != "item_table"],
+            validate=validate,
+            extra_state=kept.state,
+            load_extra_state=kept.restore,
+        )
+    )
+    runtime.report(
+        f"  behaviour: epoch {kept.epochs[0]} of {log.epochs}, recall@10 {kept.recalls[0]:.4f} (best {kept.recalls[-1]:.4f})"
+    )
     log.best_epoch = kept.epochs[0]
     return to_numpy(kept.tables[0])

@@ -68,28 +68,40 @@ class TigerConfig:
     hidden: int = setting(1024, "width of the feed-forward layer", unit="dimensions", low=8, high=8192, paper=1024)
     encoder_layers: int = setting(4, "encoder layers", low=1, high=24, paper=4)
     decoder_layers: int = setting(4, "decoder layers", low=1, high=24, paper=4)
-    dropout: float = setting(0.1, "dropout on embeddings, attention, feed-forward and branches", low=0, high=0.9,
-                             paper=0.1, sweep=(0.1, 0.2))
-    temperature: float = setting(1.0, "divisor of the logits in loss and scores (LETTER's ranking-guided loss); 1 is off",
-                                 low=0.1, high=10, paper=1.0)
+    dropout: float = setting(
+        0.1, "dropout on embeddings, attention, feed-forward and branches", low=0, high=0.9, paper=0.1, sweep=(0.1, 0.2)
+    )
+    temperature: float = setting(
+        1.0, "divisor of the logits in loss and scores (LETTER's ranking-guided loss); 1 is off", low=0.1, high=10, paper=1.0
+    )
     max_length: int = setting(20, "history the model sees", unit="items", low=1, high=1024, paper=20)
     learning_rate: float = setting(1e-3, "AdamW step size", low=1e-6, high=0.1, sweep=(3e-4, 1e-3, 3e-3))
-    schedule: str = setting("inverse_sqrt", "learning rate after the warm-up",
-                            choices=("constant", "cosine", "inverse_sqrt"), paper="inverse_sqrt")
+    schedule: str = setting(
+        "inverse_sqrt",
+        "learning rate after the warm-up",
+        choices=("constant", "cosine", "inverse_sqrt"),
+        paper="inverse_sqrt",
+    )
     warmup_steps: int = setting(10_000, "linear warm-up", unit="steps", low=0, high=1 << 30, paper=10_000)
     weight_decay: float = setting(0.01, "decoupled weight decay of matrices and embeddings", low=0, high=1)
     batch_size: int = setting(256, "training examples of a step", unit="examples", low=1, high=1 << 20, paper=256)
-    instances_per_epoch: int = setting(0, "training examples between two validations at least, drawn without repetition "
-                                       "until all were seen; 0 for all (131,413 on Beauty)", unit="examples", low=0,
-                                       high=1 << 40)
+    instances_per_epoch: int = setting(
+        0,
+        "training examples between two validations at least, drawn without repetition "
+        "until all were seen; 0 for all (131,413 on Beauty)",
+        unit="examples",
+        low=0,
+        high=1 << 40,
+    )
     epochs: int = setting(200, "epochs at most", low=1, high=100_000)
     validate_every: int = setting(2, "epochs between validations", unit="epochs", low=1, high=1000)
     patience: int = setting(20, "validations without a better NDCG@10 before stopping, 0 for never", low=0, high=1000)
     validation_users: int = setting(2000, "users of the validation subset", low=1, high=1 << 30)
     validation_beam: int = setting(20, "beam of validation", unit="SIDs", low=10, high=4096)
     beam: int = setting(128, "beam of the final ranking", unit="SIDs", low=1, high=4096)
-    cover: int = setting(100, "items beyond a user's history that the final beam must reach, else it widens",
-                         unit="items", low=1, high=4096)
+    cover: int = setting(
+        100, "items beyond a user's history that the final beam must reach, else it widens", unit="items", low=1, high=4096
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -104,12 +116,38 @@ class Tiger(SidRetriever[T5]):
     # One pass over Beauty's 131,413 examples takes two CPU cores about a quarter of an hour at standard size; quick is a
     # smaller network on two and a half passes. paper: 200,000 steps of 256 examples on Beauty.
     budgets = {
-        "smoke": {"width": 32, "heads": 2, "head_width": 16, "hidden": 64, "encoder_layers": 1, "decoder_layers": 1,
-                  "learning_rate": 3e-3, "schedule": "constant", "warmup_steps": 4, "batch_size": 64, "epochs": 2,
-                  "validate_every": 1, "validation_users": 100, "beam": 32, "cover": 20},
-        "quick": {"heads": 4, "head_width": 32, "hidden": 512, "encoder_layers": 2, "decoder_layers": 2,
-                  "learning_rate": 2e-3, "schedule": "cosine", "warmup_steps": 200, "instances_per_epoch": 32_768,
-                  "epochs": 10, "validate_every": 2, "patience": 0, "validation_users": 500},
+        "smoke": {
+            "width": 32,
+            "heads": 2,
+            "head_width": 16,
+            "hidden": 64,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "learning_rate": 3e-3,
+            "schedule": "constant",
+            "warmup_steps": 4,
+            "batch_size": 64,
+            "epochs": 2,
+            "validate_every": 1,
+            "validation_users": 100,
+            "beam": 32,
+            "cover": 20,
+        },
+        "quick": {
+            "heads": 4,
+            "head_width": 32,
+            "hidden": 512,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "learning_rate": 2e-3,
+            "schedule": "cosine",
+            "warmup_steps": 200,
+            "instances_per_epoch": 32_768,
+            "epochs": 10,
+            "validate_every": 2,
+            "patience": 0,
+            "validation_users": 500,
+        },
         "standard": {},
         "paper": {"epochs": 390, "patience": 0, "validation_users": 1 << 30},
     }
@@ -118,8 +156,18 @@ class Tiger(SidRetriever[T5]):
 
     def _make_network(self, layout: CodeLayout) -> T5:
         config = self.config
-        return T5(T5Shape(1 + int(layout.offsets[-1]), config.width, config.heads, config.head_width, config.hidden,
-                          config.encoder_layers, config.decoder_layers), config.dropout)
+        return T5(
+            T5Shape(
+                1 + int(layout.offsets[-1]),
+                config.width,
+                config.heads,
+                config.head_width,
+                config.hidden,
+                config.encoder_layers,
+                config.decoder_layers,
+            ),
+            config.dropout,
+        )
 
     def fit(self, data: RetrievalData, sids: SemanticIds | None, rng: Rng, runtime: Runtime) -> Self:
         config = self.config
@@ -128,14 +176,16 @@ class Tiger(SidRetriever[T5]):
         network = self.network_ = self._make_network(layout).to(runtime.device)
         network.initialise(runtime.generator(rng.child("initial")))
         parameters = list(network.parameters())
-        instances = PrefixInstances(data.train, config.max_length, config.batch_size, rng.child("instances"),
-                                    config.instances_per_epoch)
+        instances = PrefixInstances(
+            data.train, config.max_length, config.batch_size, rng.child("instances"), config.instances_per_epoch
+        )
 
         def batch(epoch: int, index: int) -> dict[str, Any]:
             parts = instances.batch(epoch, index)
-            return {"targets": runtime.tensor(np.concatenate([p.targets for p in parts])),
-                    "parts": [(*_tokens(p.items, p.length, tokens_of, runtime), runtime.tensor(p.targets))
-                              for p in parts]}
+            return {
+                "targets": runtime.tensor(np.concatenate([p.targets for p in parts])),
+                "parts": [(*_tokens(p.items, p.length, tokens_of, runtime), runtime.tensor(p.targets)) for p in parts],
+            }
 
         def loss(made: Mapping[str, Any], step: int) -> Tensor:
             n_rows, parts = len(made["targets"]), made["parts"]
@@ -153,16 +203,33 @@ class Tiger(SidRetriever[T5]):
             ranks, _ = self._rank(histories, targets, trie, config.validation_beam, 10, runtime)
             return expected_ndcg(ranks, 10)
 
-        log = runtime.train(TrainingPlan(
-            self.name, network, instances.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
-            learning_rate=config.learning_rate, weight_decay=config.weight_decay, warmup_steps=config.warmup_steps,
-            schedule=config.schedule, validate=ndcg, validate_every=config.validate_every, patience=config.patience,
-            batch_setting=("batch_size", config.batch_size)))
+        log = runtime.train(
+            TrainingPlan(
+                self.name,
+                network,
+                instances.steps_per_epoch,
+                config.epochs,
+                batch,
+                loss,
+                rng.child("training"),
+                learning_rate=config.learning_rate,
+                weight_decay=config.weight_decay,
+                warmup_steps=config.warmup_steps,
+                schedule=config.schedule,
+                validate=ndcg,
+                validate_every=config.validate_every,
+                patience=config.patience,
+                batch_setting=("batch_size", config.batch_size),
+            )
+        )
         subset = take_sequences(histories, np.arange(min(INVALID_USERS, len(targets))))
         self._notes = {
-            **training_notes(log, instances), "embedding_parameters": float(network.shared.numel()),
-            "invalid_rate_unconstrained": invalid_rate(self._batches(subset), self._opener(subset, trie, runtime), trie,
-                                                       config.validation_beam, runtime)}
+            **training_notes(log, instances),
+            "embedding_parameters": float(network.shared.numel()),
+            "invalid_rate_unconstrained": invalid_rate(
+                self._batches(subset), self._opener(subset, trie, runtime), trie, config.validation_beam, runtime
+            ),
+        }
         return self
 
     def _ranked(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime) -> Ranked:
@@ -170,10 +237,12 @@ class Tiger(SidRetriever[T5]):
         trie = SidTrie.of(sids, runtime)
         return self._rank(histories, targets, trie, self.config.beam, self.config.cover, runtime)
 
-    def _rank(self, histories: Sequences, targets: np.ndarray, trie: SidTrie, beam: int, cover: int,
-              runtime: Runtime) -> Ranked:
-        return rank_by_beam(self._batches(histories), self._opener(histories, trie, runtime), histories, targets, trie,
-                            beam, cover, runtime)
+    def _rank(
+        self, histories: Sequences, targets: np.ndarray, trie: SidTrie, beam: int, cover: int, runtime: Runtime
+    ) -> Ranked:
+        return rank_by_beam(
+            self._batches(histories), self._opener(histories, trie, runtime), histories, targets, trie, beam, cover, runtime
+        )
 
     def _batches(self, histories: Sequences) -> Iterator[np.ndarray]:
         return similar_rows(histories, self.config.max_length, USERS_A_SESSION)
@@ -189,6 +258,7 @@ class Tiger(SidRetriever[T5]):
             return T5Session(network, layout, *_tokens(items, length, tokens_of, runtime), self.config.temperature)
 
         return open_session
+
 
 def _tokens(items: np.ndarray, length: np.ndarray, tokens_of: Tensor, runtime: Runtime) -> tuple[Tensor, Tensor | None]:
     """Encoder tokens int64 ``[B, T * L]`` of items int64 ``[B, T]`` (-1 behind the end), and how many of them count

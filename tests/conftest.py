@@ -35,6 +35,7 @@ def wait_until() -> Callable[..., Any]:
 
     Fails after ``seconds``, and when the ``command`` (a ``Popen``, if given) ended before.
     """
+
     def wait(told: Callable[[], Any], seconds: float, command: subprocess.Popen[str] | None = None) -> Any:
         deadline = time.monotonic() + seconds
         while not (found := told()):

@@ -21,8 +21,11 @@ from sidbench.benchmark.cli.app import invoke
 from sidbench.benchmark.testing.tokenizers import check_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
-README_COMMANDS = [line.strip().split("  #")[0].strip() for line in (ROOT / "README.md").read_text().splitlines()
-                   if line.startswith("    bench ")]
+README_COMMANDS = [
+    line.strip().split("  #")[0].strip()
+    for line in (ROOT / "README.md").read_text().splitlines()
+    if line.startswith("    bench ")
+]
 
 
 def test_the_readme_has_commands() -> None:
@@ -30,8 +33,9 @@ def test_the_readme_has_commands() -> None:
 
 
 @pytest.mark.slow
-def test_readme_commands_run_in_order(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                      capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_commands_run_in_order(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)  # commands that write a file write it here
     for command in README_COMMANDS:
         if "beauty" in command and not os.environ.get("SIDBENCH_DATA"):
@@ -45,8 +49,11 @@ def test_import_guide(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     """The two commands of docs/data.md, on a small table of one's own."""
     draw = np.random.default_rng(0)
     lines = ["user,item,timestamp,rating"]
-    lines += [f"u{u},i{i:03d},{1000 * u + 10 * t},{r}" for u in range(60)
-              for t, (i, r) in enumerate(zip(draw.choice(40, 6, replace=False), draw.integers(1, 6, 6), strict=True))]
+    lines += [
+        f"u{u},i{i:03d},{1000 * u + 10 * t},{r}"
+        for u in range(60)
+        for t, (i, r) in enumerate(zip(draw.choice(40, 6, replace=False), draw.integers(1, 6, 6), strict=True))
+    ]
     (tmp_path / "events.csv").write_text("\n".join(lines))
     (tmp_path / "items.jsonl").write_text("\n".join(f'{{"item": "i{i:03d}", "title": "thing {i % 4}"}}' for i in range(40)))
     np.save(tmp_path / "text.npy", draw.standard_normal((40, 8)).astype(np.float32))
@@ -56,8 +63,14 @@ def test_import_guide(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     imported = commands[0].replace("events.csv", f"{tmp_path}/events.csv").replace("items.jsonl", f"{tmp_path}/items.jsonl")
     assert invoke(shlex.split(imported.replace("text=text.npy", f"text={tmp_path}/text.npy"))[1:]) == 0
     folder = re.findall(r"dataset\.path=(\S+)", capsys.readouterr().out)[-1]
-    run = [*shlex.split(commands[1].replace("FOLDER", folder))[1:], "--budget", "smoke", "--tokenizer", "rqkmeans",
-           "tokenizer.codebook_size=8"]
+    run = [
+        *shlex.split(commands[1].replace("FOLDER", folder))[1:],
+        "--budget",
+        "smoke",
+        "--tokenizer",
+        "rqkmeans",
+        "tokenizer.codebook_size=8",
+    ]
     assert invoke(run) == 0, capsys.readouterr().err
 
 
@@ -99,14 +112,30 @@ def test_the_example_data_set_runs(home: Path, tmp_path: Path) -> None:
 
     def bench(*words: str) -> subprocess.CompletedProcess[str]:
         start = [sys.executable, "-m", "sidbench.benchmark.cli.app"]
-        return subprocess.run([*start, *words, "--data-dir", str(raw.parent)], text=True, capture_output=True, timeout=300,
-                              env={**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"})
+        return subprocess.run(
+            [*start, *words, "--data-dir", str(raw.parent)],
+            text=True,
+            capture_output=True,
+            timeout=300,
+            env={**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        )
 
     checked = bench("data", "check", "tracks")
     # 360 plays of 60 users; the repeated line and, by the 5-core filter, the user with one play are gone.
     assert checked.returncode == 0 and "360" in checked.stdout and "60" in checked.stdout, checked.stdout + checked.stderr
-    done = bench("run", "--tokenizer", "rqkmeans", "--dataset", "tracks", "--recommender", "mtp", "--budget", "smoke",
-                 "--json", "tokenizer.codebook_size=4")
+    done = bench(
+        "run",
+        "--tokenizer",
+        "rqkmeans",
+        "--dataset",
+        "tracks",
+        "--recommender",
+        "mtp",
+        "--budget",
+        "smoke",
+        "--json",
+        "tokenizer.codebook_size=4",
+    )
     assert done.returncode == 0, done.stderr
     (raw / "plays.tsv").write_text("u0\tt0\tsoon\n")
     broken = bench("data", "check", "tracks")

@@ -21,6 +21,7 @@ import pytest
 from sidbench.benchmark.cli.app import invoke
 
 ROOT = Path(__file__).resolve().parents[1]
+STUDIES, BOARDS = "tests/leaderboards/test_studies.py", "tests/leaderboards/publish/test_boards.py"
 STARTS = ("bench", "torchrun", "accelerate", "python", "pip", "make")
 SMALL = ["dataset.n_items=200", "dataset.n_users=200"]
 RUN = "bench run --tokenizer {} --dataset synthetic --budget smoke"
@@ -37,9 +38,15 @@ def commands_of(page: Path) -> list[str]:
     return found
 
 
-PAGES = {str(p.relative_to(ROOT)): found for p in [
-    ROOT / "CONTRIBUTING.md", ROOT / "leaderboards" / "boards" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-         if (found := commands_of(p))}
+PAGES = {
+    str(p.relative_to(ROOT)): found
+    for p in [
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "leaderboards" / "boards" / "README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+    ]
+    if (found := commands_of(p))
+}
 
 
 @dataclass(frozen=True)
@@ -66,39 +73,71 @@ def a_study() -> str:
 BOARD = "bench leaderboard --publish NAME --from HOME --out boards/NAME"
 GUIDES: dict[str, Guide] = {
     "CONTRIBUTING.md": Guide(elsewhere={"make test": ".ci/run"}),
-    "docs/add-a-recommender.md": Guide(replace={"path/to/my_model.py:MyModel": f"{ROOT}/recommenders/sasrec.py:Sasrec",
-                                                "--recommender my_model": "--recommender mtp"}),
+    "docs/add-a-recommender.md": Guide(
+        replace={
+            "path/to/my_model.py:MyModel": f"{ROOT}/recommenders/sasrec.py:Sasrec",
+            "--recommender my_model": "--recommender mtp",
+        }
+    ),
     "docs/add-a-tokenizer.md": Guide(
-        replace={"plugin check my_tokenizer": "plugin check my_tokenizer/src/my_tokenizer/tokenizer.py",
-                 "tokenizer.py/src/my_tokenizer/tokenizer.py": "tokenizer.py", "--tokenizer my_tokenizer,": "--tokenizer "},
-        elsewhere={"pip install --no-build-isolation --editable .": "tests/benchmark/commands/test_plugin.py"}),
-    "docs/boards.md": Guide(before=(RUN.format("opq,random"), BOARD), replace={
-        "HOME": lambda: os.environ["SIDBENCH_HOME"], "leaderboards/boards/NAME": "boards/mine", "boards/NAME": "boards/mine",
-        "NAME": "mine", "beauty": "synthetic"}),
-    "docs/data.md": Guide(elsewhere=dict.fromkeys(
-        ("bench data import --name mine --interactions events.csv --items items.jsonl --embeddings text=text.npy",
-         "bench run --dataset custom dataset.path=FOLDER features.text=precomputed"), "tests/test_docs.py")),
-    "docs/findings.md": Guide(plan_only=True, elsewhere={  # hours; what they left is tested
-        "bench sweep --tokenizer adasid --dataset synthetic --trials 20 --workers 2": "tests/leaderboards/test_studies.py",
-        "bench reproduce mmq-v2 --table 2 --dataset beauty --records leaderboards/boards/beauty":
-            "tests/leaderboards/publish/test_boards.py",
-        **{f"bench sweep --tokenizer {name} --dataset beauty --budget quick --recommender mtp --trials 12 --threads 1 "
-        f"tokenizer.code_length=6 tokenizer.codebook_size=100{more}": "tests/leaderboards/test_studies.py"
-           for name, more in (("rqvae", ""), ("adasid", " tokenizer.n_behaviour=5"))}}),
+        replace={
+            "plugin check my_tokenizer": "plugin check my_tokenizer/src/my_tokenizer/tokenizer.py",
+            "tokenizer.py/src/my_tokenizer/tokenizer.py": "tokenizer.py",
+            "--tokenizer my_tokenizer,": "--tokenizer ",
+        },
+        elsewhere={"pip install --no-build-isolation --editable .": "tests/benchmark/commands/test_plugin.py"},
+    ),
+    "docs/boards.md": Guide(
+        before=(RUN.format("opq,random"), BOARD),
+        replace={
+            "HOME": lambda: os.environ["SIDBENCH_HOME"],
+            "leaderboards/boards/NAME": "boards/mine",
+            "boards/NAME": "boards/mine",
+            "NAME": "mine",
+            "beauty": "synthetic",
+        },
+    ),
+    "docs/data.md": Guide(
+        elsewhere=dict.fromkeys(
+            (
+                "bench data import --name mine --interactions events.csv --items items.jsonl --embeddings text=text.npy",
+                "bench run --dataset custom dataset.path=FOLDER features.text=precomputed",
+            ),
+            "tests/test_docs.py",
+        )
+    ),
+    "docs/findings.md": Guide(
+        plan_only=True,
+        elsewhere={  # hours; what they left is tested
+            "bench sweep --tokenizer adasid --dataset synthetic --trials 20 --workers 2": STUDIES,
+            "bench reproduce mmq-v2 --table 2 --dataset beauty --records leaderboards/boards/beauty": BOARDS,
+            **{
+                f"bench sweep --tokenizer {name} --dataset beauty --budget quick --recommender mtp --trials 12 --threads 1 "
+                f"tokenizer.code_length=6 tokenizer.codebook_size=100{more}": STUDIES
+                for name, more in (("rqvae", ""), ("adasid", " tokenizer.n_behaviour=5"))
+            },
+        },
+    ),
     "docs/grids.md": Guide(plan_only=True, replace={" --device cuda": "", "--tokenizer all": "--tokenizer opq,rvq"}),
-    "docs/reproduction.md": Guide(before=(RUN.format("rqkmeans"),),
-                                  replace={"reproduce RUN": lambda: f"reproduce {a_run()}"}),
-    "docs/scale.md": Guide(replace={
-        "10000,100000,1000000": "1000 --stages write,quantisation", "10000000": "2000", "/big/disk": "."}),
+    "docs/reproduction.md": Guide(
+        before=(RUN.format("rqkmeans"),), replace={"reproduce RUN": lambda: f"reproduce {a_run()}"}
+    ),
+    "docs/scale.md": Guide(
+        replace={"10000,100000,1000000": "1000 --stages write,quantisation", "10000000": "2000", "/big/disk": "."}
+    ),
     "docs/security.md": Guide(replace={"118000": "60 --only metadata", "20000 --atheris": "60"}),
     "docs/store.md": Guide(before=(f"{RUN.format('rqvae')} --seed 1 --recommender none",)),
-    "docs/sweeps.md": Guide(replace={"beauty": "synthetic", "--trials 50": "--trials 2", "--trials 12": "--trials 2",
-                                     "NAME": a_study}),
+    "docs/sweeps.md": Guide(
+        replace={"beauty": "synthetic", "--trials 50": "--trials 2", "--trials 12": "--trials 2", "NAME": a_study}
+    ),
     "docs/tokenizers/imported.md": Guide(
         before=(f"{RUN.format('opq')} --recommender none", "bench sids export RUN --format letter --out codes.json"),
-        replace={"…": "codes.json", "export RUN": lambda: f"export {a_run()}"}),
-    "leaderboards/boards/README.md": Guide(plan_runs=True, replace={
-        "--out leaderboards/boards/beauty": "--out board", "leaderboards/boards/": f"{ROOT}/leaderboards/boards/"}),
+        replace={"…": "codes.json", "export RUN": lambda: f"export {a_run()}"},
+    ),
+    "leaderboards/boards/README.md": Guide(
+        plan_runs=True,
+        replace={"--out leaderboards/boards/beauty": "--out board", "leaderboards/boards/": f"{ROOT}/leaderboards/boards/"},
+    ),
     "docs/training.md": Guide(replace={"--dataset synthetic": "--dataset synthetic --tokenizer rqkmeans --recommender mtp"}),
 }
 
@@ -129,11 +168,20 @@ def run(words: list[str]) -> tuple[int, str]:
     """Exit code and what to read when it is not 0."""
     if words[0] == "bench":
         return invoke(words[1:]), ""
-    start = {"python": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run"],
-             "accelerate": [sys.executable, "-m", "accelerate.commands.accelerate_cli"]}[words[0]]
+    start = {
+        "python": [sys.executable],
+        "torchrun": [sys.executable, "-m", "torch.distributed.run"],
+        "accelerate": [sys.executable, "-m", "accelerate.commands.accelerate_cli"],
+    }[words[0]]
     rest = [str(ROOT / w) if w.startswith("tests/") else w for w in words[1:]]
-    done = subprocess.run([*start, *rest], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=400,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [*start, *rest],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=400,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     return done.returncode, done.stdout[-4000:]
 
 
@@ -152,8 +200,9 @@ def test_what_other_tests_run_is_named_there(page: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", sorted(PAGES))
-def test_commands_of_a_page_run_in_order(page: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                         capfd: pytest.CaptureFixture[str]) -> None:
+def test_commands_of_a_page_run_in_order(
+    page: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     guide = GUIDES.get(page, Guide())
     monkeypatch.chdir(tmp_path)
     skipped = []

@@ -39,11 +39,16 @@ def test_every_package_folder_is_declared_and_exists() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     declared = set(settings["tool"]["setuptools"]["packages"])
     found = {f"sidbench.{room}" for room in ROOMS}
-    found |= {"sidbench." + ".".join(p.parent.relative_to(ROOT).parts) for room in ROOMS
-              for p in (ROOT / room).rglob("__init__.py")}
+    found |= {
+        "sidbench." + ".".join(p.parent.relative_to(ROOT).parts)
+        for room in ROOMS
+        for p in (ROOT / room).rglob("__init__.py")
+    }
     assert declared == found
 
 
 def test_the_import_name_is_sidbench() -> None:
-    assert from_root("-c", "import sidbench.datasets.foundation.errors as e; print(e.__name__)").strip() == \
-        "sidbench.datasets.foundation.errors"
+    assert (
+        from_root("-c", "import sidbench.datasets.foundation.errors as e; print(e.__name__)").strip()
+        == "sidbench.datasets.foundation.errors"
+    )

@@ -36,14 +36,23 @@ def test_page_is_current(scale: ModuleType) -> None:
 
 def test_row_holds_time_per_item_and_both_kinds_of_memory(scale: ModuleType) -> None:
     assert scale.row(point("write", 1_000_000, bytes=1.024e9)) == [
-        "write", "1,000,000", "2.00", "1.00", "1.00", "0.500", "1.500", "1.024 GB written"]
+        "write",
+        "1,000,000",
+        "2.00",
+        "1.00",
+        "1.00",
+        "0.500",
+        "1.500",
+        "1.024 GB written",
+    ]
     failed = {"stage": "fit", "tokenizer": "opq", "items": 10, "dims": 2, "failed": "not within 5 s"}
     assert scale.row(failed) == ["fit opq", "10", "not within 5 s", "", "", "", "", ""]
     assert scale.row(point("mtp", 10, step_ms=2.04, rank_ms_per_user=0.5))[-1] == "2.0 ms a step; 0.50 ms a user to rank"
 
 
 def test_points_that_are_there_are_skipped_and_inputs_are_made_first(
-        scale: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scale: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[tuple[str, str]] = []
 
     def measure(stage: str, tokenizer: str, items: int, work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -59,8 +68,9 @@ def test_points_that_are_there_are_skipped_and_inputs_are_made_first(
     monkeypatch.setattr(scale, "measure", measure)
     out, work = tmp_path / "points.json", tmp_path / "work"
     work.mkdir()
-    wanted = argparse.Namespace(items=[10], tokenizer=["opq"], stages=["encode", "trie"], dims=4, again=False, limit=1.0,
-                                trained=5, keep=False)
+    wanted = argparse.Namespace(
+        items=[10], tokenizer=["opq"], stages=["encode", "trie"], dims=4, again=False, limit=1.0, trained=5, keep=False
+    )
     with pytest.raises(KeyboardInterrupt):
         scale.run_points(wanted, out, work)
     assert calls == [("write", ""), ("fit", "opq"), ("encode", "opq"), ("trie", "")]

@@ -64,14 +64,29 @@ INFO = TokenizerInfo(
 class ActionPieceConfig(TokenizerConfig):
     """Settings of ActionPiece; ``codebook_size`` is that of the OPQ codes."""
 
-    code_length: int = setting(5, "features per item: OPQ codes and one hash slot", unit="features", low=2, high=16,
-                               paper=5, sweep=(3, 5, 9))
-    codebook_size: int = setting(256, "codes per OPQ position", unit="codes", low=1, high=65536, paper=256,
-                                 sweep=(64, 128, 256))
-    hash_buckets: int = setting(128, "codes of the hash slot, the most items that may share their OPQ codes",
-                                unit="codes", low=1, high=65536, paper=128)
-    vocabulary_size: int = setting(40_000, "features and merged tokens", unit="tokens", low=2, high=1_000_000,
-                                   paper=40_000, sweep=(5_000, 10_000, 20_000, 40_000))
+    code_length: int = setting(
+        5, "features per item: OPQ codes and one hash slot", unit="features", low=2, high=16, paper=5, sweep=(3, 5, 9)
+    )
+    codebook_size: int = setting(
+        256, "codes per OPQ position", unit="codes", low=1, high=65536, paper=256, sweep=(64, 128, 256)
+    )
+    hash_buckets: int = setting(
+        128,
+        "codes of the hash slot, the most items that may share their OPQ codes",
+        unit="codes",
+        low=1,
+        high=65536,
+        paper=128,
+    )
+    vocabulary_size: int = setting(
+        40_000,
+        "features and merged tokens",
+        unit="tokens",
+        low=2,
+        high=1_000_000,
+        paper=40_000,
+        sweep=(5_000, 10_000, 20_000, 40_000),
+    )
     reduce_dim: int = setting(128, "PCA before OPQ", unit="dimensions", low=1, high=65536, paper=128)
     opq_budget: str = setting("standard", "budget of OPQ", choices=("smoke", "quick", "standard", "paper"))
 
@@ -96,9 +111,18 @@ class ActionPiece(SequenceTokenizer):
     def __init__(self, config: ActionPieceConfig) -> None:
         super().__init__(config)
         self._diagnostics: dict[str, float] = {}
-        self.opq_ = Opq(OpqConfig(**{
-            **Opq.budgets[config.opq_budget], "code_length": config.code_length - 1, "whiten": True,
-            "codebook_size": config.codebook_size, "fit_items": config.fit_items, "reduce_dim": config.reduce_dim}))
+        self.opq_ = Opq(
+            OpqConfig(
+                **{
+                    **Opq.budgets[config.opq_budget],
+                    "code_length": config.code_length - 1,
+                    "whiten": True,
+                    "codebook_size": config.codebook_size,
+                    "fit_items": config.fit_items,
+                    "reduce_dim": config.reduce_dim,
+                }
+            )
+        )
 
     @property
     def sizes(self) -> np.ndarray:
@@ -109,27 +133,36 @@ class ActionPiece(SequenceTokenizer):
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: ActionPieceConfig = self.config
         if (n_features := int(self.sizes.sum())) > c.vocabulary_size:
-            raise InputError("actionpiece: vocabulary_size", got=c.vocabulary_size,
-                             wanted=f"at least {n_features}, the number of features",
-                             do=f"set tokenizer.vocabulary_size={2 * n_features}, or fewer codes")
+            raise InputError(
+                "actionpiece: vocabulary_size",
+                got=c.vocabulary_size,
+                wanted=f"at least {n_features}, the number of features",
+                do=f"set tokenizer.vocabulary_size={2 * n_features}, or fewer codes",
+            )
         self.opq_.fit(features, rng.child("opq"), runtime)
         self.key_ = rng.child("hash").integer()
         sids = self.encode(features, runtime)
         events = _by_user(features.sequences, sids.codes + np.concatenate([[0], np.cumsum(self.sizes[:-1])]))
         self.vocabulary_, left = build_vocabulary(events, self.sizes, c.vocabulary_size)
         if len(self.vocabulary_) < c.vocabulary_size:
-            runtime.warn(f"actionpiece: the training sequences only hold {len(self.vocabulary_)} tokens of a vocabulary "
-                         f"of {c.vocabulary_size}")
+            runtime.warn(
+                f"actionpiece: the training sequences only hold {len(self.vocabulary_)} tokens of a vocabulary "
+                f"of {c.vocabulary_size}"
+            )
         n_events = max(len(features.sequences.items), 1)
         alone = Sequences(np.arange(features.n_items + 1), np.arange(features.n_items, dtype=np.int32))
         tokens = self.encode_sequences(alone, sids, None, "none")
         decoded = self.decode_items(tokens, sids) == np.arange(features.n_items)
         self._diagnostics = {
             **{f"opq_{name}": value for name, value in self.opq_.diagnostics().items()},
-            "vocabulary_size": float(len(self.vocabulary_)), "merges": float(len(self.vocabulary_.rules)),
-            "features_per_event": float(c.code_length), "tokens_per_event": left / n_events,
-            "tokens_per_item_alone": len(tokens.tokens) / features.n_items, "share_decoded": float(decoded.mean()),
-            "share_of_items_sharing_opq_codes": 1 - float(_group(sids.codes[:, :-1])[2] / features.n_items)}
+            "vocabulary_size": float(len(self.vocabulary_)),
+            "merges": float(len(self.vocabulary_.rules)),
+            "features_per_event": float(c.code_length),
+            "tokens_per_event": left / n_events,
+            "tokens_per_item_alone": len(tokens.tokens) / features.n_items,
+            "share_decoded": float(decoded.mean()),
+            "share_of_items_sharing_opq_codes": 1 - float(_group(sids.codes[:, :-1])[2] / features.n_items),
+        }
         return self
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
@@ -143,9 +176,12 @@ class ActionPiece(SequenceTokenizer):
         c: ActionPieceConfig = self.config
         rank, group, _ = _group(codes)
         if (most := int(rank.max(initial=-1)) + 1) > c.hash_buckets:
-            raise InputError("actionpiece: hash_buckets", got=f"{most} items with equal OPQ codes",
-                             wanted=f"at most the {c.hash_buckets} buckets",
-                             do=f"set tokenizer.hash_buckets={2 * most}, or more or larger codebooks")
+            raise InputError(
+                "actionpiece: hash_buckets",
+                got=f"{most} items with equal OPQ codes",
+                wanted=f"at most the {c.hash_buckets} buckets",
+                do=f"set tokenizer.hash_buckets={2 * most}, or more or larger codebooks",
+            )
         unique = np.zeros((int(group.max(initial=-1)) + 1, codes.shape[1]), np.int64)
         unique[group] = codes
         seeds = np.full(len(unique), self.key_, np.uint64)
@@ -153,7 +189,7 @@ class ActionPiece(SequenceTokenizer):
             seeds = _mix(seeds + column.astype(np.uint64))
         slots = np.empty(len(codes), np.int64)
         for begin in range(0, len(unique), 8192):
-            draws = _mix(seeds[begin:begin + 8192, None] + np.arange(c.hash_buckets, dtype=np.uint64))
+            draws = _mix(seeds[begin : begin + 8192, None] + np.arange(c.hash_buckets, dtype=np.uint64))
             rows = (group >= begin) & (group < begin + 8192)
             slots[rows] = draws.argsort(axis=1, kind="stable")[group[rows] - begin, rank[rows]]
         return slots
@@ -166,20 +202,26 @@ class ActionPiece(SequenceTokenizer):
         if mode not in self.modes:
             raise InputError("actionpiece: encoding mode", got=repr(mode), wanted=f"one of {', '.join(self.modes)}")
         if rng is None and mode != "none":
-            raise InputError(f"actionpiece: encoding mode {mode}", got="no rng", wanted="a source of random numbers",
-                             do="pass rng, or use mode none")
+            raise InputError(
+                f"actionpiece: encoding mode {mode}",
+                got="no rng",
+                wanted="a source of random numbers",
+                do="pass rng, or use mode none",
+            )
         items = sequences.items
         if len(items) and (items.min() < 0 or items.max() >= sids.n_items):
-            raise InputError("actionpiece: items to encode", got=f"{items.min()}..{items.max()}",
-                             wanted=f"0..{sids.n_items - 1}, rows of the SIDs")
+            raise InputError(
+                "actionpiece: items to encode",
+                got=f"{items.min()}..{items.max()}",
+                wanted=f"0..{sids.n_items - 1}, rows of the SIDs",
+            )
         rows = self.vocabulary_.features_of(sids.codes)[items]
         draw = None if rng is None else rng.numpy()
         if mode == "feature" and draw is not None:
             rows = np.take_along_axis(rows, draw.random(rows.shape).argsort(axis=1), axis=1)
             work = partial(permute_and_merge, vocabulary=self.vocabulary_)
         else:
-            work = partial(merge_greedily, merger=GreedyMerger(self.vocabulary_),
-                           shuffle=draw if mode == "token" else None)
+            work = partial(merge_greedily, merger=GreedyMerger(self.vocabulary_), shuffle=draw if mode == "token" else None)
         merged = [work(rows[a:b]) for a, b in zip(sequences.indptr[:-1], sequences.indptr[1:], strict=True)]
         table = np.array([token for user in merged for token in user], np.int32).reshape(-1, 3)
         indptr = np.concatenate([[0], np.cumsum([len(user) for user in merged])]).astype(np.int64)
@@ -194,19 +236,27 @@ class ActionPiece(SequenceTokenizer):
         return np.array([known.get(row.tobytes(), -1) for row in codes], np.int64)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        return {"key": np.array(self.key_, np.int64), "rules": self.vocabulary_.rules,
-                "priorities": self.vocabulary_.priorities,
-                **{f"opq/{name}": array for name, array in self.opq_.state_dict().items()}}
+        return {
+            "key": np.array(self.key_, np.int64),
+            "rules": self.vocabulary_.rules,
+            "priorities": self.vocabulary_.priorities,
+            **{f"opq/{name}": array for name, array in self.opq_.state_dict().items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         c: ActionPieceConfig = self.config
-        rules, priorities = state_entry(state, "rules", (None, 2), "actionpiece"), state_entry(
-            state, "priorities", (None,), "actionpiece")
+        rules, priorities = (
+            state_entry(state, "rules", (None, 2), "actionpiece"),
+            state_entry(state, "priorities", (None,), "actionpiece"),
+        )
         vocabulary = Vocabulary.checked(self.sizes, rules, priorities, "actionpiece")
         if len(vocabulary) > c.vocabulary_size:
-            raise InputError("actionpiece state entry rules", got=f"{len(vocabulary)} tokens",
-                             wanted=f"at most the {c.vocabulary_size} of the config",
-                             do="load it with the config it was fitted with")
+            raise InputError(
+                "actionpiece state entry rules",
+                got=f"{len(vocabulary)} tokens",
+                wanted=f"at most the {c.vocabulary_size} of the config",
+                do="load it with the config it was fitted with",
+            )
         self.key_ = int(state_entry(state, "key", (), "actionpiece"))
         self.opq_.load_state_dict({k.removeprefix("opq/"): v for k, v in state.items() if k.startswith("opq/")})
         self.vocabulary_ = vocabulary

@@ -78,8 +78,9 @@ EMA_DECAY = 0.99
 class AdaSidConfig(TokenizerConfig):
     """Settings of ADA-SID; ``code_length`` counts expected codes in use, not stored positions."""
 
-    code_length: int = setting(6, "expected codes in use per SID", unit="codes", low=1, high=64, paper=6,
-                               sweep=(4, 5, 6, 7, 8))
+    code_length: int = setting(
+        6, "expected codes in use per SID", unit="codes", low=1, high=64, paper=6, sweep=(4, 5, 6, 7, 8)
+    )
     n_shared: int = setting(1, "shared experts", unit="codes", low=0, high=16, paper=1)
     n_text: int = setting(1, "text experts", unit="codes", low=1, high=16, paper=1)
     n_vision: int = setting(1, "vision experts", unit="codes", low=1, high=16, paper=1)
@@ -87,47 +88,79 @@ class AdaSidConfig(TokenizerConfig):
     controller: bool = setting(True, "alignment strength by richness, eq. 14; off: w = 1", paper=True)
     contrastive: bool = setting(True, "alignment losses, eqs. 15-17; off: dropped", paper=True)
     sparsity: bool = setting(True, "sparsity regulariser, eqs. 19-23; off: dropped", paper=True)
-    router: str = setting("behaviour", "gates of behaviour codes: eq. 18, or softmax without padding and regulariser",
-                          choices=("behaviour", "softmax"), paper="behaviour")
+    router: str = setting(
+        "behaviour",
+        "gates of behaviour codes: eq. 18, or softmax without padding and regulariser",
+        choices=("behaviour", "softmax"),
+        paper="behaviour",
+    )
     alpha: float = setting(10.0, "slope of eq. 14", low=0, high=100, paper=10, sweep=(5.0, 20.0))
     beta: float = setting(9.0, "offset of eq. 14", low=-100, high=100, paper=9, sweep=(3.0, 14.0))
-    richness_gate: str = setting("sigmoid", "popularity factor of eq. 18: sigma(N) as printed, eq. 14, or N",
-                                 choices=("sigmoid", "curve", "linear"), paper="sigmoid")
+    richness_gate: str = setting(
+        "sigmoid",
+        "popularity factor of eq. 18: sigma(N) as printed, eq. 14, or N",
+        choices=("sigmoid", "curve", "linear"),
+        paper="sigmoid",
+    )
     target_active_fraction: float | None = setting(
-        None, "behaviour codes in use over n_behaviour; none: (code_length - content slots) / n_behaviour",
-        low=0.01, high=1, paper=0.6, sweep=(0.2, 0.4, 0.6, 0.8))
-    sparsity_groups: int = setting(1, "richness quantile groups with a lambda and target of their own",
-                                   unit="groups", low=1, high=16, sweep=(1, 4))
-    theta: str = setting("matched", "factor of eq. 22: the mean target is the quoted constant, or theta is it",
-                         choices=("matched", "quoted"))
-    sparsity_base: float = setting(1.2, "base of eq. 20; a large one overshoots the target before it settles",
-                                   low=1.0001, high=10, paper=10, sweep=(1.02, 1.2))
+        None,
+        "behaviour codes in use over n_behaviour; none: (code_length - content slots) / n_behaviour",
+        low=0.01,
+        high=1,
+        paper=0.6,
+        sweep=(0.2, 0.4, 0.6, 0.8),
+    )
+    sparsity_groups: int = setting(
+        1, "richness quantile groups with a lambda and target of their own", unit="groups", low=1, high=16, sweep=(1, 4)
+    )
+    theta: str = setting(
+        "matched", "factor of eq. 22: the mean target is the quoted constant, or theta is it", choices=("matched", "quoted")
+    )
+    sparsity_base: float = setting(
+        1.2,
+        "base of eq. 20; a large one overshoots the target before it settles",
+        low=1.0001,
+        high=10,
+        paper=10,
+        sweep=(1.02, 1.2),
+    )
     sparsity_start: float = setting(1e-8, "first lambda of eq. 20", low=1e-8, high=100, sweep=(1e-8, 1e-2))
     align_weight: float = setting(0.1, "weight of the alignment loss", low=0, high=100, sweep=(0.01, 0.1, 1.0))
     temperature: float = setting(0.07, "of eqs. 15 and 16", low=1e-3, high=10, paper=0.07)
-    vq: str = setting("gradient", "how codes move: codebook loss, moving average, index back-propagation",
-                      choices=("gradient", "ema", "ibq"))
+    vq: str = setting(
+        "gradient",
+        "how codes move: codebook loss, moving average, index back-propagation",
+        choices=("gradient", "ema", "ibq"),
+    )
     commitment: float = setting(0.25, "beta of the commitment loss", low=0, high=10, sweep=(0.1, 0.25, 1.0))
     restart_dead_codes: bool = setting(True, "replace unused codes by latents of the batch")
     width: int = setting(256, "latent width d", unit="dimensions", low=2, high=4096)
     hidden: int = setting(512, "hidden width of an expert", unit="units", low=2, high=8192)
     steps: int = setting(20000, "optimiser steps, the unquantised ones included", unit="steps", low=2, high=10_000_000)
     warm_steps: int = setting(300, "first steps, before the codebooks exist", unit="steps", low=1, high=100_000)
-    warmup_steps: int = setting(500, "linear rise of the learning rate in each of the two phases", unit="steps", low=0,
-                                high=100_000)
+    warmup_steps: int = setting(
+        500, "linear rise of the learning rate in each of the two phases", unit="steps", low=0, high=100_000
+    )
     batch_size: int = setting(1024, "items a step", unit="items", low=1, high=1_000_000)
     learning_rate: float = setting(1e-3, "of AdamW", low=1e-8, high=1, sweep=(1e-4, 3e-3))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.warm_steps >= self.steps:
-            raise InputError("setting AdaSidConfig.warm_steps", got=self.warm_steps, do="lower tokenizer.warm_steps",
-                             wanted=f"fewer than steps={self.steps}")
+            raise InputError(
+                "setting AdaSidConfig.warm_steps",
+                got=self.warm_steps,
+                do="lower tokenizer.warm_steps",
+                wanted=f"fewer than steps={self.steps}",
+            )
         if not 0 < self.active_fraction <= 1:
             low, high = self.n_content + 1, self.n_content + self.n_behaviour
-            raise InputError("setting AdaSidConfig.code_length", got=self.code_length,
-                             wanted=f"{low}..{high}, {self.n_content} content codes and 1 to {self.n_behaviour} "
-                             "behaviour codes in use", do="change tokenizer.code_length, n_behaviour or n_shared")
+            raise InputError(
+                "setting AdaSidConfig.code_length",
+                got=self.code_length,
+                wanted=f"{low}..{high}, {self.n_content} content codes and 1 to {self.n_behaviour} behaviour codes in use",
+                do="change tokenizer.code_length, n_behaviour or n_shared",
+            )
 
     @property
     def n_content(self) -> int:
@@ -149,10 +182,23 @@ class AdaSid(Tokenizer):
     config_class = AdaSidConfig
     budgets = {
         # From 1e-8 by factors of 1.2 lambda overshoots and the router needs more steps to settle than these two have.
-        "smoke": {"steps": 60, "warmup_steps": 10, "warm_steps": 20, "width": 64, "hidden": 128, "sparsity_base": 1.05,
-                  "sparsity_start": 1e-4},
-        "quick": {"steps": 2000, "batch_size": 256, "warmup_steps": 100, "warm_steps": 300, "sparsity_base": 1.05,
-                  "sparsity_start": 1e-4},
+        "smoke": {
+            "steps": 60,
+            "warmup_steps": 10,
+            "warm_steps": 20,
+            "width": 64,
+            "hidden": 128,
+            "sparsity_base": 1.05,
+            "sparsity_start": 1e-4,
+        },
+        "quick": {
+            "steps": 2000,
+            "batch_size": 256,
+            "warmup_steps": 100,
+            "warm_steps": 300,
+            "sparsity_base": 1.05,
+            "sparsity_start": 1e-4,
+        },
         "standard": NEURAL_BUDGETS["standard"],
         "paper": NEURAL_BUDGETS["paper"],
     }
@@ -169,8 +215,10 @@ class AdaSid(Tokenizer):
         dims = _usable_dims(features)
         for name in ("text", "vision"):
             if name not in dims:
-                runtime.warn(f"adasid: no {name} embeddings ({features.absent.get(name, 'not given')}); its positions "
-                             "go to the other content modality and L_content (eq. 15) is dropped.")
+                runtime.warn(
+                    f"adasid: no {name} embeddings ({features.absent.get(name, 'not given')}); its positions "
+                    "go to the other content modality and L_content (eq. 15) is dropped."
+                )
         data = Batch.of(features, dims, runtime, rows)
         self.net_ = _network(c, dims, runtime.generator(rng.child("init")))
         objective = Objective(c, self.net_, data, rng.child("restart"))
@@ -180,7 +228,8 @@ class AdaSid(Tokenizer):
         log = runtime.train(self._plan("adasid", c.steps - c.warm_steps, objective, rng, runtime))
         self._diagnostics = {
             **{f"final_{name}": value for name, value in log.parts.items()},
-            "warm_loss": warm.parts["loss"], "lambda_final": float(objective.controller.strength.mean()),
+            "warm_loss": warm.parts["loss"],
+            "lambda_final": float(objective.controller.strength.mean()),
             "restarted_codes": float(objective.restart.restarted),
             "loss_native": objective.native_loss(),
             **router_figures(self.net_, data, objective.weight(data), features.train_counts[rows], rng.child("noise")),
@@ -193,20 +242,35 @@ class AdaSid(Tokenizer):
         c: AdaSidConfig = self.config
         batches = ShuffledBatches(len(objective.data), c.batch_size, rng.child("batches", name), runtime)
         return TrainingPlan(
-            name=name, model=self.net_, steps_per_epoch=steps, epochs=1, batch=batches, loss=objective.loss,
-            rng=rng.child("train", name), learning_rate=c.learning_rate, weight_decay=1e-4,
-            warmup_steps=min(c.warmup_steps, steps), schedule="cosine" if objective.quantised else "constant",
-            after_step=objective.after_step, monitor=objective.monitor,
-            extra_state=objective.state, load_extra_state=objective.load_state,
+            name=name,
+            model=self.net_,
+            steps_per_epoch=steps,
+            epochs=1,
+            batch=batches,
+            loss=objective.loss,
+            rng=rng.child("train", name),
+            learning_rate=c.learning_rate,
+            weight_decay=1e-4,
+            warmup_steps=min(c.warmup_steps, steps),
+            schedule="cosine" if objective.quantised else "constant",
+            after_step=objective.after_step,
+            monitor=objective.monitor,
+            extra_state=objective.state,
+            load_extra_state=objective.load_state,
             sharded=False,  # lambda follows the sparsity that batches show; moving averages and restarts their latents
-            batch_setting=("batch_size", c.batch_size))
+            batch_setting=("batch_size", c.batch_size),
+        )
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
         net, layout = self.net_.to(runtime.device), self.net_.layout
         given = _usable_dims(features)
         if any(given.get(m) != n for m, n in layout.dims.items()):
-            raise InputError("adasid: embeddings to encode", got=given, wanted=f"the fitted ones, {dict(layout.dims)}",
-                             do="encode with the encoders of the fit, or fit again")
+            raise InputError(
+                "adasid: embeddings to encode",
+                got=given,
+                wanted=f"the fitted ones, {dict(layout.dims)}",
+                do="encode with the encoders of the fit, or fit again",
+            )
         data = Batch.of(features, layout.dims, runtime)
         codes, gates, mixture = net.quantise_all(data)
         with torch.no_grad():
@@ -214,8 +278,12 @@ class AdaSid(Tokenizer):
         used = to_numpy(gates > 0)
         return SemanticIds(
             codes=np.where(used, to_numpy(codes), PAD).astype(np.int32),
-            sizes=np.full(layout.n_slots, layout.codebook_size, np.int32), ordered=False,
-            weights=to_numpy(gates), reconstruction=reconstruction, position_names=layout.names())
+            sizes=np.full(layout.n_slots, layout.codebook_size, np.int32),
+            ordered=False,
+            weights=to_numpy(gates),
+            reconstruction=reconstruction,
+            position_names=layout.names(),
+        )
 
     def state_dict(self) -> dict[str, np.ndarray]:
         return {name: to_numpy(tensor) for name, tensor in self.net_.state_dict().items()}
@@ -224,15 +292,23 @@ class AdaSid(Tokenizer):
         first = {m: f"project.{m}.0.weight" for m in ("text", "vision", "behaviour")}
         dims = {m: state[name].shape[1] for m, name in first.items() if name in state and state[name].ndim == 2}
         if "behaviour" not in dims or len(dims) < 2:
-            raise InputError("adasid state", got=f"projections of {sorted(dims) or 'no modality'}",
-                             wanted="behaviour and text or vision", do="fit the tokenizer again")
+            raise InputError(
+                "adasid state",
+                got=f"projections of {sorted(dims) or 'no modality'}",
+                wanted="behaviour and text or vision",
+                do="fit the tokenizer again",
+            )
         net = _network(self.config, dims, torch.Generator())
         wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
         for name in sorted(wanted.keys() | state.keys()):
             got = tuple(state[name].shape) if name in state else "nothing"
             if got != wanted.get(name):
-                raise InputError(f"adasid state entry {name}", got=got, wanted=str(wanted.get(name, "no such entry")),
-                                 do="load it with the config it was fitted with")
+                raise InputError(
+                    f"adasid state entry {name}",
+                    got=got,
+                    wanted=str(wanted.get(name, "no such entry")),
+                    do="load it with the config it was fitted with",
+                )
         net.load_state_dict({name: torch.as_tensor(np.array(array)) for name, array in state.items()})
         self.net_ = net.eval()
 
@@ -250,30 +326,37 @@ class Objective:
     def __init__(self, config: AdaSidConfig, net: AdaptiveExperts, data: Batch, rng: Rng) -> None:
         self.config, self.net, self.data, self.quantised = config, net, data, False
         self.controller = SparsityController(
-            data.richness, 1 - config.active_fraction, config.n_behaviour,
-            n_groups=config.sparsity_groups, theta=config.theta, base=config.sparsity_base,
-            start=config.sparsity_start)
-        self.energy = {m: mean_over(e.square().sum(1), data.available[m]).clamp(min=1e-12)
-                       for m, e in data.embeddings.items()}
+            data.richness,
+            1 - config.active_fraction,
+            config.n_behaviour,
+            n_groups=config.sparsity_groups,
+            theta=config.theta,
+            base=config.sparsity_base,
+            start=config.sparsity_start,
+        )
+        self.energy = {
+            m: mean_over(e.square().sum(1), data.available[m]).clamp(min=1e-12) for m, e in data.embeddings.items()
+        }
         self.restart = DeadCodeRestart(net.codebook, rng, last_step=int(0.9 * (config.steps - config.warm_steps)))
 
     def loss(self, rows: Tensor, step: int) -> dict[str, Tensor]:
         """``L = L_recon + L_vq + align_weight L_al + L_reg``; rows int64 ``[B]``."""
         c, net, batch = self.config, self.net, self.data.take(rows)
         encoded = net.encode(batch)
-        mixture = mix(encoded.latents, encoded.gates)                                          # (7)
+        mixture = mix(encoded.latents, encoded.gates)  # (7)
         parts: dict[str, Tensor] = {}
         if self.quantised:
-            codes, quantised = net.quantise(encoded.latents, soft=c.vq == "ibq")     # (5)
+            codes, quantised = net.quantise(encoded.latents, soft=c.vq == "ibq")  # (5)
             used = (encoded.gates > 0).T
-            parts["vq"] = codebook_loss(encoded.latents, quantised, used, c.commitment)        # (A3)
+            parts["vq"] = codebook_loss(encoded.latents, quantised, used, c.commitment)  # (A3)
             self._last = (encoded.latents.detach(), codes, used)
-            mixed = mix(quantised, encoded.gates)                                              # (8)
+            mixed = mix(quantised, encoded.gates)  # (8)
             mixture = mixed if c.vq == "ibq" else mixture + (mixed - mixture).detach()
-        parts["reconstruction"] = self.reconstruction_loss(batch, net.decode(mixture))         # (11)
+        parts["reconstruction"] = self.reconstruction_loss(batch, net.decode(mixture))  # (11)
         if c.contrastive:
-            parts["alignment"] = c.align_weight * adaptive_alignment(                        # (17)
-                encoded.projected, batch.available, self.weight(batch), c.temperature)
+            parts["alignment"] = c.align_weight * adaptive_alignment(  # (17)
+                encoded.projected, batch.available, self.weight(batch), c.temperature
+            )
         if c.sparsity and c.router == "behaviour":
             present = batch.available["behaviour"]
             parts["sparsity"] = self.controller.loss(encoded.router, self.controller.group[rows], present)  # (19)
@@ -281,8 +364,10 @@ class Objective:
 
     def reconstruction_loss(self, batch: Batch, decoded: Mapping[str, Tensor]) -> Tensor:
         """``mean_m ||e_m - e_hat_m||^2 / mean ||e_m||^2`` over the items that have modality m."""
-        terms = [mean_over((e - decoded[m]).square().sum(1), batch.available[m]) / self.energy[m]
-                 for m, e in batch.embeddings.items()]
+        terms = [
+            mean_over((e - decoded[m]).square().sum(1), batch.available[m]) / self.energy[m]
+            for m, e in batch.embeddings.items()
+        ]
         return torch.stack(terms).mean()
 
     def weight(self, batch: Batch) -> Tensor:
@@ -310,8 +395,7 @@ class Objective:
     def monitor(self) -> dict[str, float]:
         """Live figures on a sample of the fit items."""
         codes, gates, _ = self.net.quantise_all(self.data.sample())
-        figures = {"mean_active": float((gates > 0).float().sum(1).mean()),
-                   "lambda": float(self.controller.strength.mean())}
+        figures = {"mean_active": float((gates > 0).float().sum(1).mean()), "lambda": float(self.controller.strength.mean())}
         return {**figures, **live_figures(codes, gates, self.net.layout.codebook_size)} if self.quantised else figures
 
     def state(self) -> dict[str, Any]:
@@ -328,9 +412,12 @@ def _usable_dims(features: ItemFeatures) -> dict[str, int]:
     """Modality -> width of text, vision and behaviour, in this order; checks that they suffice and are finite."""
     dims = {m: n for m, n in features.dims().items() if m in INFO.modalities}
     if "behaviour" not in dims or len(dims) < 2:
-        raise InputError("adasid: modalities", got=f"{sorted(dims) or 'none'}; absent: {dict(features.absent)}",
-                         wanted="behaviour, and text or vision or both",
-                         do="choose encoders with features.behaviour=… and features.text=… or features.vision=…")
+        raise InputError(
+            "adasid: modalities",
+            got=f"{sorted(dims) or 'none'}; absent: {dict(features.absent)}",
+            wanted="behaviour, and text or vision or both",
+            do="choose encoders with features.behaviour=… and features.text=… or features.vision=…",
+        )
     for m in dims:
         finite_modality(features, m, "adasid")
     return dims

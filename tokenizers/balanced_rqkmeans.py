@@ -53,10 +53,21 @@ INFO = TokenizerInfo(
 class BalancedRqKMeansConfig(TuningConfig):
     """Settings of balanced RQ-KMeans."""
 
-    balance: str = setting("capacity", "OneRec's capacity passes, or the cheapest assignment within size bounds",
-                           choices=("capacity", "constrained"), paper="capacity", sweep=("capacity", "constrained"))
-    iterations: int = setting(100, "most passes (capacity) or bounded Lloyd iterations (constrained) per level",
-                              unit="iterations", low=1, high=10_000, paper=100)
+    balance: str = setting(
+        "capacity",
+        "OneRec's capacity passes, or the cheapest assignment within size bounds",
+        choices=("capacity", "constrained"),
+        paper="capacity",
+        sweep=("capacity", "constrained"),
+    )
+    iterations: int = setting(
+        100,
+        "most passes (capacity) or bounded Lloyd iterations (constrained) per level",
+        unit="iterations",
+        low=1,
+        high=10_000,
+        paper=100,
+    )
 
 
 class BalancedRqKMeans(TunedCodebooks):

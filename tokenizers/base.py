@@ -69,18 +69,24 @@ class SemanticIds:
         """Return self, or raise ``StageError`` naming the broken invariant (shape, dtype, range, NaN)."""
         codes, sizes = self.codes, self.sizes
         if not isinstance(codes, np.ndarray) or codes.dtype != np.int32 or codes.ndim != 2:
-            raise StageError(f"{who}: codes must be int32 of shape (items, positions), got "
-                             f"{getattr(codes, 'dtype', type(codes))} {getattr(codes, 'shape', '')}.")
+            raise StageError(
+                f"{who}: codes must be int32 of shape (items, positions), got "
+                f"{getattr(codes, 'dtype', type(codes))} {getattr(codes, 'shape', '')}."
+            )
         if codes.shape[0] != n_items or codes.shape[1] != len(sizes) or codes.shape[1] == 0:
-            raise StageError(f"{who}: codes have shape {codes.shape} with {len(sizes)} sizes, wanted {n_items} rows "
-                             "and one size per position.")
+            raise StageError(
+                f"{who}: codes have shape {codes.shape} with {len(sizes)} sizes, wanted {n_items} rows "
+                "and one size per position."
+            )
         if sizes.dtype != np.int32:
             raise StageError(f"{who}: sizes must be int32, got {sizes.dtype}.")
         bad = (codes < PAD) | (codes >= sizes[None, :])
         if bad.any():
             item, position = np.argwhere(bad)[0]
-            raise StageError(f"{who}: code {codes[item, position]} of item {item} at position {position} is outside "
-                             f"-1..{sizes[position] - 1}.")
+            raise StageError(
+                f"{who}: code {codes[item, position]} of item {item} at position {position} is outside "
+                f"-1..{sizes[position] - 1}."
+            )
         for name, array in {"weights": self.weights, **self.reconstruction}.items():
             if array is not None and (len(array) != n_items or not all(np.isfinite(b).all() for _, b in row_blocks(array))):
                 raise StageError(f"{who}: {name} must have {n_items} finite rows, got {array.shape}.")
@@ -185,9 +191,12 @@ class Tokenizer(ABC):
 def check_capacity(config: TokenizerConfig, n_fit: int, who: str) -> None:
     """Raise ``InputError`` when a codebook of ``codebook_size`` cannot be learned from ``n_fit`` items."""
     if config.codebook_size > n_fit:
-        raise InputError(f"{who}: codebook_size", got=config.codebook_size,
-                         wanted=f"at most the {n_fit} items it is fitted on",
-                         do=f"set tokenizer.codebook_size={max(1, n_fit // 4)} or fit on more items")
+        raise InputError(
+            f"{who}: codebook_size",
+            got=config.codebook_size,
+            wanted=f"at most the {n_fit} items it is fitted on",
+            do=f"set tokenizer.codebook_size={max(1, n_fit // 4)} or fit on more items",
+        )
 
 
 def usable_content(features: ItemFeatures, who: str) -> np.ndarray:
@@ -205,8 +214,12 @@ def check_content(features: ItemFeatures, who: str) -> None:
             broken[part] |= ~np.isfinite(block).all(axis=1)
     if broken.any():
         rows = np.flatnonzero(broken)
-        raise InputError(f"{who}: content embeddings", got=f"NaN or infinite values in {len(rows)} rows "
-                         f"(first: item {rows[0]})", wanted="finite numbers", do="check the feature encoder")
+        raise InputError(
+            f"{who}: content embeddings",
+            got=f"NaN or infinite values in {len(rows)} rows (first: item {rows[0]})",
+            wanted="finite numbers",
+            do="check the feature encoder",
+        )
 
 
 @dataclass(frozen=True)
@@ -230,7 +243,7 @@ class TokenSequences:
 
     def of(self, sequence: int) -> np.ndarray:
         """int32 tokens of one sequence."""
-        return self.tokens[self.indptr[sequence]:self.indptr[sequence + 1]]
+        return self.tokens[self.indptr[sequence] : self.indptr[sequence + 1]]
 
 
 class SequenceTokenizer(Tokenizer):

@@ -46,8 +46,14 @@ STRIDE_LIMIT = 1 << 31
 class CategoryPrefixConfig(TokenizerConfig):
     """Settings of the category control."""
 
-    levels: int = setting(3, "levels of the tree that are coded, at most; one position is kept to tell items apart",
-                          unit="positions", low=1, high=16, sweep=(1, 2, 3))
+    levels: int = setting(
+        3,
+        "levels of the tree that are coded, at most; one position is kept to tell items apart",
+        unit="positions",
+        low=1,
+        high=16,
+        sweep=(1, 2, 3),
+    )
 
 
 class CategoryPrefix(Tokenizer):
@@ -69,7 +75,7 @@ class CategoryPrefix(Tokenizer):
         fitted = sorted({paths[i] for i in features.fit_rows(c.fit_items)})
         depth = max(len(path) for path in fitted)
         informative = [d for d in range(1, depth + 1) if len({path[:d] for path in fitted}) > 1] or [1]
-        chosen = informative[:max(1, min(c.levels, c.code_length - 1))]
+        chosen = informative[: max(1, min(c.levels, c.code_length - 1))]
         nodes, folded = {}, 0
         for level in chosen:
             children: dict[tuple[str, ...], int] = {}
@@ -81,17 +87,21 @@ class CategoryPrefix(Tokenizer):
         self.nodes_ = np.array([_fingerprint(node) for node in nodes], np.int64)
         self.node_codes_ = np.array(list(nodes.values()), np.int64)
         self.levels_, self.seed_ = np.array(chosen, np.int64), rng.integer()
-        self._diagnostics = {"category_positions": float(len(chosen)), "category_levels": float(depth),
-                             "folded_categories": float(folded),
-                             "items_without_category": float(sum(not path for path in paths))}
+        self._diagnostics = {
+            "category_positions": float(len(chosen)),
+            "category_levels": float(depth),
+            "folded_categories": float(folded),
+            "items_without_category": float(sum(not path for path in paths)),
+        }
         return self
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
         c: CategoryPrefixConfig = self.config
         known = dict(zip(self.nodes_.tolist(), self.node_codes_.tolist(), strict=True))
         paths, levels = _paths(features), self.levels_.tolist()
-        code_of = {path: [known.get(_fingerprint(path[:d]), 0) if len(path) >= d else 0 for d in levels]
-                   for path in set(paths)}
+        code_of = {
+            path: [known.get(_fingerprint(path[:d]), 0) if len(path) >= d else 0 for d in levels] for path in set(paths)
+        }
         prefix = np.array([code_of[path] for path in paths], np.int64).reshape(len(paths), len(levels))
         codes = np.concatenate([prefix, self._numbers(prefix)], axis=1)
         return SemanticIds(codes.astype(np.int32), np.full(c.code_length, c.codebook_size, np.int32), ordered=True)
@@ -102,7 +112,7 @@ class CategoryPrefix(Tokenizer):
         c: CategoryPrefixConfig = self.config
         n, rest = len(prefix), c.code_length - prefix.shape[1]
         draw = Rng(self.seed_).child(n).numpy()
-        space = c.codebook_size ** rest
+        space = c.codebook_size**rest
         modulus = min(space, STRIDE_LIMIT)  # numbers below it need no wider integers
         group = np.unique(prefix, axis=0, return_inverse=True)[1].reshape(-1)
         shuffled = draw.permutation(n)
@@ -114,12 +124,16 @@ class CategoryPrefix(Tokenizer):
         number = (within * stride + draw.integers(modulus, size=len(sizes))[group]) % modulus
         # The digits of a number below STRIDE_LIMIT would leave high positions empty: spread it over the whole space.
         number = number * (space // modulus) if space < 1 << 62 else number
-        powers = [min(c.codebook_size ** p, 1 << 62) for p in range(rest - 1, -1, -1)]
+        powers = [min(c.codebook_size**p, 1 << 62) for p in range(rest - 1, -1, -1)]
         return np.stack([number // power % c.codebook_size for power in powers], axis=1) if rest else prefix[:, :0]
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        return {"nodes": self.nodes_, "node_codes": self.node_codes_, "levels": self.levels_,
-                "seed": np.array(self.seed_, np.int64)}
+        return {
+            "nodes": self.nodes_,
+            "node_codes": self.node_codes_,
+            "levels": self.levels_,
+            "seed": np.array(self.seed_, np.int64),
+        }
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         self.nodes_ = state_entry(state, "nodes", (None,), "category_prefix")
@@ -133,8 +147,12 @@ class CategoryPrefix(Tokenizer):
 
 def _paths(features: ItemFeatures) -> tuple[tuple[str, ...], ...]:
     if features.categories is None or not any(features.categories):
-        raise InputError("category_prefix: categories", got="a catalogue without categories",
-                         wanted="a category path for the items", do="choose a data set that has categories")
+        raise InputError(
+            "category_prefix: categories",
+            got="a catalogue without categories",
+            wanted="a category path for the items",
+            do="choose a data set that has categories",
+        )
     return features.categories
 
 

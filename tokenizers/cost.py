@@ -54,8 +54,7 @@ INFO = TokenizerInfo(
 class CostConfig(AutoencoderConfig):
     """Settings of CoST."""
 
-    contrast_temperature: float = setting(0.1, "tau of the contrastive loss", low=1e-3, high=10,
-                                          sweep=(0.05, 0.1, 0.2, 0.5))
+    contrast_temperature: float = setting(0.1, "tau of the contrastive loss", low=1e-3, high=10, sweep=(0.05, 0.1, 0.2, 0.5))
 
 
 class CostNet(AutoencoderNet):
@@ -76,8 +75,9 @@ class CostNet(AutoencoderNet):
     def fit_length(self, content: Tensor) -> None:
         """Set ``length`` to the one of least squared error on content ``[N, D_c]``."""
         self.length.fill_(1.0)
-        along = [(part * self.reconstruct(self.quantiser.encode(self.latents(part)))).sum()
-                 for part in content.split(BLOCK_ROWS)]
+        along = [
+            (part * self.reconstruct(self.quantiser.encode(self.latents(part)))).sum() for part in content.split(BLOCK_ROWS)
+        ]
         self.length.copy_((torch.stack(along).sum() / len(content)).clamp(min=0))
 
 
@@ -86,8 +86,9 @@ class CostObjective(Objective):
 
     def reconstruction(self, decoded: Tensor, inputs: Tensor) -> Tensor:
         every = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
-        return info_nce(F.normalize(decoded, dim=1), F.normalize(inputs, dim=1), every,
-                        self.config.contrast_temperature).mean()
+        return info_nce(
+            F.normalize(decoded, dim=1), F.normalize(inputs, dim=1), every, self.config.contrast_temperature
+        ).mean()
 
 
 class Cost(ResidualAutoencoder):

@@ -93,12 +93,20 @@ class Das(ResidualAutoencoder):
     def objective(self, data: FitData, features: ItemFeatures, rng: Rng, runtime: Runtime) -> DasObjective:
         c: DasConfig = self.config
         if len(features.sequences.items) == 0:
-            raise InputError("das: training sequences", got="no event", wanted="clicks of users",
-                             do="choose a data set with interactions, or --tokenizer rqvae")
+            raise InputError(
+                "das: training sequences",
+                got="no event",
+                wanted="clicks of users",
+                do="choose a data set with interactions, or --tokenizer rqvae",
+            )
         rows, users = user_content(features.sequences, usable_content(features, self.who))
         if c.codebook_size > len(rows):
-            raise InputError("das: codebook_size", got=c.codebook_size, do="lower tokenizer.codebook_size",
-                             wanted=f"at most the {len(rows)} users with training events")
+            raise InputError(
+                "das: codebook_size",
+                got=c.codebook_size,
+                do="lower tokenizer.codebook_size",
+                wanted=f"at most the {len(rows)} users with training events",
+            )
         clicks = Clicks.of(features.sequences, features.n_items, runtime)
         generator = runtime.generator(rng.child("other modules"))
         side = UserSide.of(runtime.tensor(rows), runtime.tensor(users), c, generator, rng.child("users"))
@@ -114,11 +122,21 @@ class Das(ResidualAutoencoder):
         users.net.quantiser.initialise(latents, rng.child("kmeans", "users"), runtime, c.codebook_start)
         users.quantised = True
         batches = ShuffledBatches(len(objective.clicks), c.batch_size, rng.child("batches", "towers"), runtime)
-        log = runtime.train(TrainingPlan(
-            name="das.towers", model=objective.towers, steps_per_epoch=c.tower_steps, epochs=1, batch=batches,
-            loss=objective.tower_loss, rng=rng.child("noise", "towers"), learning_rate=c.learning_rate,
-            weight_decay=c.weight_decay, warmup_steps=min(c.warmup_steps, c.tower_steps // 4),
-            batch_setting=("batch_size", c.batch_size)))
+        log = runtime.train(
+            TrainingPlan(
+                name="das.towers",
+                model=objective.towers,
+                steps_per_epoch=c.tower_steps,
+                epochs=1,
+                batch=batches,
+                loss=objective.tower_loss,
+                rng=rng.child("noise", "towers"),
+                learning_rate=c.learning_rate,
+                weight_decay=c.weight_decay,
+                warmup_steps=min(c.warmup_steps, c.tower_steps // 4),
+                batch_setting=("batch_size", c.batch_size),
+            )
+        )
         self._diagnostics |= {f"towers_{name}": value for name, value in log.parts.items()}
 
 
@@ -142,8 +160,16 @@ class UserSide(Objective):
 class DasObjective(Objective):
     """``L_sem + alpha L_CF + beta L_align`` on batches of items, each with a click on it, and on as many other clicks."""
 
-    def __init__(self, net: AutoencoderNet, data: FitData, rng: Rng, config: DasConfig, users: UserSide,
-                 towers: CollaborativeTowers, clicks: Clicks) -> None:
+    def __init__(
+        self,
+        net: AutoencoderNet,
+        data: FitData,
+        rng: Rng,
+        config: DasConfig,
+        users: UserSide,
+        towers: CollaborativeTowers,
+        clicks: Clicks,
+    ) -> None:
         super().__init__(net, data, rng, config)
         self.users, self.towers, self.clicks = users, towers, clicks
         self.model = nn.ModuleDict({"item_side": net, "user_side": users.net, "towers": towers})
@@ -175,17 +201,31 @@ class DasObjective(Objective):
         chosen = (draw[3] * len(clicks)).long()
         collaborative = self.towers.losses(clicks, chosen)
         views = self.views(
-            item=(item, quantised.value), user=(user, self.users.value),
+            item=(item, quantised.value),
+            user=(user, self.users.value),
             other_item=(clicks.item[other_item], self._value(self, self.item_row[clicks.item[other_item]])),
             other_user=(clicks.user[other_user], self._value(self.users, self.user_row[clicks.user[other_user]])),
-            present=present, has_user=present & has_user, has_item=present & has_item)
-        return {"user_reconstruction": semantic["reconstruction"], "user_quantiser": semantic["quantiser"],
-                **{name: c.alpha * part for name, part in collaborative.items()},
-                **{name: c.align_weight * part / len(views) for name, part in views.items()}}
+            present=present,
+            has_user=present & has_user,
+            has_item=present & has_item,
+        )
+        return {
+            "user_reconstruction": semantic["reconstruction"],
+            "user_quantiser": semantic["quantiser"],
+            **{name: c.alpha * part for name, part in collaborative.items()},
+            **{name: c.align_weight * part / len(views) for name, part in views.items()},
+        }
 
-    def views(self, item: tuple[Tensor, Tensor], user: tuple[Tensor, Tensor], other_item: tuple[Tensor, Tensor],
-              other_user: tuple[Tensor, Tensor], present: Tensor, has_user: Tensor, has_item: Tensor,
-              ) -> dict[str, Tensor]:
+    def views(
+        self,
+        item: tuple[Tensor, Tensor],
+        user: tuple[Tensor, Tensor],
+        other_item: tuple[Tensor, Tensor],
+        other_user: tuple[Tensor, Tensor],
+        present: Tensor,
+        has_user: Tensor,
+        has_item: Tensor,
+    ) -> dict[str, Tensor]:
         """The six views of MDAM, unweighted.
 
         item, user, other_item, other_user: (number int64 ``[B]``, quantised vector ``[B, d]``). present bool ``[B]``: the
@@ -195,12 +235,17 @@ class DasObjective(Objective):
         prop = (item[0], self.towers.branch("property", item[0]))
         item, prop, other_item = ((~number, vector) for number, vector in (item, prop, other_item))  # no user's number
         pairs = {
-            "view_user_property": (user, prop, present), "view_interest_item": (interest, item, present),
-            "view_user_interest": (user, interest, present), "view_item_property": (item, prop, present),
-            "view_users": (user, other_user, has_user), "view_items": (item, other_item, has_item),
+            "view_user_property": (user, prop, present),
+            "view_interest_item": (interest, item, present),
+            "view_user_interest": (user, interest, present),
+            "view_item_property": (item, prop, present),
+            "view_users": (user, other_user, has_user),
+            "view_items": (item, other_item, has_item),
         }
-        return {name: view_loss(one[1], two[1], (one[0], two[0]), exists, self.config.contrast_temperature)
-                for name, (one, two, exists) in pairs.items()}
+        return {
+            name: view_loss(one[1], two[1], (one[0], two[0]), exists, self.config.contrast_temperature)
+            for name, (one, two, exists) in pairs.items()
+        }
 
     @staticmethod
     def _value(side: Objective, rows: Tensor) -> Tensor:
@@ -221,16 +266,16 @@ class DasObjective(Objective):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
-        self.users.load_state({name.removeprefix("users_"): value for name, value in state.items()
-                               if name.startswith("users_")})
+        self.users.load_state(
+            {name.removeprefix("users_"): value for name, value in state.items() if name.startswith("users_")}
+        )
 
 
 def user_content(sequences: Sequences, content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Users with events int64 ``[n]``, and the mean content float32 ``[n, D_c]`` of their items' rows ``[N, D_c]``."""
     rows = np.flatnonzero(sequences.lengths)
     ones = np.ones(len(sequences.items), np.float32)
-    clicks = csr_array((ones, sequences.items.astype(np.int64), sequences.indptr),
-                       shape=(sequences.n_users, len(content)))
+    clicks = csr_array((ones, sequences.items.astype(np.int64), sequences.indptr), shape=(sequences.n_users, len(content)))
     sums = clicks @ content
     return rows, (sums[rows] / sequences.lengths[rows, None]).astype(np.float32)
 

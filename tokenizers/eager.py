@@ -70,17 +70,27 @@ class EagerConfig(TokenizerConfig):
     """Settings of EAGER's codes; ``code_length`` is shared evenly by two trees, ``codebook_size`` is the branching k."""
 
     code_length: int = setting(4, "positions per SID, half of them for each tree", unit="codes", low=2, high=64, paper=4)
-    codebook_size: int = setting(128, "branching k of both trees", unit="codes", low=1, high=65536, paper=128,
-                                 sweep=(64, 128, 256))
-    vocabulary: str = setting("shared", "tokens of a position: k for all nodes, or k of its own for every node",
-                              choices=("shared", "conditional"), paper="conditional", sweep=("shared", "conditional"))
+    codebook_size: int = setting(
+        128, "branching k of both trees", unit="codes", low=1, high=65536, paper=128, sweep=(64, 128, 256)
+    )
+    vocabulary: str = setting(
+        "shared",
+        "tokens of a position: k for all nodes, or k of its own for every node",
+        choices=("shared", "conditional"),
+        paper="conditional",
+        sweep=("shared", "conditional"),
+    )
     passes: int = setting(100, "most passes of the balanced algorithm per node", unit="passes", low=1, high=10_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.code_length % 2:
-            raise InputError("eager: code_length", got=self.code_length, wanted="an even number, half for each tree",
-                             do=f"set tokenizer.code_length={self.code_length + 1}")
+            raise InputError(
+                "eager: code_length",
+                got=self.code_length,
+                wanted="an even number, half for each tree",
+                do=f"set tokenizer.code_length={self.code_length + 1}",
+            )
 
 
 class Eager(Tokenizer):
@@ -111,8 +121,10 @@ class Eager(Tokenizer):
         depth = c.code_length // 2
         if c.vocabulary == "conditional":
             conditional_codes(np.zeros((0, depth), np.int64), c.codebook_size, "eager")
-        inputs = {"behaviour": runtime.tensor(behaviour[known]),
-                  "semantic": runtime.tensor(usable_content(features, "eager")[rows])}
+        inputs = {
+            "behaviour": runtime.tensor(behaviour[known]),
+            "semantic": runtime.tensor(usable_content(features, "eager")[rows]),
+        }
         self.trees_ = {}
         self._diagnostics = {"items_without_behaviour": float((~available).sum())}
         for name, x in inputs.items():
@@ -129,15 +141,23 @@ class Eager(Tokenizer):
         content = runtime.tensor(content_like(features, self.widths_, "eager"))
         behaviour, available = _behaviour(features)
         if behaviour.shape[1] != self.behaviour_width_:
-            raise InputError("eager: behaviour embeddings to encode", got=f"width {behaviour.shape[1]}",
-                             wanted=f"that of the fit, {self.behaviour_width_}", do="encode with the features of the fit")
+            raise InputError(
+                "eager: behaviour embeddings to encode",
+                got=f"width {behaviour.shape[1]}",
+                wanted=f"that of the fit, {self.behaviour_width_}",
+                do="encode with the features of the fit",
+            )
         first, sizes, _ = self._codes("behaviour", runtime.tensor(behaviour))
         second, _, cluster = self._codes("semantic", content)
         first[~available] = PAD
         names = tuple(f"{stream} {p + 1}" for stream in STREAMS for p in range(c.code_length // 2))
         return SemanticIds(
-            np.concatenate([first, second], 1).astype(np.int32), np.tile(sizes, 2), ordered=False,
-            reconstruction=split_content(self.trees_["semantic"].centres[cluster], self.widths_), position_names=names)
+            np.concatenate([first, second], 1).astype(np.int32),
+            np.tile(sizes, 2),
+            ordered=False,
+            reconstruction=split_content(self.trees_["semantic"].centres[cluster], self.widths_),
+            position_names=names,
+        )
 
     def _codes(self, name: str, x: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Codes int64 ``[N, L/2]`` in one tree, their sizes ``[L/2]``, and the last cluster int64 ``[N]``."""
@@ -149,8 +169,12 @@ class Eager(Tokenizer):
         return codes, np.full(depth, c.codebook_size, np.int32), cluster
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        return {**self.trees_["behaviour"].state("behaviour"), **self.trees_["semantic"].state("semantic"),
-                "behaviour_width": np.array([self.behaviour_width_], np.int64), **widths_state(self.widths_)}
+        return {
+            **self.trees_["behaviour"].state("behaviour"),
+            **self.trees_["semantic"].state("semantic"),
+            "behaviour_width": np.array([self.behaviour_width_], np.int64),
+            **widths_state(self.widths_),
+        }
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         c: EagerConfig = self.config
@@ -160,9 +184,12 @@ class Eager(Tokenizer):
         self.trees_ = {name: Tree.from_state(state, name, width, "eager") for name, width in widths.items()}
         for name, tree in self.trees_.items():
             if tree.depth > c.code_length // 2 or int(tree.count.max()) > c.codebook_size:
-                raise InputError(f"eager state entry {name}/count", do="load it with the config it was fitted with",
-                                 got=f"a tree of depth {tree.depth} with up to {int(tree.count.max())} children",
-                                 wanted=f"depth at most {c.code_length // 2}, at most {c.codebook_size} children")
+                raise InputError(
+                    f"eager state entry {name}/count",
+                    do="load it with the config it was fitted with",
+                    got=f"a tree of depth {tree.depth} with up to {int(tree.count.max())} children",
+                    wanted=f"depth at most {c.code_length // 2}, at most {c.codebook_size} children",
+                )
 
     def diagnostics(self) -> dict[str, float]:
         return dict(self._diagnostics)
@@ -174,6 +201,10 @@ def _behaviour(features: ItemFeatures) -> tuple[np.ndarray, np.ndarray]:
     Raises ``InputError`` when the modality is absent or holds values that are not finite.
     """
     if "behaviour" not in features.modalities:
-        raise InputError("eager: behaviour embeddings", got=features.absent.get("behaviour", "none"),
-                         wanted="the behaviour modality", do="choose an encoder with features.behaviour=…")
+        raise InputError(
+            "eager: behaviour embeddings",
+            got=features.absent.get("behaviour", "none"),
+            wanted="the behaviour modality",
+            do="choose an encoder with features.behaviour=…",
+        )
     return finite_modality(features, "behaviour", "eager"), features.available["behaviour"]

@@ -49,8 +49,12 @@ class HashCodes(Tokenizer):
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
         c: TokenizerConfig = self.config
         if self.keyed_ and features.item_keys is None:
-            raise InputError("hash: items to encode", got="no item keys", wanted="keys, as at the fit",
-                             do="encode features of the same catalogue, or fit again")
+            raise InputError(
+                "hash: items to encode",
+                got="no item keys",
+                wanted="keys, as at the fit",
+                do="encode features of the same catalogue, or fit again",
+            )
         identity = _fingerprints(features.item_keys or ()) if self.keyed_ else np.arange(features.n_items, dtype=np.uint64)
         salts = Rng(self.seed_).numpy().integers(0, 1 << 64, size=c.code_length, dtype=np.uint64)
         codes = np.stack([_mix(identity ^ salt) % np.uint64(c.codebook_size) for salt in salts], axis=1)

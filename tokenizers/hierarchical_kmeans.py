@@ -70,12 +70,21 @@ INFO = TokenizerInfo(
 class HierarchicalKMeansConfig(TokenizerConfig):
     """Settings of hierarchical k-means; ``code_length`` is the most positions, ``codebook_size`` the branching."""
 
-    vocabulary: str = setting("shared", "tokens of a position: K for all nodes, or K of its own for every node",
-                              choices=("shared", "conditional"), sweep=("shared", "conditional"))
-    clustering: str = setting("lloyd", "children: k-means clusters, or clusters of equal size",
-                              choices=("lloyd", "balanced"), sweep=("lloyd", "balanced"))
-    iterations: int = setting(100, "most Lloyd iterations, or passes of the balanced algorithm, per node",
-                              unit="iterations", low=1, high=10_000)
+    vocabulary: str = setting(
+        "shared",
+        "tokens of a position: K for all nodes, or K of its own for every node",
+        choices=("shared", "conditional"),
+        sweep=("shared", "conditional"),
+    )
+    clustering: str = setting(
+        "lloyd",
+        "children: k-means clusters, or clusters of equal size",
+        choices=("lloyd", "balanced"),
+        sweep=("lloyd", "balanced"),
+    )
+    iterations: int = setting(
+        100, "most Lloyd iterations, or passes of the balanced algorithm, per node", unit="iterations", low=1, high=10_000
+    )
 
 
 class HierarchicalKMeans(Tokenizer):
@@ -111,7 +120,8 @@ class HierarchicalKMeans(Tokenizer):
         sharing = np.unique(codes, axis=0, return_counts=True)[1]
         left = x - torch.as_tensor(self.tree_.centres[cluster], device=x.device)
         self._diagnostics = {
-            "nodes": float(len(self.tree_.count)), "depth": float(self.depth_),
+            "nodes": float(len(self.tree_.count)),
+            "depth": float(self.depth_),
             "mean_length": float((codes != PAD).sum(1).mean()),
             "items_sharing_a_sid": float(sharing[sharing > 1].sum()),
             "loss_native": float(left.square().sum(1).mean()),
@@ -125,8 +135,12 @@ class HierarchicalKMeans(Tokenizer):
         sizes = np.full(self.depth_, c.codebook_size, np.int32)
         if c.vocabulary == "conditional":
             codes, sizes = conditional_codes(codes, c.codebook_size, "hierarchical_kmeans")
-        return SemanticIds(codes.astype(np.int32), sizes, ordered=True,
-                           reconstruction=split_content(self.tree_.centres[cluster], self.widths_))
+        return SemanticIds(
+            codes.astype(np.int32),
+            sizes,
+            ordered=True,
+            reconstruction=split_content(self.tree_.centres[cluster], self.widths_),
+        )
 
     def state_dict(self) -> dict[str, np.ndarray]:
         return {**self.tree_.state("tree"), **widths_state(self.widths_)}
@@ -137,10 +151,12 @@ class HierarchicalKMeans(Tokenizer):
         self.tree_ = Tree.from_state(state, "tree", sum(self.widths_.values()), "hierarchical_kmeans")
         self.depth_ = self.tree_.depth
         if self.depth_ > c.code_length or int(self.tree_.count.max()) > c.codebook_size:
-            raise InputError("hierarchical_kmeans state entry tree/count",
-                             got=f"a tree of depth {self.depth_} with up to {int(self.tree_.count.max())} children",
-                             wanted=f"depth at most {c.code_length}, at most {c.codebook_size} children",
-                             do="load it with the config it was fitted with")
+            raise InputError(
+                "hierarchical_kmeans state entry tree/count",
+                got=f"a tree of depth {self.depth_} with up to {int(self.tree_.count.max())} children",
+                wanted=f"depth at most {c.code_length}, at most {c.codebook_size} children",
+                do="load it with the config it was fitted with",
+            )
 
     def diagnostics(self) -> dict[str, float]:
         return dict(self._diagnostics)

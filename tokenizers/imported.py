@@ -49,27 +49,31 @@ class ImportedConfig(TokenizerConfig):
     """Where the table lies and how it is to be read."""
 
     path: str = setting("", "file with the SID table")
-    format: str = setting("auto", "format of the file; auto goes by its name, and for JSON by its content",
-                          choices=("auto", *READ_FORMATS))
+    format: str = setting(
+        "auto", "format of the file; auto goes by its name, and for JSON by its content", choices=("auto", *READ_FORMATS)
+    )
     ordered: bool = setting(True, "whether a position is meaningful only given those before it (residual codes)")
-    keys: str = setting("auto", "what the file's keys are: item keys, or row numbers of the catalogue",
-                        choices=IDENTITIES)
+    keys: str = setting("auto", "what the file's keys are: item keys, or row numbers of the catalogue", choices=IDENTITIES)
     layout: str = setting("auto", "axes of a saved tensor; auto goes by the size of the catalogue", choices=LAYOUTS)
-    sizes: tuple[int, ...] = setting((), "codebook size of each position; empty: as the file says, else the largest code "
-                                     "plus one", unit="codes")
+    sizes: tuple[int, ...] = setting(
+        (), "codebook size of each position; empty: as the file says, else the largest code plus one", unit="codes"
+    )
     missing: str = setting("refuse", "items that the table lacks: an error, or one SID that they share", choices=MISSING)
-    extra: str = setting("refuse", "rows of items that the catalogue lacks: an error, or kept for items that come later",
-                         choices=EXTRA)
+    extra: str = setting(
+        "refuse", "rows of items that the catalogue lacks: an error, or kept for items that come later", choices=EXTRA
+    )
 
     def content_files(self) -> tuple[str, ...]:
         """The table's file. Raises ``InputError`` when none is set or it is not there."""
         if not self.path:
-            raise InputError("imported: path", got="nothing", wanted="the file with the SID table",
-                             do="set tokenizer.path=FILE")
+            raise InputError(
+                "imported: path", got="nothing", wanted="the file with the SID table", do="set tokenizer.path=FILE"
+            )
         path = Path(self.path).expanduser()
         if not path.is_file():
-            raise InputError(f"imported: {path}", got="no file of that name", wanted="a SID table",
-                             do="check tokenizer.path")
+            raise InputError(
+                f"imported: {path}", got="no file of that name", wanted="a SID table", do="check tokenizer.path"
+            )
         return (str(path),)
 
 
@@ -100,17 +104,26 @@ class Imported(Tokenizer):
         if c.sizes:
             table = table.with_sizes(c.sizes, "imported: sizes")
         if table.ordered is not None and table.ordered != c.ordered:
-            raise InputError(f"imported: {where} holds {'' if table.ordered else 'un'}ordered SIDs",
-                             got=f"ordered={str(c.ordered).lower()}", wanted=f"ordered={str(table.ordered).lower()}",
-                             do=f"set tokenizer.ordered={str(table.ordered).lower()}")
+            raise InputError(
+                f"imported: {where} holds {'' if table.ordered else 'un'}ordered SIDs",
+                got=f"ordered={str(c.ordered).lower()}",
+                wanted=f"ordered={str(table.ordered).lower()}",
+                do=f"set tokenizer.ordered={str(table.ordered).lower()}",
+            )
         matched = match_rows(table, features.item_keys, features.n_items, c.keys, where)
         check_matched(matched, table, features.item_keys, where, missing=c.missing, extra=c.extra)
         if not table.sizes_stated and looks_offset(table):
-            runtime.warn(f"imported: codes of {where} count on from position to position, so every codebook but the first "
-                         "seems larger than it is; subtract the offsets, or utilisation and perplexity are too low")
+            runtime.warn(
+                f"imported: codes of {where} count on from position to position, so every codebook but the first "
+                "seems larger than it is; subtract the offsets, or utilisation and perplexity are too low"
+            )
         self._learn(table, matched, features.item_keys)
-        self._counts = {"items_missing": len(matched.missing), "rows_extra": len(matched.extra),
-                        "matched_by_row": int(matched.by_row), **table.counts}
+        self._counts = {
+            "items_missing": len(matched.missing),
+            "rows_extra": len(matched.extra),
+            "matched_by_row": int(matched.by_row),
+            **table.counts,
+        }
         return self
 
     def _learn(self, table: SidTable, matched: Matched, item_keys: tuple[str, ...] | None) -> None:
@@ -133,8 +146,12 @@ class Imported(Tokenizer):
         if lacking.any() and not self.n_shared_:
             first = int(np.flatnonzero(lacking)[0])
             who = f"row {first}" if features.item_keys is None else repr(features.item_keys[first])
-            raise InputError("imported: items without a SID in the table", got=f"{int(lacking.sum())} (first: {who})",
-                             wanted="items of the table", do="complete the table and fit again")
+            raise InputError(
+                "imported: items without a SID in the table",
+                got=f"{int(lacking.sum())} (first: {who})",
+                wanted="items of the table",
+                do="complete the table and fit again",
+            )
         sizes = self.sizes_ + np.int32(self.n_shared_ > 0)  # one more code a position: the SID of the items without row
         codes = np.where(lacking[:, None], self.sizes_[None, :], self.codes_[rows]).astype(np.int32)
         weights = None
@@ -145,9 +162,12 @@ class Imported(Tokenizer):
     def _rows_of(self, features: ItemFeatures) -> np.ndarray:
         if self.keys_ is None:
             if features.n_items != len(self.codes_):
-                raise InputError("imported: catalogue to encode", got=f"{features.n_items} items without keys",
-                                 wanted=f"the {len(self.codes_)} items of the fit, since rows are matched by number",
-                                 do="use features with item keys")
+                raise InputError(
+                    "imported: catalogue to encode",
+                    got=f"{features.n_items} items without keys",
+                    wanted=f"the {len(self.codes_)} items of the fit, since rows are matched by number",
+                    do="use features with item keys",
+                )
             return np.arange(features.n_items)
         if features.item_keys is None:
             raise InputError("imported: features to encode", got="no item keys", wanted="item keys, as at fit")

@@ -49,9 +49,12 @@ class ItemId(Tokenizer):
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
         if features.n_items != self.n_items_:
-            raise InputError("item_id: catalogue to encode", got=f"{features.n_items} items",
-                             wanted=f"the {self.n_items_} items of the fit, since a new item has no ID of its own",
-                             do="fit again, or use a tokenizer that encodes content")
+            raise InputError(
+                "item_id: catalogue to encode",
+                got=f"{features.n_items} items",
+                wanted=f"the {self.n_items_} items of the fit, since a new item has no ID of its own",
+                do="fit again, or use a tokenizer that encodes content",
+            )
         codes = np.arange(self.n_items_, dtype=np.int32)[:, None]
         return SemanticIds(codes, np.array([self.n_items_], np.int32), ordered=False)
 

@@ -67,21 +67,29 @@ LEAST_STEPS_BETWEEN_GROUPINGS = 10
 class LetterConfig(AutoencoderConfig):
     """Settings of LETTER."""
 
-    hidden: tuple[int, ...] = setting((512, 256, 128), "hidden widths of the encoder, mirrored in the decoder",
-                                      paper=(2048, 1024, 512, 256, 128, 64))
-    alpha: float = setting(0.01, "weight of the behaviour loss", low=0, high=100, paper=0.02,
-                           sweep=(0.1, 0.02, 0.01, 0.001))
+    hidden: tuple[int, ...] = setting(
+        (512, 256, 128), "hidden widths of the encoder, mirrored in the decoder", paper=(2048, 1024, 512, 256, 128, 64)
+    )
+    alpha: float = setting(0.01, "weight of the behaviour loss", low=0, high=100, paper=0.02, sweep=(0.1, 0.02, 0.01, 0.001))
     beta_d: float = setting(1e-4, "weight of the diversity loss", low=0, high=100, paper=1e-4, sweep=(1e-5, 1e-2))
     codebook_start: str = setting("constrained", "where codebooks start", choices=tuple(STARTS), paper="constrained")
-    sinkhorn: str = setting("last", "levels whose codes are assigned evenly within a batch of the training",
-                            choices=("none", "last", "all"), paper="last", sweep=("none", "last"))
+    sinkhorn: str = setting(
+        "last",
+        "levels whose codes are assigned evenly within a batch of the training",
+        choices=("none", "last", "all"),
+        paper="last",
+        sweep=("none", "last"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.codebook_update == "ema" and self.beta_d > 0:
-            raise InputError("tokenizer.codebook_update=ema", got=f"beta_d={self.beta_d:g}",
-                             wanted="codebooks that move by gradient, since the diversity loss has no other effect",
-                             do="set tokenizer.codebook_update=gradient or tokenizer.beta_d=0")
+            raise InputError(
+                "tokenizer.codebook_update=ema",
+                got=f"beta_d={self.beta_d:g}",
+                wanted="codebooks that move by gradient, since the diversity loss has no other effect",
+                do="set tokenizer.codebook_update=gradient or tokenizer.beta_d=0",
+            )
 
 
 class LetterObjective(Objective):
@@ -96,8 +104,9 @@ class LetterObjective(Objective):
             found = info_nce(quantised.value, self.data.side["behaviour"][rows], present, temperature=1.0)
             losses["behaviour"] = c.alpha * mean_over(found, present)
         if self.groups is not None:
-            losses["diversity"] = c.beta_d * diversity_loss(quantised.codes, self.net.quantiser.codebooks,
-                                                            self.groups.groups)
+            losses["diversity"] = c.beta_d * diversity_loss(
+                quantised.codes, self.net.quantiser.codebooks, self.groups.groups
+            )
         return losses
 
     def after_step(self, step: int) -> None:
@@ -119,8 +128,10 @@ class Letter(ResidualAutoencoder):
 
     info = INFO
     config_class = LetterConfig
-    budgets = {**NEURAL_BUDGETS, "paper": {
-        **NEURAL_BUDGETS["paper"], "hidden": (2048, 1024, 512, 256, 128, 64), "latent_dim": 32}}
+    budgets = {
+        **NEURAL_BUDGETS,
+        "paper": {**NEURAL_BUDGETS["paper"], "hidden": (2048, 1024, 512, 256, 128, 64), "latent_dim": 32},
+    }
     who = "letter"
     objective_class = LetterObjective
 
@@ -128,8 +139,7 @@ class Letter(ResidualAutoencoder):
         behaviour, present = usable_modality(features, "behaviour", self.who)
         rows = features.fit_rows(self.config.fit_items)
         targets, kept = to_width(behaviour, rows[present[rows]], self.config.latent_dim)
-        self._diagnostics |= {"fit_items_without_behaviour": float((~present[rows]).sum()),
-                              "behaviour_energy_kept": kept}
+        self._diagnostics |= {"fit_items_without_behaviour": float((~present[rows]).sum()), "behaviour_energy_kept": kept}
         return {"behaviour": targets, "has_behaviour": present}
 
     def start(self, objective: Objective, rng: Rng, runtime: Runtime) -> None:
@@ -137,8 +147,9 @@ class Letter(ResidualAutoencoder):
         c = self.config
         if isinstance(objective, LetterObjective) and c.beta_d and c.codebook_size > 1:
             epoch = -(-len(objective.content) // c.batch_size)
-            objective.groups = CodeGroups(self.net_.quantiser.codebooks, max(epoch, LEAST_STEPS_BETWEEN_GROUPINGS),
-                                          rng.child("code groups"), runtime)
+            objective.groups = CodeGroups(
+                self.net_.quantiser.codebooks, max(epoch, LEAST_STEPS_BETWEEN_GROUPINGS), rng.child("code groups"), runtime
+            )
 
 
 def to_width(x: np.ndarray, rows: np.ndarray, width: int) -> tuple[np.ndarray, float]:

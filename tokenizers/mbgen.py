@@ -64,19 +64,26 @@ class MbgenConfig(AutoencoderConfig):
     """Settings of MBGen; ``codebook_size`` is K of the first two positions."""
 
     code_length: int = setting(3, "code, code in its cluster, number in its bucket", unit="codes", low=3, high=3, paper=3)
-    codebook_size: int = setting(100, "codes of the first and of the second position", unit="codes", low=1, high=65536,
-                                 paper=64, sweep=(64, 100, 256))
+    codebook_size: int = setting(
+        100, "codes of the first and of the second position", unit="codes", low=1, high=65536, paper=64, sweep=(64, 100, 256)
+    )
     bucket_slots: int = setting(128, "numbers of the third position", unit="codes", low=1, high=1_000_000, paper=128)
-    last: str = setting("index", "third position: running index in the bucket, or hash of the item's content",
-                        choices=("index", "hash"), paper="index")
-    expand_id2: bool = setting(False, "second codes of different first codes are different tokens (K * K of them)",
-                               paper=False, sweep=(False, True))
+    last: str = setting(
+        "index",
+        "third position: running index in the bucket, or hash of the item's content",
+        choices=("index", "hash"),
+        paper="index",
+    )
+    expand_id2: bool = setting(
+        False, "second codes of different first codes are different tokens (K * K of them)", paper=False, sweep=(False, True)
+    )
     iterations: int = setting(100, "most Lloyd iterations of each k-means", unit="iterations", low=1, high=10_000)
     beta: float = setting(0.05, "weight of the commitment loss", low=0, high=10, paper=0.05)
     codebook_update: str = setting("ema", "how the codebook moves", choices=("ema", "gradient", "ibq"), paper="ema")
     residual_mode: str = setting("sg", "there is one quantised level, on which all modes agree", choices=("sg",))
-    hidden: tuple[int, ...] = setting((2048, 1024, 512, 256), "hidden widths of the encoder, mirrored in the decoder",
-                                      paper=(2048, 1024, 512, 256))
+    hidden: tuple[int, ...] = setting(
+        (2048, 1024, 512, 256), "hidden widths of the encoder, mirrored in the decoder", paper=(2048, 1024, 512, 256)
+    )
     latent_dim: int = setting(32, "latent width d", unit="dimensions", low=1, high=4096, paper=32)
     batch_size: int = setting(2048, "items a step", unit="items", low=1, high=1_000_000, paper=2048)
 
@@ -119,8 +126,7 @@ class MbgenNet(AutoencoderNet):
 
     @torch.no_grad()
     def reconstruct(self, codes: Tensor) -> Tensor:
-        return torch.cat([self.standard.undo(self.decoder(self.quantiser.decode(part)))
-                          for part in codes.split(BLOCK_ROWS)])
+        return torch.cat([self.standard.undo(self.decoder(self.quantiser.decode(part))) for part in codes.split(BLOCK_ROWS)])
 
 
 class MbgenObjective(Objective):
@@ -165,16 +171,18 @@ class Mbgen(ResidualAutoencoder):
             counts[code] = max(1, min(c.codebook_size, len(rows)))  # an empty cluster keeps one centre: no residual
             if len(rows):
                 found = kmeans(rows, int(counts[code]), rng.child("cluster", code), runtime, iterations=c.iterations)
-                centres[code, :counts[code]] = found.centres
+                centres[code, : counts[code]] = found.centres
         self.children_, self.counts_ = to_numpy(centres), counts
         draw = rng.child("hash").numpy()
         self.multipliers_ = draw.integers(1 << 62, size=2 * content.shape[1], dtype=np.int64).astype(np.uint64) * 2 + 1
         codes = self._codes(content, runtime)
         bucket = np.bincount(_bucket(codes, c))
         sharing = np.unique(codes, axis=0, return_counts=True)[1]
-        self._diagnostics |= {"largest_bucket": float(bucket.max()),
-                              "items_sharing_a_sid": float(sharing[sharing > 1].sum()),
-                              "first_codes_unused": float(c.codebook_size - len(np.unique(codes[:, 0])))}
+        self._diagnostics |= {
+            "largest_bucket": float(bucket.max()),
+            "items_sharing_a_sid": float(sharing[sharing > 1].sum()),
+            "first_codes_unused": float(c.codebook_size - len(np.unique(codes[:, 0]))),
+        }
         return self
 
     def _first(self, content: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +200,7 @@ class Mbgen(ResidualAutoencoder):
         for code in np.unique(codes[:, 0]):
             rows = np.flatnonzero(codes[:, 0] == code)
             part = residual[torch.as_tensor(rows, device=residual.device)]
-            codes[rows, 1] = to_numpy(assign(part, children[code, :int(self.counts_[code])])[0])
+            codes[rows, 1] = to_numpy(assign(part, children[code, : int(self.counts_[code])])[0])
         number = content_hash(content, self.multipliers_) if c.last == "hash" else group_ranks(_bucket(codes, c))
         codes[:, 2] = number % c.bucket_slots
         return codes
@@ -204,17 +212,17 @@ class Mbgen(ResidualAutoencoder):
         sizes = np.array([c.codebook_size, c.codebook_size, c.bucket_slots], np.int32)
         if c.expand_id2:
             codes[:, 1] = _bucket(codes, c)
-            sizes[1] = c.codebook_size ** 2
-        return SemanticIds(codes.astype(np.int32), sizes, ordered=True,
-                           reconstruction=split_content(to_numpy(decoded), self.widths_))
+            sizes[1] = c.codebook_size**2
+        return SemanticIds(
+            codes.astype(np.int32), sizes, ordered=True, reconstruction=split_content(to_numpy(decoded), self.widths_)
+        )
 
     def code_costs(self, features: ItemFeatures, runtime: Runtime) -> None:  # type: ignore[override]
         """``None``: the last position is a number, which no distance belongs to."""
         return
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        return {**super().state_dict(), "children": self.children_, "counts": self.counts_,
-                "multipliers": self.multipliers_}
+        return {**super().state_dict(), "children": self.children_, "counts": self.counts_, "multipliers": self.multipliers_}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         c: MbgenConfig = self.config

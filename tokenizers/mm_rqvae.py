@@ -57,18 +57,33 @@ MSE_WEIGHT = 0.1
 class MmRqVaeConfig(AutoencoderConfig):
     """Settings of MM-RQ-VAE; ``code_length`` counts the positions of all modalities together."""
 
-    hidden: tuple[int, ...] = setting((512, 256), "hidden widths of the encoders, mirrored in the decoders",
-                                      paper=(4096, 4096, 4096))
-    latent_dim: int = setting(64, "latent width d", unit="dimensions", low=1, high=4096, paper=4096,
-                              sweep=(32, 64, 128))
+    hidden: tuple[int, ...] = setting(
+        (512, 256), "hidden widths of the encoders, mirrored in the decoders", paper=(4096, 4096, 4096)
+    )
+    latent_dim: int = setting(64, "latent width d", unit="dimensions", low=1, high=4096, paper=4096, sweep=(32, 64, 128))
     learning_rate: float = setting(2e-4, "of AdamW", low=1e-8, high=1, paper=2e-4, sweep=(1e-4, 1e-3))
-    sinkhorn: str = setting("last", "levels whose codes are assigned evenly within a batch of the training",
-                            choices=("none", "last", "all"), paper="last", sweep=("none", "last"))
-    reconstruction: str = setting("mmd", "loss between reconstructions and inputs; mmd+mse adds 0.1 mean squared error",
-                                  choices=("mmd", "mmd+mse"), paper="mmd", sweep=("mmd", "mmd+mse"))
+    sinkhorn: str = setting(
+        "last",
+        "levels whose codes are assigned evenly within a batch of the training",
+        choices=("none", "last", "all"),
+        paper="last",
+        sweep=("none", "last"),
+    )
+    reconstruction: str = setting(
+        "mmd",
+        "loss between reconstructions and inputs; mmd+mse adds 0.1 mean squared error",
+        choices=("mmd", "mmd+mse"),
+        paper="mmd",
+        sweep=("mmd", "mmd+mse"),
+    )
     reconstruction_weight: float = setting(3.0, "w_r", low=0, high=1000, paper=3, sweep=(1.0, 10.0))
-    alignment: str = setting("infonce", "loss between the quantised latents of behaviour and content",
-                             choices=("infonce", "mmd"), paper="infonce", sweep=("infonce", "mmd"))
+    alignment: str = setting(
+        "infonce",
+        "loss between the quantised latents of behaviour and content",
+        choices=("infonce", "mmd"),
+        paper="infonce",
+        sweep=("infonce", "mmd"),
+    )
     alignment_weight: float = setting(0.01, "w_a", low=0, high=1000, paper=0.01, sweep=(1e-3, 1.0))
     alignment_temperature: float = setting(0.07, "tau of alignment=infonce", low=1e-3, high=10, sweep=(0.05, 0.2))
 
@@ -93,14 +108,17 @@ class MmObjective(JointObjective):
         if "behaviour" not in values or not self.config.alignment_weight:
             return {}
         behaviour, has_behaviour = values.pop("behaviour")
-        return {f"alignment_{m}": self.config.alignment_weight * self.alignment(behaviour, other, has_behaviour & present)
-                for m, (other, present) in values.items()}
+        return {
+            f"alignment_{m}": self.config.alignment_weight * self.alignment(behaviour, other, has_behaviour & present)
+            for m, (other, present) in values.items()
+        }
 
     def alignment(self, behaviour: Tensor, other: Tensor, present: Tensor) -> Tensor:
         """``A`` of quantised latents ``[B, d]`` over the items that have both (bool ``[B]``); scalar."""
         if self.config.alignment == "infonce":
-            losses = info_nce(F.normalize(behaviour, dim=1), F.normalize(other, dim=1), present,
-                              self.config.alignment_temperature)
+            losses = info_nce(
+                F.normalize(behaviour, dim=1), F.normalize(other, dim=1), present, self.config.alignment_temperature
+            )
             return mean_over(losses, present)
         both = present.nonzero()[:, 0]
         return squared_mmd(behaviour[both], other[both]) if len(both) else behaviour.sum() * 0
@@ -112,7 +130,9 @@ class MmRqVae(MultimodalAutoencoder):
     info = INFO
     config_class = MmRqVaeConfig
     budgets = {  # at 2e-4 a short training ends at twice the loss
-        **NEURAL_BUDGETS, "smoke": {**NEURAL_BUDGETS["smoke"], "learning_rate": 1e-3},
-        "quick": {**NEURAL_BUDGETS["quick"], "steps": 3600, "batch_size": 256, "learning_rate": 1e-3}}
+        **NEURAL_BUDGETS,
+        "smoke": {**NEURAL_BUDGETS["smoke"], "learning_rate": 1e-3},
+        "quick": {**NEURAL_BUDGETS["quick"], "steps": 3600, "batch_size": 256, "learning_rate": 1e-3},
+    }
     objective_class = MmObjective
     who = "mm_rqvae"

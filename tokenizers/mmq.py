@@ -76,14 +76,15 @@ INFO = TokenizerInfo(
 class MmqConfig(TokenizerConfig):
     """Settings of MMQ; ``tuning_…`` act with ``stages=2`` only."""
 
-    stages: int = setting(2, "1: content only; 2: then tuned through a next-item loss", low=1, high=2, paper=2,
-                          sweep=(1, 2))
-    n_shared: int | None = setting(None, "shared experts; none: a third of code_length", unit="codes", low=0, high=64,
-                                   paper=2)
+    stages: int = setting(2, "1: content only; 2: then tuned through a next-item loss", low=1, high=2, paper=2, sweep=(1, 2))
+    n_shared: int | None = setting(
+        None, "shared experts; none: a third of code_length", unit="codes", low=0, high=64, paper=2
+    )
     recon_weight: float = setting(12.0, "of L_recon in stage 1", low=0, high=1000, paper=12)
     aux_weight: float = setting(10.0, "of L_aux in stage 1; 0: without it", low=0, high=1000, paper=10, sweep=(0.0, 10.0))
-    ortho_weight: float = setting(0.005, "of L_ortho in stage 1; 0: without it", low=0, high=1000, paper=0.005,
-                                  sweep=(0.0, 0.005))
+    ortho_weight: float = setting(
+        0.005, "of L_ortho in stage 1; 0: without it", low=0, high=1000, paper=0.005, sweep=(0.0, 0.005)
+    )
     commitment: float = setting(0.25, "beta of the commitment loss of stage 1", low=0, high=10, sweep=(0.1, 0.25, 1.0))
     restart_dead_codes: bool = setting(True, "replace unused codes by latents of the batch in stage 1")
     width: int = setting(256, "latent width d", unit="dimensions", low=2, high=4096, paper=256)
@@ -103,11 +104,19 @@ class MmqConfig(TokenizerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.warm_steps >= self.steps:
-            raise InputError("setting MmqConfig.warm_steps", got=self.warm_steps, do="lower tokenizer.warm_steps",
-                             wanted=f"fewer than steps={self.steps}")
+            raise InputError(
+                "setting MmqConfig.warm_steps",
+                got=self.warm_steps,
+                do="lower tokenizer.warm_steps",
+                wanted=f"fewer than steps={self.steps}",
+            )
         if self.n_shared is not None and self.n_shared > self.code_length:
-            raise InputError("setting MmqConfig.n_shared", got=self.n_shared, do="lower tokenizer.n_shared",
-                             wanted=f"at most code_length={self.code_length}")
+            raise InputError(
+                "setting MmqConfig.n_shared",
+                got=self.n_shared,
+                do="lower tokenizer.n_shared",
+                wanted=f"at most code_length={self.code_length}",
+            )
 
     def slots(self, modalities: list[str]) -> dict[str, int]:
         """Experts by group: the shared ones, and the rest split between one or two modalities, text first."""
@@ -122,10 +131,23 @@ class Mmq(Tokenizer):
     info = INFO
     config_class = MmqConfig
     budgets = {
-        "smoke": {"steps": 60, "warm_steps": 20, "warmup_steps": 10, "width": 64, "tuning_steps": 30,
-                  "tuning_users": 64, "tuning_width": 32},
-        "quick": {"steps": 1500, "warm_steps": 300, "warmup_steps": 100, "batch_size": 256, "tuning_steps": 500,
-                  "tuning_users": 64},
+        "smoke": {
+            "steps": 60,
+            "warm_steps": 20,
+            "warmup_steps": 10,
+            "width": 64,
+            "tuning_steps": 30,
+            "tuning_users": 64,
+            "tuning_width": 32,
+        },
+        "quick": {
+            "steps": 1500,
+            "warm_steps": 300,
+            "warmup_steps": 100,
+            "batch_size": 256,
+            "tuning_steps": 500,
+            "tuning_users": 64,
+        },
         "standard": {"steps": 20000, "tuning_steps": 5000},
         "paper": {"steps": 20000, "tuning_steps": 5000},
     }
@@ -142,12 +164,18 @@ class Mmq(Tokenizer):
         dims = _usable_dims(features)
         histories = HistoryWindows(features.sequences, c.tuning_length, rng.child("windows"), runtime)
         if c.stages == 2 and not len(histories):
-            raise InputError("mmq: training sequences for stage 2", got="no user with two events",
-                             wanted="at least one", do="set tokenizer.stages=1 or choose a data set with histories")
+            raise InputError(
+                "mmq: training sequences for stage 2",
+                got="no user with two events",
+                wanted="at least one",
+                do="set tokenizer.stages=1 or choose a data set with histories",
+            )
         for name in ("text", "vision"):
             if name not in dims:
-                runtime.warn(f"mmq: no {name} embeddings ({features.absent.get(name, 'not given')}); its positions go to "
-                             "the other content modality.")
+                runtime.warn(
+                    f"mmq: no {name} embeddings ({features.absent.get(name, 'not given')}); its positions go to "
+                    "the other content modality."
+                )
         self.net_ = _network(c, dims, runtime.generator(rng.child("init")))
         items = Batch.of(features, dims, runtime)
         fitted = items.take(runtime.tensor(rows))
@@ -156,26 +184,43 @@ class Mmq(Tokenizer):
         self.net_.start_codebooks(fitted, rng.child("kmeans"), runtime)
         objective.quantised = True
         log = runtime.train(self._plan("mmq", c.steps - c.warm_steps, objective, rng, runtime))
-        self._diagnostics = {**{f"final_{name}": value for name, value in log.parts.items()},
-                             "warm_loss": warm.parts["loss"], "restarted_codes": float(objective.restart.restarted),
-                             "loss_reconstruction_stage_1": objective.native_loss()}
+        self._diagnostics = {
+            **{f"final_{name}": value for name, value in log.parts.items()},
+            "warm_loss": warm.parts["loss"],
+            "restarted_codes": float(objective.restart.restarted),
+            "loss_reconstruction_stage_1": objective.native_loss(),
+        }
         if c.stages == 2:
             self._tune(objective, histories, rng.child("tuning"), runtime)
         codes, gates, _ = self.net_.quantise_all(fitted)
-        self._diagnostics |= {"loss_native": objective.native_loss(), **experts_in_use(
-            to_numpy(torch.where(gates > 0, codes, PAD)), c.codebook_size, self.net_.layout.names())}
+        self._diagnostics |= {
+            "loss_native": objective.native_loss(),
+            **experts_in_use(to_numpy(torch.where(gates > 0, codes, PAD)), c.codebook_size, self.net_.layout.names()),
+        }
         return self
 
     def _plan(self, name: str, steps: int, objective: Objective, rng: Rng, runtime: Runtime) -> TrainingPlan:
         c: MmqConfig = self.config
         batches = ShuffledBatches(len(objective.fitted), c.batch_size, rng.child("batches", name), runtime)
         return TrainingPlan(
-            name=name, model=self.net_, steps_per_epoch=steps, epochs=1, batch=batches, loss=objective.stage_1,
-            rng=rng.child("train", name), learning_rate=c.learning_rate, weight_decay=1e-4,
-            warmup_steps=min(c.warmup_steps, steps // 4), schedule="cosine" if objective.quantised else "constant",
-            after_step=objective.after_step, monitor=objective.monitor if objective.quantised else None,
-            extra_state=objective.restart.state, load_extra_state=objective.restart.load_state,
-            sharded=not (objective.quantised and c.restart_dead_codes), batch_setting=("batch_size", c.batch_size))
+            name=name,
+            model=self.net_,
+            steps_per_epoch=steps,
+            epochs=1,
+            batch=batches,
+            loss=objective.stage_1,
+            rng=rng.child("train", name),
+            learning_rate=c.learning_rate,
+            weight_decay=1e-4,
+            warmup_steps=min(c.warmup_steps, steps // 4),
+            schedule="cosine" if objective.quantised else "constant",
+            after_step=objective.after_step,
+            monitor=objective.monitor if objective.quantised else None,
+            extra_state=objective.restart.state,
+            load_extra_state=objective.restart.load_state,
+            sharded=not (objective.quantised and c.restart_dead_codes),
+            batch_setting=("batch_size", c.batch_size),
+        )
 
     def _tune(self, objective: Objective, histories: HistoryWindows, rng: Rng, runtime: Runtime) -> None:
         """Stage 2: the network together with a next-item model on users' histories."""
@@ -184,11 +229,23 @@ class Mmq(Tokenizer):
         model = NextItem(layout.n_slots * layout.width, c.tuning_width, runtime.generator(rng.child("init")))
         objective.next_item, objective.histories = model, histories
         batches = ShuffledBatches(len(histories), c.tuning_users, rng.child("batches"), runtime)
-        log = runtime.train(TrainingPlan(
-            name="mmq.tuning", model=nn.ModuleDict({"tokenizer": self.net_, "next_item": model}),
-            steps_per_epoch=c.tuning_steps, epochs=1, batch=batches, loss=objective.stage_2, rng=rng.child("train"),
-            learning_rate=c.tuning_learning_rate, weight_decay=1e-4, warmup_steps=min(c.warmup_steps, c.tuning_steps // 4),
-            schedule="cosine", monitor=objective.monitor, batch_setting=("tuning_users", c.tuning_users)))
+        log = runtime.train(
+            TrainingPlan(
+                name="mmq.tuning",
+                model=nn.ModuleDict({"tokenizer": self.net_, "next_item": model}),
+                steps_per_epoch=c.tuning_steps,
+                epochs=1,
+                batch=batches,
+                loss=objective.stage_2,
+                rng=rng.child("train"),
+                learning_rate=c.tuning_learning_rate,
+                weight_decay=1e-4,
+                warmup_steps=min(c.warmup_steps, c.tuning_steps // 4),
+                schedule="cosine",
+                monitor=objective.monitor,
+                batch_setting=("tuning_users", c.tuning_users),
+            )
+        )
         after, gates, _ = self.net_.quantise_all(objective.fitted)
         self._diagnostics |= {f"tuning_{name}": value for name, value in log.parts.items()}
         self._diagnostics["codes_moved_by_tuning"] = float(mean_over((after != before).float(), gates > 0))
@@ -197,15 +254,23 @@ class Mmq(Tokenizer):
         net, layout = self.net_.to(runtime.device), self.net_.layout
         given = _usable_dims(features)
         if given != layout.dims:
-            raise InputError("mmq: embeddings to encode", got=given, wanted=f"those of the fit, {dict(layout.dims)}",
-                             do="encode with the encoders of the fit, or fit again")
+            raise InputError(
+                "mmq: embeddings to encode",
+                got=given,
+                wanted=f"those of the fit, {dict(layout.dims)}",
+                do="encode with the encoders of the fit, or fit again",
+            )
         codes, gates, mixture = net.quantise_all(Batch.of(features, layout.dims, runtime))
         with torch.no_grad():
             reconstruction = {m: to_numpy(x) for m, x in net.decode(mixture).items()}
         return SemanticIds(
             codes=np.where(to_numpy(gates > 0), to_numpy(codes), PAD).astype(np.int32),
-            sizes=np.full(layout.n_slots, layout.codebook_size, np.int32), ordered=False,
-            weights=to_numpy(gates), reconstruction=reconstruction, position_names=layout.names())
+            sizes=np.full(layout.n_slots, layout.codebook_size, np.int32),
+            ordered=False,
+            weights=to_numpy(gates),
+            reconstruction=reconstruction,
+            position_names=layout.names(),
+        )
 
     def state_dict(self) -> dict[str, np.ndarray]:
         return {name: to_numpy(tensor) for name, tensor in self.net_.state_dict().items()}
@@ -214,8 +279,12 @@ class Mmq(Tokenizer):
         first = {m: f"project.{m}.0.weight" for m in ("text", "vision")}
         dims = {m: state[name].shape[1] for m, name in first.items() if name in state and state[name].ndim == 2}
         if not dims:
-            raise InputError("mmq state", got=f"entries {sorted(state)}", wanted="projections of text or vision",
-                             do="fit the tokenizer again")
+            raise InputError(
+                "mmq state",
+                got=f"entries {sorted(state)}",
+                wanted="projections of text or vision",
+                do="fit the tokenizer again",
+            )
         self.net_ = _network(self.config, dims, torch.Generator())
         load_module(self.net_, state, "mmq")
 
@@ -234,8 +303,9 @@ class Objective:
 
     def __init__(self, config: MmqConfig, net: ExpertQuantiser, items: Batch, fitted: Batch, rng: Rng) -> None:
         self.config, self.net, self.items, self.fitted, self.quantised = config, net, items, fitted, False
-        self.energy = {m: mean_over(e.square().sum(1), fitted.available[m]).clamp(min=1e-12)
-                       for m, e in fitted.embeddings.items()}
+        self.energy = {
+            m: mean_over(e.square().sum(1), fitted.available[m]).clamp(min=1e-12) for m, e in fitted.embeddings.items()
+        }
         self.restart = DeadCodeRestart(net.codebook, rng, last_step=int(0.9 * (config.steps - config.warm_steps)))
 
     def stage_1(self, rows: Tensor, step: int) -> dict[str, Tensor]:
@@ -250,8 +320,11 @@ class Objective:
             self._last = (value.detach(), codes, used)
             value = value + (quantised - value).detach()
         recon, aux = self.content_losses(batch, value, encoded.gates)
-        parts |= {"reconstruction": c.recon_weight * recon, "aux": c.aux_weight * aux,
-                  "orthogonality": c.ortho_weight * net.orthogonality()}
+        parts |= {
+            "reconstruction": c.recon_weight * recon,
+            "aux": c.aux_weight * aux,
+            "orthogonality": c.ortho_weight * net.orthogonality(),
+        }
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
     def stage_2(self, rows: Tensor, step: int) -> dict[str, Tensor]:
@@ -263,19 +336,26 @@ class Objective:
         quantised = net.quantise(encoded.latents, soft=True)[1]
         present = quantised * (encoded.gates > 0).T[..., None]  # [S, M, d], zero at PAD
         recon, aux = self.content_losses(batch, quantised, encoded.gates)
-        parts = {"next_item": self.next_item.loss(present.transpose(0, 1).flatten(1), histories),
-                 "reconstruction": c.tuning_content_weight * recon, "aux": c.tuning_content_weight * aux}
+        parts = {
+            "next_item": self.next_item.loss(present.transpose(0, 1).flatten(1), histories),
+            "reconstruction": c.tuning_content_weight * recon,
+            "aux": c.tuning_content_weight * aux,
+        }
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
     def content_losses(self, batch: Batch, value: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
         """``L_recon`` and ``L_aux`` of (quantised) latents ``[S, B, d]`` with gates ``[B, S]``."""
-        return (self._error(batch, self.net.decode(mix(value, gates))),
-                self._error(batch, self.net.decode_alone(value, gates)))
+        return (
+            self._error(batch, self.net.decode(mix(value, gates))),
+            self._error(batch, self.net.decode_alone(value, gates)),
+        )
 
     def _error(self, batch: Batch, decoded: Mapping[str, Tensor]) -> Tensor:
         """``mean_m ||e_m - e_hat_m||^2 / mean ||e_m||^2`` over the items that have modality m; 0 without any."""
-        terms = [mean_over((batch.embeddings[m] - x).square().sum(1), batch.available[m]) / self.energy[m]
-                 for m, x in decoded.items()]
+        terms = [
+            mean_over((batch.embeddings[m] - x).square().sum(1), batch.available[m]) / self.energy[m]
+            for m, x in decoded.items()
+        ]
         return torch.stack(terms).mean() if terms else batch.richness.new_zeros(())
 
     def native_loss(self) -> float:
@@ -300,8 +380,12 @@ def _usable_dims(features: ItemFeatures) -> dict[str, int]:
     usable_content(features, "mmq")
     dims = {m: n for m, n in features.dims().items() if m in ("text", "vision")}
     if not dims:
-        raise InputError("mmq: modalities", got=f"{sorted(features.modalities)}; absent: {dict(features.absent)}",
-                         wanted="text or vision or both", do="choose an encoder with features.text=… or features.vision=…")
+        raise InputError(
+            "mmq: modalities",
+            got=f"{sorted(features.modalities)}; absent: {dict(features.absent)}",
+            wanted="text or vision or both",
+            do="choose an encoder with features.text=… or features.vision=…",
+        )
     return dims
 
 

@@ -64,10 +64,21 @@ INFO = TokenizerInfo(
 class OpqConfig(TokenizerConfig):
     """Settings of OPQ; ``code_length`` is the number of sub-spaces."""
 
-    reduce_dim: int = setting(512, "PCA to the largest multiple of code_length not above this", unit="dimensions",
-                              low=1, high=65536, paper=512, sweep=(96, 128, 256, 512))
-    init: str = setting("random", "first rotation: random, or PCA axes dealt to blocks of equal variance",
-                        choices=("random", "balanced"), paper="random")
+    reduce_dim: int = setting(
+        512,
+        "PCA to the largest multiple of code_length not above this",
+        unit="dimensions",
+        low=1,
+        high=65536,
+        paper=512,
+        sweep=(96, 128, 256, 512),
+    )
+    init: str = setting(
+        "random",
+        "first rotation: random, or PCA axes dealt to blocks of equal variance",
+        choices=("random", "balanced"),
+        paper="random",
+    )
     whiten: bool = setting(False, "divide each PCA axis by its standard deviation before the rotation", paper=True)
     alternations: int = setting(50, "rounds of Lloyd and rotation", unit="rounds", low=0, high=10_000, paper=50)
     first_iterations: int = setting(40, "Lloyd iterations of the first round", low=1, high=10_000, paper=40)
@@ -99,9 +110,12 @@ class Opq(Tokenizer):
         limit = min(c.reduce_dim, sum(self.widths_.values()))
         width = limit // c.code_length * c.code_length
         if width == 0:
-            raise InputError("opq: code_length", got=c.code_length,
-                             wanted=f"at most {limit}, the width to be cut into sub-spaces",
-                             do="set a smaller tokenizer.code_length or a larger tokenizer.reduce_dim")
+            raise InputError(
+                "opq: code_length",
+                got=c.code_length,
+                wanted=f"at most {limit}, the width to be cut into sub-spaces",
+                do="set a smaller tokenizer.code_length or a larger tokenizer.reduce_dim",
+            )
         x = runtime.tensor(content_rows(features, rows))
         mean, basis, scale = _principal_axes(x, width, c.whiten)
         reduced = (x - mean) @ basis / scale
@@ -123,8 +137,12 @@ class Opq(Tokenizer):
         """Rotation ``[D, D]`` and centres ``[L, K, s]`` for centred rows ``[N, D]``."""
         c: OpqConfig = self.config
         blocks = (x @ rotation).unflatten(1, (c.code_length, -1)).unbind(1)
-        centres = torch.stack([kmeans(block.contiguous(), c.codebook_size, rng.child(p), runtime, iterations=0,
-                                      init="random").centres for p, block in enumerate(blocks)])
+        centres = torch.stack(
+            [
+                kmeans(block.contiguous(), c.codebook_size, rng.child(p), runtime, iterations=0, init="random").centres
+                for p, block in enumerate(blocks)
+            ]
+        )
         for alternation in range(c.alternations + 1):
             rounds = c.first_iterations if alternation == 0 else c.later_iterations
             codes, centres = _lloyd_in_blocks(x, rotation, centres, rounds)
@@ -141,19 +159,29 @@ class Opq(Tokenizer):
         decoded = _decode(codes, centres) @ rotation.t() * scale @ basis.t() + mean
         sizes = np.full(len(centres), centres.shape[1], np.int32)
         return SemanticIds(
-            codes=to_numpy(codes).astype(np.int32), sizes=sizes, ordered=False,
-            reconstruction=split_content(to_numpy(decoded), self.widths_))
+            codes=to_numpy(codes).astype(np.int32),
+            sizes=sizes,
+            ordered=False,
+            reconstruction=split_content(to_numpy(decoded), self.widths_),
+        )
 
     def code_costs(self, features: ItemFeatures, runtime: Runtime) -> np.ndarray:
         content = runtime.tensor(content_like(features, self.widths_, "opq"))
         mean, basis, scale, rotation, centres = (
-            runtime.tensor(a) for a in (self.mean_, self.basis_, self.scale_, self.rotation_, self.centres_))
+            runtime.tensor(a) for a in (self.mean_, self.basis_, self.scale_, self.rotation_, self.centres_)
+        )
         last = ((content - mean) @ basis / scale @ rotation).chunk(len(centres), dim=1)[-1]
         return to_numpy(squared_distances(last, centres[-1]))
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        return {"mean": self.mean_, "basis": self.basis_, "scale": self.scale_, "rotation": self.rotation_,
-                "centres": self.centres_, **widths_state(self.widths_)}
+        return {
+            "mean": self.mean_,
+            "basis": self.basis_,
+            "scale": self.scale_,
+            "rotation": self.rotation_,
+            "centres": self.centres_,
+            **widths_state(self.widths_),
+        }
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         c: OpqConfig = self.config
@@ -216,8 +244,8 @@ def _lloyd_in_blocks(x: Tensor, rotation: Tensor, centres: Tensor, iterations: i
         for block, centre, code in zip(y, centres, codes, strict=True):
             form = torch.cat([-2 * centre, centre.square().sum(1, keepdim=True)], dim=1).t().contiguous()
             for start in range(0, len(x), rows):
-                part = block[start:start + rows]
-                code[start:start + rows] = row_argmin(torch.mm(part, form, out=scores[:len(part)]))
+                part = block[start : start + rows]
+                code[start : start + rows] = row_argmin(torch.mm(part, form, out=scores[: len(part)]))
             moved.append(update_centres(block[:, :width].contiguous(), code, centre))
         centres = torch.stack(moved)
     return codes.t(), centres

@@ -27,8 +27,10 @@ INFO = TokenizerInfo(
     modalities=(),
     ordered=True,
     control=True,
-    deviations=("An item that was not fitted is ranked among the fitted ones by its training count; more items without "
-                "interactions than at the fit share the last codes.",),
+    deviations=(
+        "An item that was not fitted is ranked among the fitted ones by its training count; more items without "
+        "interactions than at the fit share the last codes.",
+    ),
 )
 
 

@@ -60,7 +60,7 @@ class RandomCodes(Tokenizer):
 
 def distinct_codes(n: int, length: int, size: int, rng: Rng) -> np.ndarray:
     """First ``n`` rows int32 ``[n, length]`` of an endless sequence; any ``size^length`` rows of a round are distinct."""
-    possible = size ** length
+    possible = size**length
     if possible <= ENUMERABLE:
         rounds = [rng.child("round", i).numpy().permutation(possible) for i in range(-(-n // possible))]
         numbers = np.concatenate(rounds)[:n]

@@ -57,8 +57,9 @@ class RqKMeansPlusConfig(QuantiserConfig):
 
     codebook_start: str = setting("kmeans", "where codebooks start: RQ-KMeans", choices=("kmeans",), paper="kmeans")
     hidden: tuple[int, ...] = setting((512,), "hidden widths of encoder and decoder MLP")
-    iterations: int = setting(100, "most Lloyd iterations per level of the warm start", unit="iterations", low=1,
-                              high=10_000, paper=100)
+    iterations: int = setting(
+        100, "most Lloyd iterations per level of the warm start", unit="iterations", low=1, high=10_000, paper=100
+    )
     steps: int = setting(20000, "optimiser steps", unit="steps", low=1, high=10_000_000)
     warmup_steps: int = setting(500, "linear warm-up of the learning rate", unit="steps", low=0, high=1_000_000)
     batch_size: int = setting(1024, "items a step", unit="items", low=1, high=1_000_000, paper=1024)

@@ -49,12 +49,12 @@ BUFFER_ROWS = 3072
 class RvqConfig(TokenizerConfig):
     """Settings of R-VQ."""
 
-    optimiser: str = setting("count_sgd", "SGD 0.5 with count weights, or AdamW", choices=("count_sgd", "adamw"),
-                             sweep=("count_sgd", "adamw"))
+    optimiser: str = setting(
+        "count_sgd", "SGD 0.5 with count weights, or AdamW", choices=("count_sgd", "adamw"), sweep=("count_sgd", "adamw")
+    )
     steps: int = setting(3000, "steps of all levels together", unit="steps", low=1, high=10_000_000, paper=3000)
     batch_size: int = setting(2048, "items a step", unit="items", low=1, high=1_000_000, paper=2048)
-    learning_rate: float = setting(1e-2, "of AdamW; count_sgd has none", low=1e-8, high=1, paper=1e-3,
-                                   sweep=(1e-3, 1e-1))
+    learning_rate: float = setting(1e-2, "of AdamW; count_sgd has none", low=1e-8, high=1, paper=1e-3, sweep=(1e-3, 1e-1))
 
 
 class Rvq(ResidualCodebooks):
@@ -72,7 +72,7 @@ class Rvq(ResidualCodebooks):
 
     def fit_level(self, residual: Tensor, rng: Rng, runtime: Runtime) -> Level:
         c: RvqConfig = self.config
-        buffer = rng.child("buffer").numpy().permutation(len(residual))[:max(BUFFER_ROWS, c.codebook_size)]
+        buffer = rng.child("buffer").numpy().permutation(len(residual))[: max(BUFFER_ROWS, c.codebook_size)]
         rows = residual[torch.as_tensor(buffer, device=residual.device)]
         start = kmeans(rows, c.codebook_size, rng.child("start"), runtime, iterations=0).centres
         batches = ShuffledBatches(len(residual), c.batch_size, rng.child("batches"), runtime)
@@ -85,8 +85,9 @@ class Rvq(ResidualCodebooks):
                 centres, counts = count_step(residual[batches(0, step)], centres, counts)
         return Level(centres, assign(residual, centres)[0])
 
-    def _by_adamw(self, x: Tensor, start: Tensor, batches: ShuffledBatches, steps: int, rng: Rng,
-                  runtime: Runtime) -> Tensor:
+    def _by_adamw(
+        self, x: Tensor, start: Tensor, batches: ShuffledBatches, steps: int, rng: Rng, runtime: Runtime
+    ) -> Tensor:
         """Codebook ``[K, D]`` trained on ``||sg[x] - c||^2``, mean over batch and dimensions, of rows x ``[N, D]``.
 
         Rows are brought to a mean square entry of 1 first, so that the learning rate means the same on every level.
@@ -99,9 +100,20 @@ class Rvq(ResidualCodebooks):
             batch, codebook = x[rows] * scale, model.get_parameter("codebook")
             return F.mse_loss(F.embedding(assign(batch, codebook.detach())[0], codebook), batch)
 
-        runtime.train(TrainingPlan(name=f"rvq.{rng.path[-1]}", model=model, steps_per_epoch=steps, epochs=1, batch=batches,
-                                   loss=loss, rng=rng.child("noise"), learning_rate=self.config.learning_rate,
-                                   schedule="cosine", batch_setting=("batch_size", self.config.batch_size)))
+        runtime.train(
+            TrainingPlan(
+                name=f"rvq.{rng.path[-1]}",
+                model=model,
+                steps_per_epoch=steps,
+                epochs=1,
+                batch=batches,
+                loss=loss,
+                rng=rng.child("noise"),
+                learning_rate=self.config.learning_rate,
+                schedule="cosine",
+                batch_setting=("batch_size", self.config.batch_size),
+            )
+        )
         return model.get_parameter("codebook").detach() / scale
 
 

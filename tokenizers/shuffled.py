@@ -68,8 +68,12 @@ class Shuffled(Tokenizer):
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
         sids = self.base_.encode(features, runtime)
         order = Rng(self.key_).child(sids.n_items).numpy().permutation(sids.n_items)
-        return replace(sids, codes=sids.codes[order], weights=None if sids.weights is None else sids.weights[order],
-                       reconstruction={m: e[order] for m, e in sids.reconstruction.items()})
+        return replace(
+            sids,
+            codes=sids.codes[order],
+            weights=None if sids.weights is None else sids.weights[order],
+            reconstruction={m: e[order] for m, e in sids.reconstruction.items()},
+        )
 
     def state_dict(self) -> dict[str, np.ndarray]:
         return {"key": np.array(self.key_, np.int64), **{f"base/{k}": v for k, v in self.base_.state_dict().items()}}

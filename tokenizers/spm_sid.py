@@ -54,10 +54,20 @@ class SpmSidConfig(TokenizerConfig):
 
     base: str = setting("rqkmeans", "tokenizer whose SIDs are split", choices=tuple(bases()))
     base_budget: str = setting("standard", "budget of the base", choices=BUDGETS)
-    scheme: str = setting("sentencepiece", "learned pieces, or fixed groups of codes", choices=("sentencepiece", "ngram"),
-                          sweep=("sentencepiece", "ngram"))
-    vocabulary_size: int = setting(4096, "pieces, single codes included (sentencepiece)", unit="pieces", low=1,
-                                   high=16_000_000, sweep=(1024, 4096, 16_384, 65_536))
+    scheme: str = setting(
+        "sentencepiece",
+        "learned pieces, or fixed groups of codes",
+        choices=("sentencepiece", "ngram"),
+        sweep=("sentencepiece", "ngram"),
+    )
+    vocabulary_size: int = setting(
+        4096,
+        "pieces, single codes included (sentencepiece)",
+        unit="pieces",
+        low=1,
+        high=16_000_000,
+        sweep=(1024, 4096, 16_384, 65_536),
+    )
     ngram: int = setting(2, "codes in a group (ngram)", unit="codes", low=1, high=64, paper=2, sweep=(1, 2, 3))
 
 
@@ -66,8 +76,9 @@ class SpmSid(Tokenizer):
 
     info = INFO
     config_class = SpmSidConfig
-    budgets = {name: {"base_budget": name, **({"vocabulary_size": 1024} if name in ("smoke", "quick") else {})}
-               for name in BUDGETS}  # of small catalogues 4,096 pieces are whole SIDs, which is an item ID
+    budgets = {
+        name: {"base_budget": name, **({"vocabulary_size": 1024} if name in ("smoke", "quick") else {})} for name in BUDGETS
+    }  # of small catalogues 4,096 pieces are whole SIDs, which is an item ID
     inapplicable_checks = {"one code": "pieces of all positions share one numbering"}
     pieces_: Pieces
     tables_: list[np.ndarray]
@@ -90,15 +101,19 @@ class SpmSid(Tokenizer):
         else:
             self.pieces_ = train_pieces(base.codes, uses, base.sizes, c.vocabulary_size)
             if len(self.pieces_) < c.vocabulary_size:
-                runtime.warn(f"spm_sid: {len(self.pieces_)} of {c.vocabulary_size} pieces, since no other substring of the "
-                             "SIDs is frequent enough")
+                runtime.warn(
+                    f"spm_sid: {len(self.pieces_)} of {c.vocabulary_size} pieces, since no other substring of the "
+                    "SIDs is frequent enough"
+                )
         sids = self._split(base, runtime)
         lengths = (sids.codes != PAD).sum(axis=1)
         self._diagnostics = {
             **{f"base_{name}": value for name, value in self.base_.diagnostics().items()},
             "vocabulary_size": float(len(self.pieces_) if c.scheme == "sentencepiece" else sids.sizes.sum()),
-            "codes_per_item": float((base.codes != PAD).sum(axis=1).mean()), "pieces_per_item": float(lengths.mean()),
-            "pieces_per_interaction": float(np.average(lengths, weights=uses))}
+            "codes_per_item": float((base.codes != PAD).sum(axis=1).mean()),
+            "pieces_per_item": float(lengths.mean()),
+            "pieces_per_interaction": float(np.average(lengths, weights=uses)),
+        }
         return self
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
@@ -118,16 +133,25 @@ class SpmSid(Tokenizer):
             unknown += int((found == len(table)).sum())
             columns.append(found)
         if unknown:
-            runtime.warn(f"spm_sid: {unknown} n-grams of {base.n_items} items are not in the tables and share one code "
-                         "per position")
+            runtime.warn(
+                f"spm_sid: {unknown} n-grams of {base.n_items} items are not in the tables and share one code per position"
+            )
         names = tuple(f"codes {g.start + 1}-{g.stop}" for g in _groups(base.code_length, c.ngram))
         sizes = np.array([len(table) + 1 for table in self.tables_], np.int32)
-        return SemanticIds(np.stack(columns, axis=1), sizes, ordered=True, position_names=names,
-                           reconstruction={} if unknown else base.reconstruction)
+        return SemanticIds(
+            np.stack(columns, axis=1),
+            sizes,
+            ordered=True,
+            position_names=names,
+            reconstruction={} if unknown else base.reconstruction,
+        )
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        own = self.pieces_.state() if self.config.scheme == "sentencepiece" else {
-            f"table/{i:02d}": table for i, table in enumerate(self.tables_)}
+        own = (
+            self.pieces_.state()
+            if self.config.scheme == "sentencepiece"
+            else {f"table/{i:02d}": table for i, table in enumerate(self.tables_)}
+        )
         return {**own, **{f"base/{k}": v for k, v in self.base_.state_dict().items()}}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
@@ -137,17 +161,23 @@ class SpmSid(Tokenizer):
             length = len(state_entry(state, "sizes", (None,), "spm_sid"))
             pieces = Pieces.from_state(state, length, "spm_sid")
             if len(pieces) > c.vocabulary_size:
-                raise InputError("spm_sid state entry scores", got=f"{len(pieces)} pieces",
-                                 wanted=f"at most the {c.vocabulary_size} of the config",
-                                 do="load it with the config it was fitted with")
+                raise InputError(
+                    "spm_sid state entry scores",
+                    got=f"{len(pieces)} pieces",
+                    wanted=f"at most the {c.vocabulary_size} of the config",
+                    do="load it with the config it was fitted with",
+                )
             self.pieces_ = pieces
             return
         names = sorted(name for name in state if name.startswith("table/"))
         tables = [state_entry(state, name, (None, None), "spm_sid").astype(np.int32) for name in names]
         if not tables or any(t.shape[1] != c.ngram for t in tables[:-1]) or not 1 <= tables[-1].shape[1] <= c.ngram:
-            raise InputError("spm_sid state entries table/…", got=[t.shape for t in tables],
-                             wanted=f"one table of groups of {c.ngram} codes per position",
-                             do="load it with the config it was fitted with")
+            raise InputError(
+                "spm_sid state entries table/…",
+                got=[t.shape for t in tables],
+                wanted=f"one table of groups of {c.ngram} codes per position",
+                do="load it with the config it was fitted with",
+            )
         self.tables_ = tables
 
     def diagnostics(self) -> dict[str, float]:

@@ -65,18 +65,26 @@ _SMALL = 50  # below this many texts a word used once is kept: there are too few
 class TextIdConfig(TokenizerConfig):
     """Settings of text IDs; ``code_length`` counts the words and the number, ``codebook_size`` caps the vocabulary."""
 
-    code_length: int = setting(6, "most words in a phrase, plus one position for the number", unit="codes", low=2,
-                               high=64, sweep=(4, 6, 8))
-    codebook_size: int = setting(8192, "most words in the vocabulary that all positions share", unit="words", low=1,
-                                 high=65536, sweep=(1024, 4096, 8192, 16_384))
-    words: int = setting(3, "words of every phrase; more only where it is taken", unit="words", low=1, high=63,
-                         sweep=(2, 3, 4))
-    numbers: int = setting(1024, "codes of the number, the most items whose words are all the same", unit="codes", low=1,
-                           high=1_000_000)
+    code_length: int = setting(
+        6, "most words in a phrase, plus one position for the number", unit="codes", low=2, high=64, sweep=(4, 6, 8)
+    )
+    codebook_size: int = setting(
+        8192,
+        "most words in the vocabulary that all positions share",
+        unit="words",
+        low=1,
+        high=65536,
+        sweep=(1024, 4096, 8192, 16_384),
+    )
+    words: int = setting(
+        3, "words of every phrase; more only where it is taken", unit="words", low=1, high=63, sweep=(2, 3, 4)
+    )
+    numbers: int = setting(
+        1024, "codes of the number, the most items whose words are all the same", unit="codes", low=1, high=1_000_000
+    )
     generator: str = setting("", "folder of a language model that writes the phrases (extra `generator`); empty for none")
     proposals: int = setting(10, "phrases the generator proposes for an item", low=1, high=100, paper=10)
-    generator_input: int = setting(128, "tokens of an item's text that the generator reads", unit="tokens", low=1,
-                                   high=4096)
+    generator_input: int = setting(128, "tokens of an item's text that the generator reads", unit="tokens", low=1, high=4096)
 
     def content_files(self) -> tuple[str, ...]:
         return generator_files(self.generator) if self.generator else ()
@@ -101,39 +109,48 @@ class TextId(Tokenizer):
         super().__init__(config)
         self._diagnostics: dict[str, float] = {}
         if config.words >= config.code_length:
-            raise InputError("text_id: words", got=config.words, wanted=f"fewer than the {config.code_length} positions, "
-                             "of which the last holds the number",
-                             do=f"set tokenizer.code_length={config.words + 3} or fewer words")
+            raise InputError(
+                "text_id: words",
+                got=config.words,
+                wanted=f"fewer than the {config.code_length} positions, of which the last holds the number",
+                do=f"set tokenizer.code_length={config.words + 3} or fewer words",
+            )
 
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: TextIdConfig = self.config
         texts = _texts(features)
         written = self._written(texts, runtime)
-        frequencies = Counter(word for row in features.fit_rows(c.fit_items)
-                              for word in set(_words(" ".join([texts[row], *written[row]]))))
+        frequencies = Counter(
+            word for row in features.fit_rows(c.fit_items) for word in set(_words(" ".join([texts[row], *written[row]])))
+        )
         self.n_texts_ = sum(1 for row in features.fit_rows(c.fit_items) if texts[row])
         least = 2 if self.n_texts_ >= _SMALL else 1
         most = max(least, int(_MOST_COMMON * self.n_texts_))
         usable = {w: n for w, n in frequencies.items() if least <= n <= most and w not in ENGLISH_STOP_WORDS}
         # where the vocabulary is too small for all, the words that carry most information over the catalogue stay
-        kept = sorted(usable, key=lambda w: (-usable[w] * math.log(self.n_texts_ / usable[w]), w))[:c.codebook_size]
+        kept = sorted(usable, key=lambda w: (-usable[w] * math.log(self.n_texts_ / usable[w]), w))[: c.codebook_size]
         self.words_ = tuple(sorted(kept, key=lambda w: (-usable[w], w)))
         self.frequencies_ = np.array([usable[w] for w in self.words_], np.int64)
         codes = self._encode(texts, written).codes
         lengths = (codes[:, :-1] != PAD).sum(axis=1)
         numbered = codes[:, -1] != PAD
         self._diagnostics = {
-            "vocabulary_size": float(len(self.words_)), "words_per_item": float(lengths.mean()),
-            "share_with_number": float(numbered.mean()), "items_without_words": float((lengths == 0).sum()),
+            "vocabulary_size": float(len(self.words_)),
+            "words_per_item": float(lengths.mean()),
+            "share_with_number": float(numbered.mean()),
+            "items_without_words": float((lengths == 0).sum()),
             "items_without_text": float(sum(not text for text in texts)),
-            "share_with_extra_words": float((lengths > c.words).mean())}
+            "share_with_extra_words": float((lengths > c.words).mean()),
+        }
         if c.generator:
             scores = _Scores(self.words_, self.frequencies_, self.n_texts_, c.words)
             used = [any(scores.known_words(p) for p in proposals) for proposals in written]
             self._diagnostics["share_without_proposal"] = 1.0 - float(np.mean(used))
         if numbered.any():
-            runtime.warn(f"text_id: {int(numbered.sum())} of {len(codes)} items need a number to be unique "
-                         f"({int((lengths == 0).sum())} have no word of the vocabulary)")
+            runtime.warn(
+                f"text_id: {int(numbered.sum())} of {len(codes)} items need a number to be unique "
+                f"({int((lengths == 0).sum())} have no word of the vocabulary)"
+            )
         return self
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
@@ -156,30 +173,36 @@ class TextId(Tokenizer):
         equal: Counter[tuple[int, ...]] = Counter()
         for row, text, proposals in zip(codes, texts, written, strict=True):
             weights = scores.weights(text)
-            options = [p for p in map(scores.known_words, proposals) if p][:c.proposals]
-            options = [p[:c.code_length - 1] for p in options] or [scores.first_words(weights)]
+            options = [p for p in map(scores.known_words, proposals) if p][: c.proposals]
+            options = [p[: c.code_length - 1] for p in options] or [scores.first_words(weights)]
             phrase = next((p for p in options if p not in taken), options[0])
             if phrase in taken:
-                for word in scores.next_words(weights, phrase)[:c.code_length - 1 - len(phrase)]:
+                for word in scores.next_words(weights, phrase)[: c.code_length - 1 - len(phrase)]:
                     phrase = (*phrase, word)
                     if phrase not in taken:
                         break
-            row[:len(phrase)] = phrase
+            row[: len(phrase)] = phrase
             if phrase in taken or not phrase:
                 row[-1] = equal[phrase]
                 equal[phrase] += 1
             taken.add(phrase)
         if (most := max(equal.values(), default=0)) > c.numbers:
-            raise InputError("text_id: numbers", got=f"{most} items that need a number for the same words",
-                             wanted=f"at most {c.numbers}", do=f"set tokenizer.numbers={2 * most}, or give items more text")
+            raise InputError(
+                "text_id: numbers",
+                got=f"{most} items that need a number for the same words",
+                wanted=f"at most {c.numbers}",
+                do=f"set tokenizer.numbers={2 * most}, or give items more text",
+            )
         sizes = np.array([max(len(self.words_), 1)] * (c.code_length - 1) + [c.numbers], np.int32)
         names = (*(f"word {p + 1}" for p in range(c.code_length - 1)), "number")
         return SemanticIds(codes, sizes, ordered=True, position_names=names)
 
     def phrases(self, sids: SemanticIds) -> list[str]:
         """The SIDs as text: ``"skin face cream 2"``."""
-        return [" ".join([*(self.words_[w] for w in row[:-1] if w != PAD), *(str(n) for n in row[-1:] if n != PAD)])
-                for row in sids.codes.tolist()]
+        return [
+            " ".join([*(self.words_[w] for w in row[:-1] if w != PAD), *(str(n) for n in row[-1:] if n != PAD)])
+            for row in sids.codes.tolist()
+        ]
 
     def state_dict(self) -> dict[str, np.ndarray]:
         text = np.frombuffer("\n".join(self.words_).encode(), np.uint8)
@@ -192,14 +215,26 @@ class TextId(Tokenizer):
         try:
             text = state_entry(state, "words", (None,), "text_id").astype(np.uint8).tobytes().decode()
         except UnicodeDecodeError as error:
-            raise InputError("text_id state entry words", got=f"bytes that are no text ({error.reason})",
-                             wanted="words in UTF-8", do="fit the tokenizer again") from error
+            raise InputError(
+                "text_id state entry words",
+                got=f"bytes that are no text ({error.reason})",
+                wanted="words in UTF-8",
+                do="fit the tokenizer again",
+            ) from error
         words = tuple(text.split("\n")) if text else ()
-        if len(words) != len(frequencies) or len(set(words)) != len(words) or len(words) > c.codebook_size \
-                or (frequencies < 1).any() or (frequencies > n_texts).any():
-            raise InputError("text_id state entry words", got=f"{len(words)} words, {len(frequencies)} frequencies",
-                             wanted=f"at most {c.codebook_size} distinct words, each with its number of items",
-                             do="load it with the config it was fitted with")
+        if (
+            len(words) != len(frequencies)
+            or len(set(words)) != len(words)
+            or len(words) > c.codebook_size
+            or (frequencies < 1).any()
+            or (frequencies > n_texts).any()
+        ):
+            raise InputError(
+                "text_id state entry words",
+                got=f"{len(words)} words, {len(frequencies)} frequencies",
+                wanted=f"at most {c.codebook_size} distinct words, each with its number of items",
+                do="load it with the config it was fitted with",
+            )
         self.words_, self.frequencies_, self.n_texts_ = words, frequencies, n_texts
 
     def diagnostics(self) -> dict[str, float]:
@@ -215,7 +250,8 @@ class _Scores:
         idf = math.log(max(n_texts, 1)) - np.log(frequencies)
         self.idf: list[float] = idf.tolist()
         self.levels: list[list[float]] = [
-            (1 - np.abs(idf - (j + 1) / n_words * total) / total).tolist() for j in range(n_words)]
+            (1 - np.abs(idf - (j + 1) / n_words * total) / total).tolist() for j in range(n_words)
+        ]
 
     def weights(self, text: str) -> dict[int, float]:
         """Word -> ``log(1 + tf)``, in order of appearance."""
@@ -229,7 +265,7 @@ class _Scores:
     def first_words(self, weights: Mapping[int, float]) -> tuple[int, ...]:
         """The best word of each level, general to specific; of equal ones the more general."""
         chosen: list[int] = []
-        for level in self.levels[:len(weights)]:
+        for level in self.levels[: len(weights)]:
             best, most = -1, -math.inf
             for word, weight in weights.items():
                 score = weight * level[word]
@@ -246,12 +282,17 @@ class _Scores:
 def _texts(features: ItemFeatures) -> Sequence[str]:
     """Text of every item, empty where it is declared not available."""
     if features.item_text is None or "text" not in features.modalities:
-        raise InputError("text_id: item text", got="none, or the modality text is absent"
-                         + (f" ({features.absent['text']})" if "text" in features.absent else ""),
-                         wanted="a dataset with item text and a text encoder",
-                         do="choose one with features.text=…, or another tokenizer")
-    return [text if present else "" for text, present in
-            zip(features.item_text, features.available["text"].tolist(), strict=True)]
+        raise InputError(
+            "text_id: item text",
+            got="none, or the modality text is absent"
+            + (f" ({features.absent['text']})" if "text" in features.absent else ""),
+            wanted="a dataset with item text and a text encoder",
+            do="choose one with features.text=…, or another tokenizer",
+        )
+    return [
+        text if present else ""
+        for text, present in zip(features.item_text, features.available["text"].tolist(), strict=True)
+    ]
 
 
 def _words(text: str) -> list[str]:

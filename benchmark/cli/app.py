@@ -21,8 +21,12 @@ from sidbench.datasets.foundation.errors import SidbenchError
 EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
-    name="bench", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-    help="The benchmark suite for semantic-ID tokenizers. Start with `bench run --dataset synthetic --budget quick`.")
+    name="bench",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The benchmark suite for semantic-ID tokenizers. Start with `bench run --dataset synthetic --budget quick`.",
+)
 app.add_typer(data.app, name="data")
 app.add_typer(sids.app, name="sids")
 app.add_typer(plugin.app, name="plugin")
@@ -81,12 +85,27 @@ def run(
     from sidbench.benchmark.runs.request import LaunchOptions, RunRequest, named_values
 
     request = RunRequest.from_options(
-        tokenizer, dataset, recommender, seed, budget=budget, ties=ties, data_dir=data_dir, device=device,
-        precision=precision, threads=threads, json=as_json, rerun=rerun, overrides=overrides or (),
-        debug=bool(context.find_root().params.get("debug")), collisions=collisions,
-        preset=preset, accumulate=accumulate, compile=compiled, dry_run=dry_run,
-        launch=LaunchOptions(launcher, jobs, memory_gb, ray_address,
-                             named_values(slurm or (), "--slurm", "partition=gpu")))
+        tokenizer,
+        dataset,
+        recommender,
+        seed,
+        budget=budget,
+        ties=ties,
+        data_dir=data_dir,
+        device=device,
+        precision=precision,
+        threads=threads,
+        json=as_json,
+        rerun=rerun,
+        overrides=overrides or (),
+        debug=bool(context.find_root().params.get("debug")),
+        collisions=collisions,
+        preset=preset,
+        accumulate=accumulate,
+        compile=compiled,
+        dry_run=dry_run,
+        launch=LaunchOptions(launcher, jobs, memory_gb, ray_address, named_values(slurm or (), "--slurm", "partition=gpu")),
+    )
     from sidbench.benchmark.commands.run import run_command
 
     run_command(request)

@@ -32,8 +32,9 @@ def cache_du(as_json: AsJson = False) -> None:
 
 @app.command("gc")
 def cache_gc(
-    older_than: Annotated[str, typer.Option(
-        help="Least age of checkpoints, unfinished runs and unused stages that go: 30m, 12h, 7d, 2w.")] = "7d",
+    older_than: Annotated[
+        str, typer.Option(help="Least age of checkpoints, unfinished runs and unused stages that go: 30m, 12h, 7d, 2w.")
+    ] = "7d",
     unused: Annotated[bool, typer.Option("--unused", help="Also stages that no record needs.")] = False,
     max_size: Annotated[str, typer.Option(help="Evict least recently used stages down to this size: 10GB.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Let --max-size evict what records need.")] = False,

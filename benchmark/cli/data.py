@@ -50,5 +50,6 @@ def data_import(
     usual = {"user": user_column, "item": item_column, "timestamp": time_column, "rating": rating_column}
     chosen = [*(f"{role}={name}" for role, name in usual.items() if name is not None), *(column or ())]
     files = tuple((m, Path(p).expanduser()) for m, p in named_values(embeddings or (), "--embeddings"))
-    import_custom(ImportRequest(name, interactions, items, files, out, named_values(chosen, "--column"), time_unit,
-                                overwrite))
+    import_custom(
+        ImportRequest(name, interactions, items, files, out, named_values(chosen, "--column"), time_unit, overwrite)
+    )

@@ -12,8 +12,9 @@ from sidbench.benchmark.cli.options import DataDir
 
 def leaderboard(
     dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
-    formats: Annotated[str | None, typer.Option(
-        "--format", help="md, html, latex, csv or json; several with commas, or `all`. Default md.")] = None,
+    formats: Annotated[
+        str | None, typer.Option("--format", help="md, html, latex, csv or json; several with commas, or `all`. Default md.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File, or folder for several formats; default standard output.")] = None,
     texts: Annotated[str, typer.Option(help="Item texts on the HTML page: auto, yes or no.")] = "auto",
     data_dir: DataDir = None,
@@ -26,8 +27,17 @@ def leaderboard(
     """Render the tables of finished runs, publish them with their records, or check a published board."""
     from sidbench.benchmark.commands import leaderboard as body
 
-    body.refuse_mixed(check=check, publish=publish, source=source, title=title, budget=budget, dataset=dataset,
-                      formats=formats, out=out, data_dir=data_dir)
+    body.refuse_mixed(
+        check=check,
+        publish=publish,
+        source=source,
+        title=title,
+        budget=budget,
+        dataset=dataset,
+        formats=formats,
+        out=out,
+        data_dir=data_dir,
+    )
     if check is not None:
         body.check_command(check)
     elif publish is not None:

@@ -35,6 +35,27 @@ def reproduce(
     """Print a paper's tables beside ours, running what is missing; or repeat a recorded run and compare."""
     from sidbench.benchmark.commands.reproduce import ReproduceRequest, reproduce_command
 
-    reproduce_command(ReproduceRequest(
-        target, table, figure, dataset, budget, seed, recommender, ties, run, records, key, data_dir, device, threads, form,
-        out, tolerance, cached, tuple(overrides or ()), bool(context.find_root().params.get("debug"))))
+    reproduce_command(
+        ReproduceRequest(
+            target,
+            table,
+            figure,
+            dataset,
+            budget,
+            seed,
+            recommender,
+            ties,
+            run,
+            records,
+            key,
+            data_dir,
+            device,
+            threads,
+            form,
+            out,
+            tolerance,
+            cached,
+            tuple(overrides or ()),
+            bool(context.find_root().params.get("debug")),
+        )
+    )

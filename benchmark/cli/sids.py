@@ -56,8 +56,21 @@ def sids_import(
     """Check a SID table against a dataset and turn it into one that `bench run --tokenizer imported` reads."""
     from sidbench.benchmark.commands.sids import import_command
 
-    import_command(file, dataset, out, form=form, layout=layout, keys=keys, missing=missing, extra=extra, ordered=ordered,
-                   sizes=sizes, budget=budget, data_dir=data_dir, overrides=overrides or ())
+    import_command(
+        file,
+        dataset,
+        out,
+        form=form,
+        layout=layout,
+        keys=keys,
+        missing=missing,
+        extra=extra,
+        ordered=ordered,
+        sizes=sizes,
+        budget=budget,
+        data_dir=data_dir,
+        overrides=overrides or (),
+    )
 
 
 @app.command("diff")

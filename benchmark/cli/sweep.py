@@ -23,9 +23,11 @@ class _RunByDefault(typer.core.TyperGroup):
 
 
 app = typer.Typer(
-    cls=_RunByDefault, no_args_is_help=True,
+    cls=_RunByDefault,
+    no_args_is_help=True,
     help="Tune settings on validation data: `bench sweep --tokenizer adasid --dataset beauty --trials 50`, which is short "
-         "for `bench sweep run …`. The same command continues a sweep; several may work on one.")
+    "for `bench sweep run …`. The same command continues a sweep; several may work on one.",
+)
 
 
 @app.command("run")
@@ -36,8 +38,9 @@ def run(
     trials: Annotated[int, typer.Option(min=1, help="Finished trials of each study, in total.")] = 20,
     seconds: Annotated[float, typer.Option(min=0, help="Begin no trial after these trial seconds; 0: no limit.")] = 0.0,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes; threads are divided among them.")] = 1,
-    objective: Annotated[str, typer.Option(
-        help="ndcg, auc, collision_rate, code_bits or seconds; several for a Pareto front.")] = "ndcg",
+    objective: Annotated[
+        str, typer.Option(help="ndcg, auc, collision_rate, code_bits or seconds; several for a Pareto front.")
+    ] = "ndcg",
     sampler: Annotated[str, typer.Option(help="tpe, gp, cmaes, random or grid.")] = "tpe",
     pruner: Annotated[str, typer.Option(help="median, hyperband, wilcoxon (across --seeds) or none.")] = "median",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler.")] = 0,
@@ -53,17 +56,41 @@ def run(
     storage: Storage = "",
     name: Annotated[str, typer.Option(help="Name of the study; default made from what it searches.")] = "",
     as_json: AsJson = False,
-    overrides: Annotated[list[str] | None, typer.Argument(
-        help="tokenizer.x=3 fixes a setting; tokenizer.x=interval(1,9), choice(…) or range(…) searches it.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="tokenizer.x=3 fixes a setting; tokenizer.x=interval(1,9), choice(…) or range(…) searches it."),
+    ] = None,
 ) -> None:
     """Search settings by validation results; test data are never read."""
     from sidbench.benchmark.commands.sweep import sweep_command, sweep_request
 
-    sweep_command(sweep_request(
-        tokenizer, dataset, recommender, trials=trials, seconds=seconds, workers=workers, objective=objective,
-        sampler=sampler, pruner=pruner, seed=seed, seeds=seeds, search=search, budget=budget, collisions=collisions,
-        ties=ties, device=device, precision=precision, threads=threads, data_dir=data_dir, storage=storage, name=name,
-        overrides=overrides or ()), as_json)
+    sweep_command(
+        sweep_request(
+            tokenizer,
+            dataset,
+            recommender,
+            trials=trials,
+            seconds=seconds,
+            workers=workers,
+            objective=objective,
+            sampler=sampler,
+            pruner=pruner,
+            seed=seed,
+            seeds=seeds,
+            search=search,
+            budget=budget,
+            collisions=collisions,
+            ties=ties,
+            device=device,
+            precision=precision,
+            threads=threads,
+            data_dir=data_dir,
+            storage=storage,
+            name=name,
+            overrides=overrides or (),
+        ),
+        as_json,
+    )
 
 
 @app.command("status")

@@ -34,14 +34,36 @@ def ls_command(stage: str, as_json: bool) -> None:
         raise unknown_name("stage in the cache", stage, {e.stage for e in inventory.entries}, do="run `bench cache ls`")
     _say_unreadable(needs)
     if as_json:
-        print_json({"folder": str(inventory.root), "entries": [
-            {"stage": e.stage, "key": e.key, "bytes": e.n_bytes, "seconds_since_use": age(now, e.last_used),
-             "runs": list(e.runs)} for e in entries]})
+        print_json(
+            {
+                "folder": str(inventory.root),
+                "entries": [
+                    {
+                        "stage": e.stage,
+                        "key": e.key,
+                        "bytes": e.n_bytes,
+                        "seconds_since_use": age(now, e.last_used),
+                        "runs": list(e.runs),
+                    }
+                    for e in entries
+                ],
+            }
+        )
         return
-    print_table(["stage", "key", "size", "used", "runs"], [
-        [e.stage, e.key[:KEY_CHARACTERS], size_text(e.n_bytes), age_text(age(now, e.last_used)) + " ago",
-         ", ".join(e.runs[:2]) + (f" and {len(e.runs) - 2} more" if len(e.runs) > 2 else "")] for e in entries],
-        right=("size", "used"))
+    print_table(
+        ["stage", "key", "size", "used", "runs"],
+        [
+            [
+                e.stage,
+                e.key[:KEY_CHARACTERS],
+                size_text(e.n_bytes),
+                age_text(age(now, e.last_used)) + " ago",
+                ", ".join(e.runs[:2]) + (f" and {len(e.runs) - 2} more" if len(e.runs) > 2 else ""),
+            ]
+            for e in entries
+        ],
+        right=("size", "used"),
+    )
     sys.stdout.write(f"{len(entries)} entries, {size_text(sum(e.n_bytes for e in entries))} in {inventory.root}\n")
 
 
@@ -52,19 +74,29 @@ def du_command(as_json: bool) -> None:
     unfinished = unfinished_runs(home_folder())
     stages = list(per_stage(inventory))
     kinds = [(o.kind, o.n_bytes) for o in inventory.leftovers] + [(ABANDONED_RUN, u.n_bytes) for u in unfinished]
-    others = [(kind, len(own), sum(own)) for kind in sorted({k for k, _ in kinds})
-              if (own := [n for k, n in kinds if k == kind])]
+    others = [
+        (kind, len(own), sum(own)) for kind in sorted({k for k, _ in kinds}) if (own := [n for k, n in kinds if k == kind])
+    ]
     total = inventory.n_bytes + sum(u.n_bytes for u in unfinished)
     _say_unreadable(needs)
     if as_json:
-        print_json({"folder": str(inventory.root), "bytes": total, "stages": stages,
-                    "others": [{"kind": kind, "count": count, "bytes": n} for kind, count, n in others]})
+        print_json(
+            {
+                "folder": str(inventory.root),
+                "bytes": total,
+                "stages": stages,
+                "others": [{"kind": kind, "count": count, "bytes": n} for kind, count, n in others],
+            }
+        )
         return
-    rows = [[r["stage"], str(r["entries"]), size_text(r["bytes"]), str(r["needed_entries"]), size_text(r["needed_bytes"])]
-            for r in stages]
+    rows = [
+        [r["stage"], str(r["entries"]), size_text(r["bytes"]), str(r["needed_entries"]), size_text(r["needed_bytes"])]
+        for r in stages
+    ]
     rows += [[f"({kind})", str(count), size_text(n), "", ""] for kind, count, n in others]
-    print_table(["stage", "entries", "size", "needed", "needed size"], rows,
-                right=("entries", "size", "needed", "needed size"))
+    print_table(
+        ["stage", "entries", "size", "needed", "needed size"], rows, right=("entries", "size", "needed", "needed size")
+    )
     sys.stdout.write(f"{size_text(total)} in {inventory.root}\n")
 
 
@@ -74,18 +106,27 @@ def gc_command(older_than: str, unused: bool, max_size: str, force: bool, dry_ru
     Raises ``InputError`` for sizes and ages that cannot be read, a cache that cannot be written, and evictions while a
     record cannot be read.
     """
-    rules = Rules(parse_age(older_than, "--older-than"), unused,
-                  parse_size(max_size, "--max-size") if max_size else None, force)
+    rules = Rules(
+        parse_age(older_than, "--older-than"), unused, parse_size(max_size, "--max-size") if max_size else None, force
+    )
     needs = record_needs(home_folder())
     inventory = take_inventory(cache_folder(), needs)
     plan = plan_collection(inventory, unfinished_runs(home_folder()), needs, rules, time.time())
     outcome = Outcome(removed=list(plan.removals)) if dry_run else carry_out(plan, inventory)
     if as_json:
-        print_json({"dry_run": dry_run, "bytes": sum(r.n_bytes for r in outcome.removed),
-                    "over_bytes": plan.over_bytes, "claimed": plan.claimed,
-                    "removed": [{"path": str(r.path), "bytes": r.n_bytes, "why": r.why, "needed": r.needed}
-                                for r in outcome.removed],
-                    "in_use": [str(r.path) for r in outcome.busy], "locks": outcome.locks})
+        print_json(
+            {
+                "dry_run": dry_run,
+                "bytes": sum(r.n_bytes for r in outcome.removed),
+                "over_bytes": plan.over_bytes,
+                "claimed": plan.claimed,
+                "removed": [
+                    {"path": str(r.path), "bytes": r.n_bytes, "why": r.why, "needed": r.needed} for r in outcome.removed
+                ],
+                "in_use": [str(r.path) for r in outcome.busy],
+                "locks": outcome.locks,
+            }
+        )
         return
     _say_outcome(plan, outcome, dry_run)
 
@@ -101,8 +142,10 @@ def _say_outcome(plan: Plan, outcome: Outcome, dry_run: bool) -> None:
     if plan.claimed:
         sys.stdout.write(f"kept {plan.claimed} entries that a run at work may have used\n")
     if plan.over_bytes:
-        sys.stdout.write(f"still {size_text(plan.over_bytes)} above --max-size: records need the rest, or it is no entry. "
-                         "To do: remove runs (`bench runs rm`), or add --force.\n")
+        sys.stdout.write(
+            f"still {size_text(plan.over_bytes)} above --max-size: records need the rest, or it is no entry. "
+            "To do: remove runs (`bench runs rm`), or add --force.\n"
+        )
 
 
 def verify_command(repair: bool, as_json: bool) -> None:
@@ -112,14 +155,22 @@ def verify_command(repair: bool, as_json: bool) -> None:
     if repair:
         set_aside(damages, inventory)
     if as_json:
-        print_json({"entries": len(inventory.entries), "bytes": sum(e.n_bytes for e in inventory.entries),
-                    "repaired": repair, "damaged": [
-                        {"stage": d.entry.stage, "key": d.entry.key, "reason": d.reason, "runs": list(d.entry.runs)}
-                        for d in damages]})
+        print_json(
+            {
+                "entries": len(inventory.entries),
+                "bytes": sum(e.n_bytes for e in inventory.entries),
+                "repaired": repair,
+                "damaged": [
+                    {"stage": d.entry.stage, "key": d.entry.key, "reason": d.reason, "runs": list(d.entry.runs)}
+                    for d in damages
+                ],
+            }
+        )
     else:
         for d in damages:
-            sys.stdout.write(f"damaged: {d.entry.stage}/{d.entry.key[:KEY_CHARACTERS]}: {d.reason}"
-                             f"{'; set aside' if repair else ''}\n")
+            sys.stdout.write(
+                f"damaged: {d.entry.stage}/{d.entry.key[:KEY_CHARACTERS]}: {d.reason}{'; set aside' if repair else ''}\n"
+            )
         sys.stdout.write(f"{len(inventory.entries)} entries read, {len(damages)} damaged\n")
         if damages and not repair:
             sys.stdout.write("To do: `bench cache verify --repair` sets them aside; the next run computes them again.\n")

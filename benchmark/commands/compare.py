@@ -33,8 +33,12 @@ def compare_command(left: str, right: str, form: str, out: Path | None, force: b
         raise InputError("bench compare", got=f"{', '.join(sorted(shared))} on both sides", wanted="two different rows")
     parts = incomparable_parts(sides[0][0].record, sides[1][0].record)
     if parts and not force:
-        raise InputError("two rows of different comparability keys", got="; ".join(parts), wanted="rows of one table",
-                         do="run one of them again with the other's settings, or compare all the same with --force")
+        raise InputError(
+            "two rows of different comparability keys",
+            got="; ".join(parts),
+            wanted="rows of one table",
+            do="run one of them again with the other's settings, or compare all the same with --force",
+        )
     first, second = sides
     names = (row_name(first[0].record), row_name(second[0].record))
     text = COMPARISON_FORMATS[form](compare_rows(first, second, names, parts))
@@ -53,9 +57,12 @@ def _row(text: str) -> list[StoredRun]:
     for run in runs[1:]:
         if identity(run.record) != identity(lead):
             differ = unequal(_row_settings(lead), _row_settings(run.record))
-            raise InputError(f"runs {lead.run_id} and {run.record.run_id} on one side",
-                             got=f"rows that differ in {', '.join(differ) or 'their comparability keys'}",
-                             wanted="seeds of one row", do="give them as two sides")
+            raise InputError(
+                f"runs {lead.run_id} and {run.record.run_id} on one side",
+                got=f"rows that differ in {', '.join(differ) or 'their comparability keys'}",
+                wanted="seeds of one row",
+                do="give them as two sides",
+            )
     seeds = [r.record.seed for r in runs]
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds of {text}", got=", ".join(map(str, seeds)), wanted="every seed once")

@@ -31,8 +31,9 @@ def prepare(name: str, data_dir: Path | None) -> None:
     """Find or download the raw files, parse them once, and say what is there."""
     dataset = _load(name, data_dir)
     card = dataset.card
-    sys.stdout.write(f"{card.name}: {dataset.n_users} users, {dataset.n_items} items, "
-                     f"{len(dataset.interactions)} interactions\n")
+    sys.stdout.write(
+        f"{card.name}: {dataset.n_users} users, {dataset.n_items} items, {len(dataset.interactions)} interactions\n"
+    )
     for field, reason in card.absent.items():
         sys.stdout.write(f"  absent: {field}: {reason}\n")
 
@@ -51,16 +52,26 @@ def check(name: str, data_dir: Path | None) -> None:
         sys.stdout.write(f"sha256 {digest} {Path(path).name}\n")
     wrong = {k: (found[k], published[k]) for k in found if k in published and found[k] != published[k]}
     if wrong:
-        raise InputError(f"dataset {name}", got=", ".join(f"{k} {a}" for k, (a, _) in wrong.items()),
-                         wanted=", ".join(f"{k} {b}" for k, (_, b) in wrong.items()),
-                         do="fetch the original 5-core files again")
+        raise InputError(
+            f"dataset {name}",
+            got=", ".join(f"{k} {a}" for k, (a, _) in wrong.items()),
+            wanted=", ".join(f"{k} {b}" for k, (_, b) in wrong.items()),
+            do="fetch the original 5-core files again",
+        )
 
 
 def import_custom(request: ImportRequest) -> None:
     """Import a user's tables and print the schema report. Exits with 2 when a problem kept anything from being written."""
     folder = request.out or home_folder() / "datasets" / request.name
-    report = read_and_write(folder, request.interactions, request.items, dict(request.embeddings),
-                            columns=dict(request.columns), time_unit=request.time_unit, overwrite=request.overwrite)
+    report = read_and_write(
+        folder,
+        request.interactions,
+        request.items,
+        dict(request.embeddings),
+        columns=dict(request.columns),
+        time_unit=request.time_unit,
+        overwrite=request.overwrite,
+    )
     sys.stdout.write("\n".join(report.lines()) + "\n")
     if not report.written:
         raise Exit(2)

@@ -22,8 +22,11 @@ from sidbench.leaderboards.render.formats import FORMATS, SUFFIXES, render
 ALL_FORMATS = "all"
 
 
-_GOES_WITH = {"check": (), "publish": ("source", "title", "budget", "dataset", "formats", "out"),
-              "": ("dataset", "formats", "out", "data_dir")}
+_GOES_WITH = {
+    "check": (),
+    "publish": ("source", "title", "budget", "dataset", "formats", "out"),
+    "": ("dataset", "formats", "out", "data_dir"),
+}
 _SPELLED = {"source": "--from", "formats": "--format", "data_dir": "--data-dir"}
 
 
@@ -36,13 +39,17 @@ def refuse_mixed(**given: object) -> None:
     chosen = next((name for name in ("check", "publish") if name in present), "")
     for name in present:
         if name != chosen and name not in _GOES_WITH[chosen]:
-            raise InputError(f"option {_SPELLED.get(name, f'--{name}')}",
-                             got=f"together with --{chosen}" if chosen else "without --publish",
-                             wanted="an option that this command uses", do="leave it out; see `bench leaderboard --help`")
+            raise InputError(
+                f"option {_SPELLED.get(name, f'--{name}')}",
+                got=f"together with --{chosen}" if chosen else "without --publish",
+                wanted="an option that this command uses",
+                do="leave it out; see `bench leaderboard --help`",
+            )
 
 
-def leaderboard_command(dataset: str | None, formats: str, out: Path | None, *, texts: str = "auto",
-                        data_dir: Path | None = None) -> None:
+def leaderboard_command(
+    dataset: str | None, formats: str, out: Path | None, *, texts: str = "auto", data_dir: Path | None = None
+) -> None:
     """Print the leaderboard in one format, or write it: one format to the file ``out``, several into the folder ``out``.
 
     texts, data_dir: whether the HTML page shows item texts, and where raw files are. Records that cannot be read are
@@ -52,8 +59,12 @@ def leaderboard_command(dataset: str | None, formats: str, out: Path | None, *, 
     names = parse_formats(formats)
     store = _selected(_readable(runs_folder()), dataset)
     if len(names) > 1 and out is None:
-        raise InputError(f"{len(names)} formats", got="no folder for them", wanted="--out FOLDER",
-                         do=f"bench leaderboard --format {formats} --out tables")
+        raise InputError(
+            f"{len(names)} formats",
+            got="no folder for them",
+            wanted="--out FOLDER",
+            do=f"bench leaderboard --format {formats} --out tables",
+        )
     board = build_tables(store, installed_code(store.runs))
     for name in names:
         text = _render(board, name, texts, data_dir)
@@ -74,8 +85,16 @@ def parse_formats(text: str) -> tuple[str, ...]:
     return tuple(FORMATS) if ALL_FORMATS in names else names
 
 
-def publish_command(name: str, source: Path | None, out: Path | None, *, dataset: str | None, formats: str | None,
-                    title: str | None, budgets: str | None) -> None:
+def publish_command(
+    name: str,
+    source: Path | None,
+    out: Path | None,
+    *,
+    dataset: str | None,
+    formats: str | None,
+    title: str | None,
+    budgets: str | None,
+) -> None:
     """Write a board of the runs below ``source`` (a home or a folder of runs; default: this home) into ``out``.
 
     Settings of a board that is there already stay unless they are given again.
@@ -83,23 +102,31 @@ def publish_command(name: str, source: Path | None, out: Path | None, *, dataset
     folder = out if out is not None else Path(name)
     old = read_settings(folder) if (folder / SETTINGS).exists() else None
     if old is None and folder.exists() and any(folder.iterdir()):
-        raise InputError(f"--out {folder}", got=f"a folder with files and without {SETTINGS}",
-                         wanted="a new folder, or that of a board", do="choose another folder")
+        raise InputError(
+            f"--out {folder}",
+            got=f"a folder with files and without {SETTINGS}",
+            wanted="a new folder, or that of a board",
+            do="choose another folder",
+        )
     place = runs_folder() if source is None else source / "runs" if (source / "runs").is_dir() else source
     store = _readable(place)
     chosen = _selected(store, dataset)
     base = old or BoardSettings(title or name)
     settings = BoardSettings(
-        title=title or base.title, dataset=chosen.runs[0].record.dataset.name if dataset is not None else base.dataset,
+        title=title or base.title,
+        dataset=chosen.runs[0].record.dataset.name if dataset is not None else base.dataset,
         budgets=base.budgets if budgets is None else tuple(b.strip() for b in budgets.split(",") if b.strip()),
-        formats=base.formats if formats is None else parse_formats(formats))
+        formats=base.formats if formats is None else parse_formats(formats),
+    )
     done = publish(settings, chosen, folder)
     for line in done.skipped:
         sys.stderr.write(f"left out: {line}\n")
     for run_id in done.superseded:
         sys.stderr.write(f"replaced by a newer run of its row: {run_id}\n")
-    sys.stdout.write(f"{folder}: {len(done.added)} runs added, {len(done.kept)} kept, {len(done.superseded)} replaced by "
-                     f"newer ones, {done.size_bytes / 1e6:.1f} MB. Check it with `bench leaderboard --check {folder}`.\n")
+    sys.stdout.write(
+        f"{folder}: {len(done.added)} runs added, {len(done.kept)} kept, {len(done.superseded)} replaced by "
+        f"newer ones, {done.size_bytes / 1e6:.1f} MB. Check it with `bench leaderboard --check {folder}`.\n"
+    )
 
 
 def check_command(folder: Path) -> None:
@@ -136,8 +163,12 @@ def _readable(folder: Path) -> Store:
     for skipped in store.skipped:
         sys.stderr.write(f"left out: {skipped.path}: {skipped.reason}\n")
     if not store.runs:
-        raise InputError("no finished run", got=f"{len(store.skipped)} unreadable records in {folder}",
-                         wanted="at least one record", do="run `bench run` first, or set $SIDBENCH_HOME")
+        raise InputError(
+            "no finished run",
+            got=f"{len(store.skipped)} unreadable records in {folder}",
+            wanted="at least one record",
+            do="run `bench run` first, or set $SIDBENCH_HOME",
+        )
     return store
 
 

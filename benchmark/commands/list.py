@@ -34,11 +34,17 @@ def listing() -> dict[str, list[dict[str, Any]]]:
 
 def _facts(row: dict[str, Any]) -> str:
     modalities = "+".join(row.get("modalities", ()))
-    facts = [row.get("task"), str(row["year"]) if "year" in row else None, modalities or None,
-             "control" if row.get("control") else None, "item IDs" if row.get("needs_sids") is False else None,
-             "adds a token" if row.get("adds") else None, "moves items" if row.get("moves") else None,
-             "unique SIDs" if row.get("unique") else None,
-             row.get("source_package")]
+    facts = [
+        row.get("task"),
+        str(row["year"]) if "year" in row else None,
+        modalities or None,
+        "control" if row.get("control") else None,
+        "item IDs" if row.get("needs_sids") is False else None,
+        "adds a token" if row.get("adds") else None,
+        "moves items" if row.get("moves") else None,
+        "unique SIDs" if row.get("unique") else None,
+        row.get("source_package"),
+    ]
     return ", ".join(f for f in facts if f)
 
 

@@ -31,9 +31,11 @@ def new_command(name: str, out: Path) -> None:
 
     for path in new_project(name, out):
         sys.stdout.write(f"wrote {path}\n")
-    sys.stdout.write(f"next:\n  cd {shlex.quote(str(out / name))}\n  pip install --no-build-isolation --editable .\n"
-                     f"  bench plugin check {name}\n"
-                     f"  bench run --tokenizer {name},rqkmeans,random --dataset synthetic --budget quick\n")
+    sys.stdout.write(
+        f"next:\n  cd {shlex.quote(str(out / name))}\n  pip install --no-build-isolation --editable .\n"
+        f"  bench plugin check {name}\n"
+        f"  bench run --tokenizer {name},rqkmeans,random --dataset synthetic --budget quick\n"
+    )
 
 
 def check_command(target: str, as_json: bool) -> None:
@@ -46,9 +48,19 @@ def check_command(target: str, as_json: bool) -> None:
     results = run_checks(cls) if issubclass(cls, Tokenizer) else _check_recommender(cls)
     counts = {status: sum(r.status == status for r in results) for status in ("passed", "skipped", "failed")}
     if as_json:
-        sys.stdout.write(json.dumps({"target": target, "class": f"{cls.__module__}:{cls.__qualname__}",
-                                     "file": inspect.getsourcefile(cls), **counts,
-                                     "checks": [vars(r) for r in results]}, indent=2) + "\n")
+        sys.stdout.write(
+            json.dumps(
+                {
+                    "target": target,
+                    "class": f"{cls.__module__}:{cls.__qualname__}",
+                    "file": inspect.getsourcefile(cls),
+                    **counts,
+                    "checks": [vars(r) for r in results],
+                },
+                indent=2,
+            )
+            + "\n"
+        )
     else:
         width = max(len(r.name) for r in results)
         lines = [f"{r.name:<{width}}  {r.status:<7}  {' '.join(r.detail.split())}".rstrip() for r in results]
@@ -122,8 +134,12 @@ def _installed(name: str) -> type[Any]:
         raise unknown_name("tokenizer or recommender", name, set().union(*known.values()), do="run `bench list`")
     if len(kinds) > 1:
         classes = [load(kind, name) for kind in kinds]
-        raise InputError(f"plugin {name!r}", got=f"a {' and a '.join(kinds)} of this name", wanted="one class",
-                         do="name it: " + " or ".join(f"{c.__module__}:{c.__qualname__}" for c in classes))
+        raise InputError(
+            f"plugin {name!r}",
+            got=f"a {' and a '.join(kinds)} of this name",
+            wanted="one class",
+            do="name it: " + " or ".join(f"{c.__module__}:{c.__qualname__}" for c in classes),
+        )
     return load(kinds[0], name)
 
 
@@ -148,14 +164,19 @@ def _guarded(work: Any, place: str) -> Any:
         line = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
         missing = isinstance(error, ModuleNotFoundError) and f"{place}.".startswith(f"{error.name}.")
         raise InputError(
-            f"{place} cannot be imported{line}", got=f"{type(error).__name__}: {error}", wanted=FORMS,
-            do="install its package, or run this from the folder that holds it" if missing
-            else "fix this file; `bench --debug plugin check` shows the traceback") from error
+            f"{place} cannot be imported{line}",
+            got=f"{type(error).__name__}: {error}",
+            wanted=FORMS,
+            do="install its package, or run this from the folder that holds it"
+            if missing
+            else "fix this file; `bench --debug plugin check` shows the traceback",
+        ) from error
 
 
 def _class_of(module: Any, class_name: str, place: str) -> type[Any]:
-    bases = {kind: getattr(importlib.import_module(f"{KINDS[kind].package}.base"), KINDS[kind].base_class)
-             for kind in CHECKED}
+    bases = {
+        kind: getattr(importlib.import_module(f"{KINDS[kind].package}.base"), KINDS[kind].base_class) for kind in CHECKED
+    }
 
     def kind_of(found: Any) -> str:
         return next((k for k, base in bases.items() if inspect.isclass(found) and issubclass(found, base)), "")
@@ -164,11 +185,18 @@ def _class_of(module: Any, class_name: str, place: str) -> type[Any]:
     found: Any = getattr(module, class_name, None) if class_name else next(iter(own.values())) if len(own) == 1 else None
     kind = kind_of(found)
     if not kind:
-        raise InputError(f"{place}: plugin class {class_name}".rstrip(), got=repr(found) if found else "nothing",
-                         wanted="a subclass of " + " or ".join(f"{b.__module__}.{b.__name__}" for b in bases.values()),
-                         do=f"this module defines {', '.join(own) or 'none'}")
+        raise InputError(
+            f"{place}: plugin class {class_name}".rstrip(),
+            got=repr(found) if found else "nothing",
+            wanted="a subclass of " + " or ".join(f"{b.__module__}.{b.__name__}" for b in bases.values()),
+            do=f"this module defines {', '.join(own) or 'none'}",
+        )
     cls: type[Any] = found
     if inspect.isabstract(cls):
-        raise InputError(f"{place}: {cls.__name__}", got=f"no {', '.join(sorted(cls.__abstractmethods__))}",
-                         wanted="every method of the contract", do=f"see docs/add-a-{kind}.md")
+        raise InputError(
+            f"{place}: {cls.__name__}",
+            got=f"no {', '.join(sorted(cls.__abstractmethods__))}",
+            wanted="every method of the contract",
+            do=f"see docs/add-a-{kind}.md",
+        )
     return cls

@@ -30,5 +30,6 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: S
     from tabulate import tabulate
 
     aligned = ["right" if heading in right else "left" for heading in headings]
-    sys.stdout.write(tabulate(rows, headings, tablefmt="plain", colalign=aligned if rows else None,
-                              disable_numparse=True) + "\n")
+    sys.stdout.write(
+        tabulate(rows, headings, tablefmt="plain", colalign=aligned if rows else None, disable_numparse=True) + "\n"
+    )

@@ -18,8 +18,21 @@ from sidbench.leaderboards.report.details import CatalogueTexts, PictureSheet, R
 
 TEXTS = ("auto", "yes", "no")
 # Licences that let anyone pass item texts on. Words such as "research use" do not.
-REDISTRIBUTABLE = frozenset({"Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0",
-                             "ODC-BY-1.0", "ODbL-1.0", "PDDL-1.0", "Unlicense"})
+REDISTRIBUTABLE = frozenset(
+    {
+        "Apache-2.0",
+        "MIT",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "CC0-1.0",
+        "CC-BY-4.0",
+        "CC-BY-SA-4.0",
+        "ODC-BY-1.0",
+        "ODbL-1.0",
+        "PDDL-1.0",
+        "Unlicense",
+    }
+)
 TILE, COLUMNS, MAX_PICTURES = 40, 32, 2_000
 
 
@@ -46,8 +59,10 @@ def report_details(board: Leaderboard, texts: str = "auto", data_dir: Path | Non
         if isinstance(dataset, str):
             withheld[content] = f"{record.dataset.name}: {dataset}".rstrip(".")
         elif texts == "auto" and dataset.card.licence not in REDISTRIBUTABLE:
-            withheld[content] = (f"the licence of {record.dataset.name} does not let them be passed on "
-                                 f"(“{dataset.card.licence}”); --texts yes shows them in a report for yourself")
+            withheld[content] = (
+                f"the licence of {record.dataset.name} does not let them be passed on "
+                f"(“{dataset.card.licence}”); --texts yes shows them in a report for yourself"
+            )
         else:
             items[content] = catalogue_texts(dataset)
     return ReportDetails(items, withheld, keys=True)
@@ -60,9 +75,12 @@ def catalogue_texts(dataset: Dataset) -> CatalogueTexts:
     notes = () if title else (f"{dataset.card.name} has no titles.",)
     paths = catalog.categories or ()
     pictures, why = _pictures(catalog)
-    return CatalogueTexts({key: text for key, text in zip(catalog.keys, title, strict=False) if text},
-                          {key: " › ".join(path) for key, path in zip(catalog.keys, paths, strict=False) if path},
-                          pictures, (*notes, *why))
+    return CatalogueTexts(
+        {key: text for key, text in zip(catalog.keys, title, strict=False) if text},
+        {key: " › ".join(path) for key, path in zip(catalog.keys, paths, strict=False) if path},
+        pictures,
+        (*notes, *why),
+    )
 
 
 def _pictures(catalog: Catalog) -> tuple[PictureSheet | None, tuple[str, ...]]:
@@ -70,8 +88,9 @@ def _pictures(catalog: Catalog) -> tuple[PictureSheet | None, tuple[str, ...]]:
     if not has_pictures(catalog):
         return None, ()
     if len(catalog) > MAX_PICTURES:
-        return None, (f"Pictures are left out: {len(catalog):,} items would make the page too large "
-                      f"(at most {MAX_PICTURES:,}).",)
+        return None, (
+            f"Pictures are left out: {len(catalog):,} items would make the page too large (at most {MAX_PICTURES:,}).",
+        )
     rows = -(-len(catalog) // COLUMNS)
     sheet = np.full((rows * TILE, COLUMNS * TILE, 3), 255, np.uint8)
     present = [False] * len(catalog)
@@ -79,7 +98,7 @@ def _pictures(catalog: Catalog) -> tuple[PictureSheet | None, tuple[str, ...]]:
     try:
         for item, picture in iterate_pictures(catalog, TILE, counts):
             top, left = item // COLUMNS * TILE, item % COLUMNS * TILE
-            sheet[top:top + TILE, left:left + TILE] = picture
+            sheet[top : top + TILE, left : left + TILE] = picture
             present[item] = True
     except InputError as error:
         return None, (f"Pictures are left out: {error}",)

@@ -76,24 +76,35 @@ def find_record(text: str, runs: Path) -> RunRecord:
 
 def _run(request: ReproduceRequest, recorded: RunRecord) -> None:
     """Repeat a run from its record alone and compare. Stages are computed anew unless ``request.cached``."""
-    given = {"--table": request.tables, "--figure": request.figures, "--recommender": request.recommender,
-             "--ties": request.ties, "--key": request.key, "settings": " ".join(request.overrides)}
+    given = {
+        "--table": request.tables,
+        "--figure": request.figures,
+        "--recommender": request.recommender,
+        "--ties": request.ties,
+        "--key": request.key,
+        "settings": " ".join(request.overrides),
+    }
     if wrong := [option for option, value in given.items() if value]:
-        raise InputError(f"bench reproduce {request.target}", got=", ".join(wrong),
-                         wanted="only a record, which has all settings", do="leave them out, or use `bench run`")
+        raise InputError(
+            f"bench reproduce {request.target}",
+            got=", ".join(wrong),
+            wanted="only a record, which has all settings",
+            do="leave them out, or use `bench run`",
+        )
     reporter = default_reporter()
     again = replay(recorded, request.device, request.threads)
-    runtime = LocalRuntime(request.device, again.config.precision, again.config.threads, reporter, again.config.accumulate,
-                           again.config.compile)
+    runtime = LocalRuntime(
+        request.device, again.config.precision, again.config.threads, reporter, again.config.accumulate, again.config.compile
+    )
     try:
         spec = again.spec(recorded, request.data_dir, "failed" if request.cached else "always", ("bench", *sys.argv[1:]))
         builder = open_run(spec, runtime)
         builder.write_below(home_folder() / RERUNS)
         builder.folder.parent.mkdir(parents=True, exist_ok=True)
-        repeated = runtime.team.together(builder.execute)
-        leads = runtime.team.leads
+        repeated = runtime.process_group.together(builder.execute)
+        leads = runtime.process_group.is_main_process
     finally:
-        runtime.team.close()
+        runtime.process_group.close()
     if not leads:
         return
     remarks = (*again.assumed, *later_settings(builder.composed, again.groups))

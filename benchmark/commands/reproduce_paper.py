@@ -66,13 +66,21 @@ class ReproduceRequest:
 def check_for_paper(request: ReproduceRequest) -> None:
     """Raises ``InputError`` for options that contradict each other or do not fit the paper."""
     if request.records is not None and request.run:
-        raise InputError("--run", got=f"--records {request.records}", wanted="one of them",
-                         do="leave --records out to run what is missing")
+        raise InputError(
+            "--run",
+            got=f"--records {request.records}",
+            wanted="one of them",
+            do="leave --records out to run what is missing",
+        )
     if request.records is not None and not request.records.is_dir():
         raise InputError("--records", got=str(request.records), wanted="a folder with <run id>/record.json in it")
     if request.recommender and request.target != "mmq-v2":
-        raise InputError("--recommender", got=f"{request.recommender} for {request.target}",
-                         wanted="nothing, since this paper names its models", do="leave --recommender out")
+        raise InputError(
+            "--recommender",
+            got=f"{request.recommender} for {request.target}",
+            wanted="nothing, since this paper names its models",
+            do="leave --recommender out",
+        )
     if request.cached:
         raise InputError("--cached", got=f"paper {request.target}", wanted="a recorded run to repeat", do="leave it out")
     if request.ties and request.ties not in _TIES:
@@ -126,16 +134,34 @@ def _chosen(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
 def _spec(request: ReproduceRequest, need: Need, dataset: str, seed: int) -> RunSpec:
     """One run of a row: the plan's settings, then the user's that concern its parts."""
     tasks = {str(installed().find("recommender", name).info["task"]) for name in need.recommenders}
-    absent = {"retriever": "retrieval" not in tasks, "ranker": "ranking" not in tasks,
-              "tokenizer": need.tokenizer is None, "collisions": need.collisions == "none"}
+    absent = {
+        "retriever": "retrieval" not in tasks,
+        "ranker": "ranking" not in tasks,
+        "tokenizer": need.tokenizer is None,
+        "collisions": need.collisions == "none",
+    }
     typed = [o for o in request.overrides if not absent.get(o.partition(".")[0], False)]
-    config = RunConfig(dataset=dataset, tokenizer=need.tokenizer, recommenders=need.recommenders, seed=seed,
-                       budget=request.budget, ties=request.ties or need.ties, device=request.device,
-                       threads=request.threads or 0, collisions=need.collisions)
+    config = RunConfig(
+        dataset=dataset,
+        tokenizer=need.tokenizer,
+        recommenders=need.recommenders,
+        seed=seed,
+        budget=request.budget,
+        ties=request.ties or need.ties,
+        device=request.device,
+        threads=request.threads or 0,
+        collisions=need.collisions,
+    )
     given = {o.partition("=")[0].strip() for o in typed}
     planned = {name: value for name, value in (dict(need.wished) | dict(need.settings)).items() if name not in given}
-    spec = RunSpec(config, tuple(f"{n}={_literal(v)}" for n, v in planned.items()) + tuple(typed), None, request.data_dir,
-                   "failed", ("bench", *sys.argv[1:]))
+    spec = RunSpec(
+        config,
+        tuple(f"{n}={_literal(v)}" for n, v in planned.items()) + tuple(typed),
+        None,
+        request.data_dir,
+        "failed",
+        ("bench", *sys.argv[1:]),
+    )
     # What the budget gives anyway is left out, so that commands and records name what makes a row.
     if need.tokenizer is None:
         return spec
@@ -152,8 +178,9 @@ def _literal(value: Any) -> str:
 def _composed(spec: RunSpec) -> dict[str, Mapping[str, Any]]:
     """The configs that a run would have, as they stand on a record; reads no data."""
     composed = compose_run(spec.config, spec.overrides)
-    return {group: json.loads(canonical_json(config)) for group in _GROUPS
-            if (config := getattr(composed, group)) is not None}
+    return {
+        group: json.loads(canonical_json(config)) for group in _GROUPS if (config := getattr(composed, group)) is not None
+    }
 
 
 def _execute(request: ReproduceRequest, specs: Mapping[str, Sequence[RunSpec]]) -> dict[str, str]:
@@ -167,10 +194,11 @@ def _execute(request: ReproduceRequest, specs: Mapping[str, Sequence[RunSpec]]) 
         for outcome in launcher.map(tuple(distinct.values()), LaunchSettings(debug=request.debug)):
             if outcome.failure is not None:
                 failed[arguments(outcome.spec)] = f"failed: {outcome.failure.error}"
-                sys.stderr.write(f"failed: {outcome.failure.run}: {outcome.failure.error}\n  repeat with: "
-                                 f"{outcome.failure.command}\n")
+                sys.stderr.write(
+                    f"failed: {outcome.failure.run}: {outcome.failure.error}\n  repeat with: {outcome.failure.command}\n"
+                )
     finally:
-        runtime.team.close()
+        runtime.process_group.close()
     return {row: why for row, by_seed in specs.items() for spec in by_seed if (why := failed.get(arguments(spec)))}
 
 

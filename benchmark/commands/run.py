@@ -40,15 +40,18 @@ def run_command(request: RunRequest) -> None:
     request, settings = _settings(request)
     grid = expand(request, ("bench", *sys.argv[1:]))
     if request.launch.launcher == "inline" or request.dry_run:
-        runtime = LocalRuntime(request.device, request.precision, request.threads, reporter, request.accumulate,
-                               request.compile)
+        runtime = LocalRuntime(
+            request.device, request.precision, request.threads, reporter, request.accumulate, request.compile
+        )
         try:
             if request.dry_run:
                 _dry_run(request, grid, runtime)
             else:
-                _run_all(request, grid, InlineLauncher(runtime), settings, runtime.reporter, runtime.team.leads)
+                _run_all(
+                    request, grid, InlineLauncher(runtime), settings, runtime.reporter, runtime.process_group.is_main_process
+                )
         finally:
-            runtime.team.close()
+            runtime.process_group.close()
     else:
         _run_all(request, grid, _launcher(request.launch.launcher, reporter), settings, reporter, True)
 
@@ -69,8 +72,12 @@ def _settings(request: RunRequest) -> tuple[RunRequest, LaunchSettings]:
     if launch.launcher == "inline":
         return request, LaunchSettings(debug=request.debug)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(f"--launcher {launch.launcher}", got="several processes under torchrun or accelerate launch",
-                         wanted="--launcher inline, where they share each run", do="start `bench run` by itself")
+        raise InputError(
+            f"--launcher {launch.launcher}",
+            got="several processes under torchrun or accelerate launch",
+            wanted="--launcher inline, where they share each run",
+            do="start `bench run` by itself",
+        )
     jobs, each = launch.jobs, threads or 1
     if launch.launcher == "local":
         jobs = launch.jobs or LOCAL_JOBS
@@ -94,8 +101,9 @@ def _launcher(name: str, reporter: Reporter) -> Launcher:
     return LocalLauncher(reporter)
 
 
-def _run_all(request: RunRequest, grid: Grid, launcher: Launcher, settings: LaunchSettings, reporter: Reporter,
-             leads: bool) -> None:
+def _run_all(
+    request: RunRequest, grid: Grid, launcher: Launcher, settings: LaunchSettings, reporter: Reporter, leads: bool
+) -> None:
     for line in request.skipped:
         reporter.warn(line)
     if grid.repeats:
@@ -124,9 +132,13 @@ def _state(outcome: Outcome) -> str:
 
 def _summary(outcomes: Sequence[Outcome]) -> dict[str, int]:
     """How many runs ended how; a retried one also counts as computed or failed."""
-    return {"runs": len(outcomes), "recorded": sum(o.recorded for o in outcomes),
-            "computed": sum(o.record is not None and not o.recorded for o in outcomes),
-            "failed": sum(o.failure is not None for o in outcomes), "retried": sum(o.attempts > 1 for o in outcomes)}
+    return {
+        "runs": len(outcomes),
+        "recorded": sum(o.recorded for o in outcomes),
+        "computed": sum(o.record is not None and not o.recorded for o in outcomes),
+        "failed": sum(o.failure is not None for o in outcomes),
+        "retried": sum(o.attempts > 1 for o in outcomes),
+    }
 
 
 def _show(request: RunRequest, outcomes: Sequence[Outcome]) -> None:
@@ -134,8 +146,11 @@ def _show(request: RunRequest, outcomes: Sequence[Outcome]) -> None:
     failures = [o.failure for o in outcomes if o.failure is not None]
     summary = _summary(outcomes)
     if request.json:
-        result: dict[str, Any] = {"records": [r.model_dump(mode="json") for r in records],
-                                  "failed": [vars(f) for f in failures], "summary": summary}
+        result: dict[str, Any] = {
+            "records": [r.model_dump(mode="json") for r in records],
+            "failed": [vars(f) for f in failures],
+            "summary": summary,
+        }
         sys.stdout.write(json.dumps(result) + "\n")
         return
     if records:
@@ -146,8 +161,11 @@ def _show(request: RunRequest, outcomes: Sequence[Outcome]) -> None:
     for failure, error in zip(failures, _each_once([f.error for f in failures]), strict=True):
         sys.stderr.write(f"failed: {failure.run}: {error}\n  repeat with: {failure.command}\n")
     if len(outcomes) > 1:
-        sys.stderr.write("{runs} runs: {recorded} recorded already, {computed} computed, {failed} failed; "
-                         "{retried} retried\n".format(**summary))
+        sys.stderr.write(
+            "{runs} runs: {recorded} recorded already, {computed} computed, {failed} failed; {retried} retried\n".format(
+                **summary
+            )
+        )
 
 
 def _each_once(reasons: Sequence[str]) -> list[str]:
@@ -158,12 +176,13 @@ def _each_once(reasons: Sequence[str]) -> list[str]:
 def _dry_run(request: RunRequest, grid: Grid, runtime: LocalRuntime) -> None:
     """Each run with what the store knows of it; reads data sets, trains nothing."""
     rows = [_foreseen(spec, runtime) for spec in grid.specs]
-    if not runtime.team.leads:
+    if not runtime.process_group.is_main_process:
         return
     counts = Counter(row["state"] for row in rows)
     if request.json:
-        sys.stdout.write(json.dumps({"runs": rows, "skipped": list(request.skipped), "repeats": grid.repeats,
-                                     "summary": counts}) + "\n")
+        sys.stdout.write(
+            json.dumps({"runs": rows, "skipped": list(request.skipped), "repeats": grid.repeats, "summary": counts}) + "\n"
+        )
         return
     for row, reason in zip(rows, _each_once([row["reason"] for row in rows]), strict=True):
         why = f" ({reason})" if reason else ""

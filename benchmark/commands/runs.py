@@ -39,23 +39,37 @@ def ls_command(dataset: str, as_json: bool) -> None:
     for skipped in store.skipped:
         sys.stderr.write(f"unreadable: {skipped.path.parent.name}: {skipped.reason}\n")
     if as_json:
-        print_json({"folder": str(runs_folder()), "runs": rows,
-                    "unreadable": [{"run_id": s.path.parent.name, "reason": s.reason} for s in store.skipped]})
+        print_json(
+            {
+                "folder": str(runs_folder()),
+                "runs": rows,
+                "unreadable": [{"run_id": s.path.parent.name, "reason": s.reason} for s in store.skipped],
+            }
+        )
         return
     names = ("run_id", "dataset", "tokenizer", "recommenders", "budget", "seed", "created", "headline", "bytes")
-    print_table([n.replace("run_id", "run").replace("bytes", "size") for n in names],
-                [[_cell(name, row[name]) for name in names] for row in rows], right=("seed", "size"))
+    print_table(
+        [n.replace("run_id", "run").replace("bytes", "size") for n in names],
+        [[_cell(name, row[name]) for name in names] for row in rows],
+        right=("seed", "size"),
+    )
     sys.stdout.write(f"{len(rows)} runs, {size_text(sum(row['bytes'] for row in rows))} in {runs_folder()}\n")
 
 
 def _summary(run: StoredRun) -> dict[str, Any]:
     r, found = run.record, headline(run.record)
     policy = "" if r.sids is None or r.sids.collision_policy == "none" else f" +{r.sids.collision_policy}"
-    return {"run_id": r.run_id, "dataset": r.dataset.name, "tokenizer": "none" if r.tokenizer is None else
-            r.tokenizer.name + policy, "recommenders": [t.recommender.name for t in r.tasks], "budget": r.budget,
-            "seed": r.seed, "created": r.created,
-            "headline": None if found is None else {"metric": found[0], **found[1].model_dump()},
-            "bytes": path_bytes(run.folder)}
+    return {
+        "run_id": r.run_id,
+        "dataset": r.dataset.name,
+        "tokenizer": "none" if r.tokenizer is None else r.tokenizer.name + policy,
+        "recommenders": [t.recommender.name for t in r.tasks],
+        "budget": r.budget,
+        "seed": r.seed,
+        "created": r.created,
+        "headline": None if found is None else {"metric": found[0], **found[1].model_dump()},
+        "bytes": path_bytes(run.folder),
+    }
 
 
 def _cell(name: str, value: Any) -> str:
@@ -82,8 +96,12 @@ def show_command(text: str, as_json: bool) -> None:
     try:
         record = read_record((folder / RECORD_NAME).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, UnreadableRecord) as error:
-        raise InputError(f"record of {folder.name}", got=error, wanted="a record that this release reads",
-                         do=f"update sidbench, or remove it: `bench runs rm {folder.name}`") from error
+        raise InputError(
+            f"record of {folder.name}",
+            got=error,
+            wanted="a record that this release reads",
+            do=f"update sidbench, or remove it: `bench runs rm {folder.name}`",
+        ) from error
     files = run_files(record, folder)
     if as_json:
         print_json({"record": record.model_dump(mode="json"), "folder": str(folder), "files": [vars(f) for f in files]})
@@ -93,27 +111,44 @@ def show_command(text: str, as_json: bool) -> None:
 
 
 def _record_lines(r: RunRecord) -> list[str]:
-    lines = [r.run_id, f"  created {r.created}, budget {r.budget}, seed {r.seed}, schema version {r.schema_version}",
-             f"  dataset {r.dataset.name}, content {r.dataset.content_hash[:12]}: "
-             + ", ".join(f"{name} {count:,}" for name, count in r.dataset.counts.items()),
-             f"  comparability key {r.comparability_key[:12]}, protocol key {r.protocol_key[:12]}",
-             "  " + " ".join(r.environment.command_line)]
+    lines = [
+        r.run_id,
+        f"  created {r.created}, budget {r.budget}, seed {r.seed}, schema version {r.schema_version}",
+        f"  dataset {r.dataset.name}, content {r.dataset.content_hash[:12]}: "
+        + ", ".join(f"{name} {count:,}" for name, count in r.dataset.counts.items()),
+        f"  comparability key {r.comparability_key[:12]}, protocol key {r.protocol_key[:12]}",
+        "  " + " ".join(r.environment.command_line),
+    ]
     if r.tokenizer is not None:
         lines += ["", f"tokenizer {r.tokenizer.name} ({r.tokenizer.settings_source})", *_plugin_lines(r.tokenizer)]
     if r.sids is not None:
-        lines += ["", f"SIDs: length {r.sids.code_length}, sizes {', '.join(map(str, r.sids.sizes))}, collisions "
-                  f"{r.sids.collision_policy}, content {r.sids.content_hash[:12]}", *_metric_lines(r.sids.metrics)]
+        lines += [
+            "",
+            f"SIDs: length {r.sids.code_length}, sizes {', '.join(map(str, r.sids.sizes))}, collisions "
+            f"{r.sids.collision_policy}, content {r.sids.content_hash[:12]}",
+            *_metric_lines(r.sids.metrics),
+        ]
     for task in r.tasks:
-        lines += ["", f"{task.task} by {task.recommender.name}", *_plugin_lines(task.recommender),
-                  "  " + ", ".join(f"{name} {count:,}" for name, count in task.counts.items()), *_metric_lines(task.metrics)]
+        lines += [
+            "",
+            f"{task.task} by {task.recommender.name}",
+            *_plugin_lines(task.recommender),
+            "  " + ", ".join(f"{name} {count:,}" for name, count in task.counts.items()),
+            *_metric_lines(task.metrics),
+        ]
         lines += [f"  {name:<34} undefined: {why}" for name, why in task.undefined.items()]
     lines += ["", f"stages, {r.wall_seconds():.1f} s of computation"]
-    lines += [f"  {s.name:<22} {s.wall_seconds:9.2f} s  {s.cpu_seconds:9.2f} CPU s  peak "
-              f"{size_text(s.peak_memory_bytes):>9}  {s.key[:12]}{'  read from the cache' if s.cached else ''}"
-              for s in r.stages]
+    lines += [
+        f"  {s.name:<22} {s.wall_seconds:9.2f} s  {s.cpu_seconds:9.2f} CPU s  peak "
+        f"{size_text(s.peak_memory_bytes):>9}  {s.key[:12]}{'  read from the cache' if s.cached else ''}"
+        for s in r.stages
+    ]
     e = r.environment
-    lines += ["", f"environment: {e.device}, {e.threads} threads, {e.precision}, python {e.python}, {e.platform}, commit "
-              f"{e.git_commit[:12] or 'unknown'}{' with changes' if e.git_dirty else ''}"]
+    lines += [
+        "",
+        f"environment: {e.device}, {e.threads} threads, {e.precision}, python {e.python}, {e.platform}, commit "
+        f"{e.git_commit[:12] or 'unknown'}{' with changes' if e.git_dirty else ''}",
+    ]
     if r.warnings:
         lines += ["", "warnings", *(f"  {warning}" for warning in r.warnings)]
     return lines
@@ -148,8 +183,9 @@ def rm_command(texts: Sequence[str], yes: bool, as_json: bool) -> None:
 
 def _ask(folders: Sequence[Path], sizes: Mapping[Path, int], as_json: bool) -> None:
     if as_json or not sys.stdin.isatty():
-        raise InputError("bench runs rm", got=f"{len(folders)} runs to remove and nobody to ask", wanted="a confirmation",
-                         do="add --yes")
+        raise InputError(
+            "bench runs rm", got=f"{len(folders)} runs to remove and nobody to ask", wanted="a confirmation", do="add --yes"
+        )
     for folder in folders:
         sys.stderr.write(f"  {folder.name}  {size_text(sizes[folder])}\n")
     if not typer.confirm(f"Remove {len(folders)} runs for good?", err=True):

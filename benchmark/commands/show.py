@@ -28,12 +28,20 @@ def description(kind: str, name: str) -> dict[str, Any]:
     """Metadata, settings and budgets of a plugin. Raises ``InputError`` when it is unknown or cannot be imported."""
     plugin, loaded = find(kind, name), load(kind, name)
     return {
-        "kind": kind, "name": plugin.name, "summary": plugin.summary, "source": plugin.source, "file": str(plugin.path),
+        "kind": kind,
+        "name": plugin.name,
+        "summary": plugin.summary,
+        "source": plugin.source,
+        "file": str(plugin.path),
         **dict(plugin.info),
         "settings": settings_of(loaded.config_class),
         "budgets": {b: dict(loaded.budgets.get(b, {})) for b in BUDGETS},
-        "presets": [{"name": p.name, "dataset": p.dataset, "source": p.source, "note": p.note, "settings": dict(p.settings)}
-                    for p in presets_of(plugin)] if kind == "tokenizer" else [],
+        "presets": [
+            {"name": p.name, "dataset": p.dataset, "source": p.source, "note": p.note, "settings": dict(p.settings)}
+            for p in presets_of(plugin)
+        ]
+        if kind == "tokenizer"
+        else [],
     }
 
 
@@ -57,8 +65,18 @@ def setting_number(value: float) -> str:
 def _settings_table(rows: list[dict[str, Any]]) -> list[str]:
     from tabulate import tabulate
 
-    cells = [[r["name"], str(r["default"]), r["unit"] or "", setting_range(r), "" if r["paper"] is None else str(r["paper"]),
-              "" if r["sweep"] is None else " ".join(str(v) for v in r["sweep"]), r["doc"] or ""] for r in rows]
+    cells = [
+        [
+            r["name"],
+            str(r["default"]),
+            r["unit"] or "",
+            setting_range(r),
+            "" if r["paper"] is None else str(r["paper"]),
+            "" if r["sweep"] is None else " ".join(str(v) for v in r["sweep"]),
+            r["doc"] or "",
+        ]
+        for r in rows
+    ]
     heads = ["setting", "default", "unit", "range", "paper", "sweep", "what it is"]
     table = tabulate(cells, headers=heads, tablefmt="simple", disable_numparse=True, maxcolwidths=[None] * 6 + [60])
     return table.splitlines()
@@ -86,6 +104,8 @@ def show_command(kind: str, name: str, as_json: bool) -> None:
     lines += [f"  {b:<9} {', '.join(f'{k}={v}' for k, v in values.items()) or '-'}" for b, values in budgets.items()]
     if presets:
         lines += ["", "presets (--preset NAME; data set, settings, source)"]
-        lines += [f"  {p['name']} for {p['dataset']}: {', '.join(f'{k}={v}' for k, v in p['settings'].items())}; "
-                  f"{p['source']}" for p in presets]
+        lines += [
+            f"  {p['name']} for {p['dataset']}: {', '.join(f'{k}={v}' for k, v in p['settings'].items())}; {p['source']}"
+            for p in presets
+        ]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -44,17 +44,26 @@ def find_source(text: str) -> Source:
     if path.is_file():
         return Source(text, read_table(path))
     store = read_runs(runs_folder())
-    found = [run for run in store.runs if run.record.run_id == text] or \
-        [run for run in store.runs if text and run.record.run_id.startswith(text)]
+    found = [run for run in store.runs if run.record.run_id == text] or [
+        run for run in store.runs if text and run.record.run_id.startswith(text)
+    ]
     if len(found) > 1:
-        raise InputError(f"run {text!r}", got=f"{len(found)} runs: {', '.join(run.record.run_id for run in found[:5])}",
-                         wanted="a prefix of one run id", do="write more of the id")
+        raise InputError(
+            f"run {text!r}",
+            got=f"{len(found)} runs: {', '.join(run.record.run_id for run in found[:5])}",
+            wanted="a prefix of one run id",
+            do="write more of the id",
+        )
     if not found:
         unreadable = [s for s in store.skipped if s.path.parent.name.startswith(text)]
         if unreadable:
             raise InputError(f"run {unreadable[0].path.parent.name}", got=unreadable[0].reason, wanted="a readable record")
-        raise unknown_name("run or SID file", text, (run.record.run_id for run in store.runs),
-                           do="give a run id of `bench leaderboard --format json`, or a file")
+        raise unknown_name(
+            "run or SID file",
+            text,
+            (run.record.run_id for run in store.runs),
+            do="give a run id of `bench leaderboard --format json`, or a file",
+        )
     run = found[0]
     sids = run.record.sids
     if sids is None:
@@ -113,18 +122,28 @@ def _item_lines(report: dict[str, Any]) -> list[str]:
 
 def _table_lines(report: dict[str, Any]) -> list[str]:
     sizes = " ".join(map(str, report["sizes"])) + ("" if report["sizes_stated"] else " (largest codes + 1)")
-    lines = [f"{report['source']}: {report['items']} items, {report['distinct_sids']} distinct SIDs, "
-             f"{'ordered' if report['ordered'] else 'unordered'}, {report['mean_active']:.2f} codes an item",
-             f"  {'codebook sizes':<46} {sizes}"]
-    for title, part in (("codes and collisions", report["metrics"]), ("by position", report["vectors"]),
-                        *((key.replace("_", " "), report[key]) for key in (
-                            "before_collision_policy", "head_and_tail", "alignment", "activity", "diagnostics")
-                          if key in report)):
+    lines = [
+        f"{report['source']}: {report['items']} items, {report['distinct_sids']} distinct SIDs, "
+        f"{'ordered' if report['ordered'] else 'unordered'}, {report['mean_active']:.2f} codes an item",
+        f"  {'codebook sizes':<46} {sizes}",
+    ]
+    for title, part in (
+        ("codes and collisions", report["metrics"]),
+        ("by position", report["vectors"]),
+        *(
+            (key.replace("_", " "), report[key])
+            for key in ("before_collision_policy", "head_and_tail", "alignment", "activity", "diagnostics")
+            if key in report
+        ),
+    ):
         lines += ["", title, *(f"  {name:<46} {_number(value)}" for name, value in part.items())]
     if report["largest_groups"]:
         lines += ["", "largest collision groups"]
-        lines += [f"  {g['items']:>6} items {_sid(g['codes'])}: {', '.join(g['first'])}"
-                  f"{' …' if g['items'] > len(g['first']) else ''}" for g in report["largest_groups"]]
+        lines += [
+            f"  {g['items']:>6} items {_sid(g['codes'])}: {', '.join(g['first'])}"
+            f"{' …' if g['items'] > len(g['first']) else ''}"
+            for g in report["largest_groups"]
+        ]
     return lines
 
 
@@ -142,8 +161,22 @@ def export_command(source: str, form: str, out: Path) -> None:
     _say_written(out, found.table, form, settings)
 
 
-def import_command(file: Path, dataset_name: str, out: Path, *, form: str, layout: str, keys: str, missing: str, extra: str,
-                   ordered: bool, sizes: str, budget: str, data_dir: Path | None, overrides: Sequence[str]) -> None:
+def import_command(
+    file: Path,
+    dataset_name: str,
+    out: Path,
+    *,
+    form: str,
+    layout: str,
+    keys: str,
+    missing: str,
+    extra: str,
+    ordered: bool,
+    sizes: str,
+    budget: str,
+    data_dir: Path | None,
+    overrides: Sequence[str],
+) -> None:
     """Check a table made elsewhere against a catalogue, write it as parquet with item keys, and say how to run it."""
     from sidbench.benchmark.config.compose import RunConfig, compose_run
     from sidbench.benchmark.plugins.registry import installed
@@ -164,23 +197,36 @@ def import_command(file: Path, dataset_name: str, out: Path, *, form: str, layou
     if sizes:
         table = table.with_sizes(_whole_numbers(sizes), "--sizes")
     if table.ordered is not None and table.ordered != ordered:
-        raise InputError(f"{file} holds {'' if table.ordered else 'un'}ordered SIDs", wanted="the same on the command line",
-                         do="use --ordered" if table.ordered else "use --unordered")
+        raise InputError(
+            f"{file} holds {'' if table.ordered else 'un'}ordered SIDs",
+            wanted="the same on the command line",
+            do="use --ordered" if table.ordered else "use --unordered",
+        )
     matched = match_rows(table, catalog.keys, len(catalog), keys, str(file))
     check_matched(matched, table, catalog.keys, str(file), missing=missing, extra=extra)
     present = (matched.rows >= 0).nonzero()[0]
     order = [*matched.rows[present].tolist(), *matched.extra.tolist()]
     new_keys = [catalog.keys[i] for i in present] + ([] if table.keys is None else [table.keys[r] for r in matched.extra])
-    whole = replace(table, codes=table.codes[order], keys=tuple(new_keys), ordered=ordered,
-                    weights=None if table.weights is None else table.weights[order])
+    whole = replace(
+        table,
+        codes=table.codes[order],
+        keys=tuple(new_keys),
+        ordered=ordered,
+        weights=None if table.weights is None else table.weights[order],
+    )
     write_table(out, whole, "parquet", new_keys)
-    sys.stdout.write(f"{len(present)} of {len(catalog)} items of {name}, matched by "
-                     f"{'row number' if matched.by_row else 'item key'}; {len(matched.missing)} items without a SID, "
-                     f"{len(matched.extra)} rows of other items\n")
+    sys.stdout.write(
+        f"{len(present)} of {len(catalog)} items of {name}, matched by "
+        f"{'row number' if matched.by_row else 'item key'}; {len(matched.missing)} items without a SID, "
+        f"{len(matched.extra)} rows of other items\n"
+    )
     for what, count in table.counts.items():
         sys.stdout.write(f"{what}: {count}\n")
-    settings: dict[str, Any] = {"ordered": ordered, **({"missing": missing} if len(matched.missing) else {}),
-                                **({"extra": extra} if len(matched.extra) else {})}
+    settings: dict[str, Any] = {
+        "ordered": ordered,
+        **({"missing": missing} if len(matched.missing) else {}),
+        **({"extra": extra} if len(matched.extra) else {}),
+    }
     _say_written(out, whole, "parquet", settings, ["--dataset", name, "--budget", budget], overrides)
 
 
@@ -191,8 +237,14 @@ def _whole_numbers(text: str) -> list[int]:
     return [int(p) for p in parts]
 
 
-def _say_written(out: Path, table: SidTable, form: str, settings: dict[str, Any], options: Sequence[str] = (),
-                 overrides: Sequence[str] = ()) -> None:
+def _say_written(
+    out: Path,
+    table: SidTable,
+    form: str,
+    settings: dict[str, Any],
+    options: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+) -> None:
     """Which file there is now, and the command that runs it."""
     words = [f"tokenizer.path={out}"]
     if form in LOSES_SIZES:
@@ -210,32 +262,46 @@ def diff_command(left: str, right: str, as_json: bool) -> None:
     """Print how two tables differ."""
     a, b = find_source(left), find_source(right)
     if a.ordered != b.ordered:
-        raise InputError("two tables of different kinds", got=f"{a.name} {'is' if a.ordered else 'is not'} ordered, "
-                         f"{b.name} {'is' if b.ordered else 'is not'}", wanted="both ordered or both unordered",
-                         do="import a file with --ordered or --unordered so that it says which")
+        raise InputError(
+            "two tables of different kinds",
+            got=f"{a.name} {'is' if a.ordered else 'is not'} ordered, {b.name} {'is' if b.ordered else 'is not'}",
+            wanted="both ordered or both unordered",
+            do="import a file with --ordered or --unordered so that it says which",
+        )
     report = {"left": a.name, "right": b.name, "ordered": a.ordered, **difference(a.table, b.table, a.ordered)}
     _show(report, _difference_lines, as_json)
 
 
 def _difference_lines(report: dict[str, Any]) -> list[str]:
     items = report["items"]
-    lines = [f"{report['left']} -> {report['right']}",
-             f"  items: {items['common']} in both, {items['added']} added, {items['removed']} removed"]
+    lines = [
+        f"{report['left']} -> {report['right']}",
+        f"  items: {items['common']} in both, {items['added']} added, {items['removed']} removed",
+    ]
     for side, length, sizes in zip(("left", "right"), report["code_length"], report["sizes"], strict=True):
         lines.append(f"  {side:<5} {length} positions of {_number(sizes)} codes")
     moved = "the lengths differ" if report["moved"] is None else f"{report['moved']:.4f}"
-    lines += ["", "codes as they are named (two fits may name the same clusters differently)",
-              f"  items with any changed code                   {moved}",
-              f"  changed, by position                          {_number(report['churn_by_position'])}"]
+    lines += [
+        "",
+        "codes as they are named (two fits may name the same clusters differently)",
+        f"  items with any changed code                   {moved}",
+        f"  changed, by position                          {_number(report['churn_by_position'])}",
+    ]
     if "prefix_equal" in report:
-        lines += [f"  equal prefix, by length                       {_number(report['prefix_equal'])}",
-                  f"  mean length of the common prefix              {report['mean_common_prefix']:.4f}"]
+        lines += [
+            f"  equal prefix, by length                       {_number(report['prefix_equal'])}",
+            f"  mean length of the common prefix              {report['mean_common_prefix']:.4f}",
+        ]
     what = "prefix" if report["ordered"] else "position"
-    lines += ["", "whatever the names of codes",
-              f"  {f'NMI of the partitions, by {what}':<46}{_number(report['agreement']['nmi'])}",
-              f"  {f'AMI (chance = 0), by {what}':<46}{_number(report['agreement']['ami'])}"]
-    return lines + [f"  {f'collisions: {name}'.replace('_', ' '):<46}{_number(value)}"
-                    for name, value in report["collisions"].items()]
+    lines += [
+        "",
+        "whatever the names of codes",
+        f"  {f'NMI of the partitions, by {what}':<46}{_number(report['agreement']['nmi'])}",
+        f"  {f'AMI (chance = 0), by {what}':<46}{_number(report['agreement']['ami'])}",
+    ]
+    return lines + [
+        f"  {f'collisions: {name}'.replace('_', ' '):<46}{_number(value)}" for name, value in report["collisions"].items()
+    ]
 
 
 # -- printing ----------------------------------------------------------------------------------------------------------

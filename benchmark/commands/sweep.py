@@ -24,10 +24,31 @@ from sidbench.datasets.foundation.errors import InputError, SidbenchError
 STOP_SECONDS = 5.0
 
 
-def sweep_request(tokenizer: str, dataset: str, recommender: str, *, trials: int, seconds: float, workers: int,
-                  objective: str, sampler: str, pruner: str, seed: int, seeds: str, search: str, budget: str,
-                  collisions: str, ties: str, device: str, precision: str, threads: int, data_dir: Path | None,
-                  storage: str, name: str, overrides: Sequence[str]) -> SweepRequest:
+def sweep_request(
+    tokenizer: str,
+    dataset: str,
+    recommender: str,
+    *,
+    trials: int,
+    seconds: float,
+    workers: int,
+    objective: str,
+    sampler: str,
+    pruner: str,
+    seed: int,
+    seeds: str,
+    search: str,
+    budget: str,
+    collisions: str,
+    ties: str,
+    device: str,
+    precision: str,
+    threads: int,
+    data_dir: Path | None,
+    storage: str,
+    name: str,
+    overrides: Sequence[str],
+) -> SweepRequest:
     """Check the options against the installed plugins; raises ``InputError`` before any work is done."""
     from sidbench.benchmark.sweeps.objective import objective_names
     from sidbench.benchmark.sweeps.strategies import make_pruner, make_sampler
@@ -38,14 +59,31 @@ def sweep_request(tokenizer: str, dataset: str, recommender: str, *, trials: int
     make_pruner(pruner, len(objectives), len(run_seeds))
     names = plugin_names("tokenizer", tokenizer, registry, overrides)
     if names == (NO_TOKENIZER,):
-        raise InputError("--tokenizer none", got="no settings to search", wanted="tokenizers",
-                         do="name one, or `all`")
+        raise InputError("--tokenizer none", got="no settings to search", wanted="tokenizers", do="name one, or `all`")
     return SweepRequest(
-        names, registry.find("dataset", dataset).name, plugin_names("recommender", recommender, registry), trials, seconds,
-        workers, objectives, sampler, pruner, seed, run_seeds,
-        tuple(dict.fromkeys(part.strip() for part in search.split(",") if part.strip())), budget,
-        collisions if collisions == "none" else registry.find("collisions", collisions).name, ties, device, precision,
-        threads, str(data_dir.expanduser().resolve()) if data_dir else "", storage, name, tuple(overrides))
+        names,
+        registry.find("dataset", dataset).name,
+        plugin_names("recommender", recommender, registry),
+        trials,
+        seconds,
+        workers,
+        objectives,
+        sampler,
+        pruner,
+        seed,
+        run_seeds,
+        tuple(dict.fromkeys(part.strip() for part in search.split(",") if part.strip())),
+        budget,
+        collisions if collisions == "none" else registry.find("collisions", collisions).name,
+        ties,
+        device,
+        precision,
+        threads,
+        str(data_dir.expanduser().resolve()) if data_dir else "",
+        storage,
+        name,
+        tuple(overrides),
+    )
 
 
 def sweep_command(request: SweepRequest, as_json: bool = False) -> None:
@@ -88,8 +126,12 @@ def _work_together(request: SweepRequest, tokenizer: str, threads: int, reporter
     workers: list[subprocess.Popen[str]] = []
     try:
         for index in range(1, request.workers + 1):
-            worker = subprocess.Popen([sys.executable, "-m", "sidbench.benchmark.sweeps.process", str(index)],
-                                      stdin=subprocess.PIPE, text=True, env=environment)
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "sidbench.benchmark.sweeps.process", str(index)],
+                stdin=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
             workers.append(worker)
             if worker.stdin is not None:
                 worker.stdin.write(order)
@@ -102,8 +144,10 @@ def _work_together(request: SweepRequest, tokenizer: str, threads: int, reporter
         if code:
             reporter.warn(f"worker {index} ended with code {code}; the others took over its trial")
     if all(codes):
-        raise SidbenchError(f"every worker of the sweep of {tokenizer} failed (exit codes {', '.join(map(str, codes))}); "
-                            "their errors stand above. To do: the same command continues where they stopped.")
+        raise SidbenchError(
+            f"every worker of the sweep of {tokenizer} failed (exit codes {', '.join(map(str, codes))}); "
+            "their errors stand above. To do: the same command continues where they stopped."
+        )
 
 
 def _stop(workers: Sequence[subprocess.Popen[str]]) -> None:

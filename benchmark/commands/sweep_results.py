@@ -27,9 +27,18 @@ def status_command(name: str | None, storage: str, as_json: bool) -> None:
     if not rows:
         sys.stdout.write("no sweeps yet; start one with `bench sweep --tokenizer NAME --dataset NAME --trials 20`\n")
         return
-    table = [{"study": r["study"], "objective": ", ".join(r["objectives"] or ()), **r["trials"],
-              "seconds": f"{r['seconds']:.0f}", "default": _value(r["default"]), "best": _value(r["best"]),
-              "gain": "" if r["improvement"] is None else f"{r['improvement']:+.1%}"} for r in rows]
+    table = [
+        {
+            "study": r["study"],
+            "objective": ", ".join(r["objectives"] or ()),
+            **r["trials"],
+            "seconds": f"{r['seconds']:.0f}",
+            "default": _value(r["default"]),
+            "best": _value(r["best"]),
+            "gain": "" if r["improvement"] is None else f"{r['improvement']:+.1%}",
+        }
+        for r in rows
+    ]
     sys.stdout.write(tabulate(table, headers="keys") + "\n")
 
 
@@ -40,7 +49,7 @@ def _value(trial: dict[str, Any] | None) -> str:
 def best_command(name: str, storage: str, as_json: bool) -> None:
     """The best settings of a study. Raises ``InputError`` while it has none."""
     result = load_result(name, storage)
-    if not result.ledger.complete:
+    if not result.states.complete:
         raise InputError(f"best trial of {name}", got="no complete trial", wanted="one", do="let the sweep go on")
     described = describe(result)
     sys.stdout.write(json.dumps(described) + "\n" if as_json else as_text(described))
@@ -52,8 +61,10 @@ def apply_command(name: str, storage: str, out: Path | None, trial: int | None) 
     path = write_tuned(result, chosen_trial(result, trial), out)
     attributes = result.attributes
     policy = "" if attributes["collisions"] == "none" else f" --collisions {attributes['collisions']}"
-    sys.stdout.write(f"wrote {path}\nrun it: bench run --tokenizer {attributes['tokenizer']} --dataset "
-                     f"{attributes['dataset']}{policy} --budget {attributes['budget']} --preset {TUNED}\n")
+    sys.stdout.write(
+        f"wrote {path}\nrun it: bench run --tokenizer {attributes['tokenizer']} --dataset "
+        f"{attributes['dataset']}{policy} --budget {attributes['budget']} --preset {TUNED}\n"
+    )
 
 
 def export_command(name: str, storage: str, out: Path) -> None:
@@ -67,7 +78,7 @@ def export_command(name: str, storage: str, out: Path) -> None:
         write_whole(out, text)
     except OSError as error:
         raise InputError(f"export to {out}", got=f"{error.strerror}", wanted="a file this user can write") from error
-    sys.stdout.write(f"wrote {out}: {len(result.ledger.by_number)} trials\n")
+    sys.stdout.write(f"wrote {out}: {len(result.states.by_number)} trials\n")
 
 
 def dashboard_command(name: str, storage: str, port: int) -> None:
@@ -76,11 +87,16 @@ def dashboard_command(name: str, storage: str, port: int) -> None:
     try:
         from optuna_dashboard import run_server
     except ImportError as error:
-        raise InputError("bench sweep dashboard", got=f"no optuna-dashboard ({error})", wanted="the extra `dashboard`",
-                         do="pip install 'sidbench[dashboard]'") from error
+        raise InputError(
+            "bench sweep dashboard",
+            got=f"no optuna-dashboard ({error})",
+            wanted="the extra `dashboard`",
+            do="pip install 'sidbench[dashboard]'",
+        ) from error
     sys.stderr.write(f"http://127.0.0.1:{port}/ shows {name}; end it with Ctrl-C\n")
     try:
         run_server(open_storage(storage, name), host="127.0.0.1", port=port)
     except OSError as error:
-        raise InputError(f"--port {port}", got=f"{error.strerror}", wanted="a free port",
-                         do=f"for example --port {port + 1}") from error
+        raise InputError(
+            f"--port {port}", got=f"{error.strerror}", wanted="a free port", do=f"for example --port {port + 1}"
+        ) from error

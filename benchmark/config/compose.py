@@ -20,8 +20,20 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 BUDGETS = ("smoke", "quick", "standard", "paper")
-_BY_OPTION = ("dataset", "tokenizer", "recommenders", "seed", "budget", "ties", "device", "precision", "threads",
-              "collisions", "accumulate", "compile")
+_BY_OPTION = (
+    "dataset",
+    "tokenizer",
+    "recommenders",
+    "seed",
+    "budget",
+    "ties",
+    "device",
+    "precision",
+    "threads",
+    "collisions",
+    "accumulate",
+    "compile",
+)
 _STORED_AS = "sidbench_run"
 
 
@@ -38,15 +50,19 @@ class RunConfig:
     seed: int = setting(0, "root of every random stream", low=0)
     budget: str = setting("quick", "steps and sizes of every stage", choices=BUDGETS)
     ties: str = setting("shuffled", "order of one user's events with equal time", choices=("shuffled", "file"))
-    ranking_split: str = setting("auto", "split of the ranking task: auto takes global_time where enough users stand "
-                                 "on both sides of the cut", choices=("auto", "global_time", "per_user_time"))
+    ranking_split: str = setting(
+        "auto",
+        "split of the ranking task: auto takes global_time where enough users stand on both sides of the cut",
+        choices=("auto", "global_time", "per_user_time"),
+    )
     cutoffs: tuple[int, ...] = setting((5, 10, 50, 100), "list lengths of Recall and NDCG", unit="items")
     device: str = setting("auto", "where tensors live", choices=("auto", "cpu", "cuda"))
     precision: str = setting("fp32", "arithmetic of neural stages", choices=("fp32", "bf16"))
     threads: int = setting(0, "CPU threads, 0 for all cores", low=0, high=4096)
     collisions: str = setting("none", "what happens to items that share a SID")
-    accumulate: int = setting(1, "batches of one optimiser step, shared by the processes", unit="batches", low=1,
-                              high=65_536)
+    accumulate: int = setting(
+        1, "batches of one optimiser step, shared by the processes", unit="batches", low=1, high=65_536
+    )
     compile: bool = setting(False, "losses of trainings through torch.compile")
 
     def __post_init__(self) -> None:
@@ -54,11 +70,19 @@ class RunConfig:
             raise unknown_name("budget", self.budget, BUDGETS, do="use --budget with one of these")
         check_settings(self)
         if self.tokenizer is None and self.collisions != "none":
-            raise InputError("collision policy", got=f"{self.collisions} without tokenizer", wanted="a tokenizer's SIDs",
-                             do="add --tokenizer NAME, or leave --collisions out")
+            raise InputError(
+                "collision policy",
+                got=f"{self.collisions} without tokenizer",
+                wanted="a tokenizer's SIDs",
+                do="add --tokenizer NAME, or leave --collisions out",
+            )
         if not self.cutoffs or min(self.cutoffs) < 1 or list(self.cutoffs) != sorted(set(self.cutoffs)):
-            raise InputError("run.cutoffs", got=list(self.cutoffs), wanted="increasing positive numbers",
-                             do="for example run.cutoffs=[5,10,50,100]")
+            raise InputError(
+                "run.cutoffs",
+                got=list(self.cutoffs),
+                wanted="increasing positive numbers",
+                do="for example run.cutoffs=[5,10,50,100]",
+            )
 
 
 @dataclass(frozen=True)
@@ -87,8 +111,13 @@ def field_type(config_class: type[Any], name: str) -> str:
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
 
 
-def compose_run(run: RunConfig, overrides: Sequence[str] = (), *, preset: Mapping[str, Mapping[str, Any]] | None = None,
-                registry: Registry | None = None) -> ComposedRun:
+def compose_run(
+    run: RunConfig,
+    overrides: Sequence[str] = (),
+    *,
+    preset: Mapping[str, Mapping[str, Any]] | None = None,
+    registry: Registry | None = None,
+) -> ComposedRun:
     """Compose the configs of every stage of ``run``.
 
     Parameters
@@ -123,19 +152,35 @@ def compose_run(run: RunConfig, overrides: Sequence[str] = (), *, preset: Mappin
         if task in names:
             _check_reads_sids(run, names[task], registry.load("recommender", names[task])(groups[group]).reads_sids)
     return ComposedRun(
-        groups["run"], groups["dataset"], groups["features"], groups["behaviour"], groups.get("tokenizer"),
-        groups.get("retriever"), groups.get("ranker"), names.get("retrieval"), names.get("ranking"),
-        groups.get("collisions"))
+        groups["run"],
+        groups["dataset"],
+        groups["features"],
+        groups["behaviour"],
+        groups.get("tokenizer"),
+        groups.get("retriever"),
+        groups.get("ranker"),
+        names.get("retrieval"),
+        names.get("ranking"),
+        groups.get("collisions"),
+    )
 
 
 def _check_reads_sids(run: RunConfig, name: str, reads_sids: bool) -> None:
     """A tokenizer's row must depend on its SIDs, and a baseline cannot read what does not exist."""
     if run.tokenizer is None and reads_sids:
-        raise InputError(f"recommender {name!r} reads semantic IDs", got="no tokenizer", wanted="a tokenizer",
-                         do="add --tokenizer NAME, or, for a ranker, the setting ranker.representation=item_id")
+        raise InputError(
+            f"recommender {name!r} reads semantic IDs",
+            got="no tokenizer",
+            wanted="a tokenizer",
+            do="add --tokenizer NAME, or, for a ranker, the setting ranker.representation=item_id",
+        )
     if run.tokenizer is not None and not reads_sids:
-        raise InputError(f"recommender {name!r} with these settings reads no semantic IDs", got=f"tokenizer {run.tokenizer}",
-                         wanted="a run without tokenizer, as a baseline", do="use --tokenizer none")
+        raise InputError(
+            f"recommender {name!r} with these settings reads no semantic IDs",
+            got=f"tokenizer {run.tokenizer}",
+            wanted="a run without tokenizer, as a baseline",
+            do="use --tokenizer none",
+        )
 
 
 def _features(budget: str) -> dict[str, tuple[type[Any], Mapping[str, Any]]]:
@@ -143,8 +188,10 @@ def _features(budget: str) -> dict[str, tuple[type[Any], Mapping[str, Any]]]:
     from sidbench.datasets.features.assemble import FeaturesConfig
     from sidbench.recommenders.sasrec import BEHAVIOUR_BUDGETS, BehaviourConfig
 
-    return {"features": (FeaturesConfig, FeaturesConfig.budgets.get(budget, {})),
-             "behaviour": (BehaviourConfig, BEHAVIOUR_BUDGETS.get(budget, {}))}
+    return {
+        "features": (FeaturesConfig, FeaturesConfig.budgets.get(budget, {})),
+        "behaviour": (BehaviourConfig, BEHAVIOUR_BUDGETS.get(budget, {})),
+    }
 
 
 def _recommenders_by_task(run: RunConfig, registry: Registry) -> dict[str, str]:
@@ -154,14 +201,19 @@ def _recommenders_by_task(run: RunConfig, registry: Registry) -> dict[str, str]:
         plugin = registry.find("recommender", name)
         task = str(plugin.info["task"])
         if task in names:
-            raise InputError(f"two recommenders for the {task} task", got=f"{names[task]} and {plugin.name}",
-                             wanted="one a run", do="start one run for each of them")
+            raise InputError(
+                f"two recommenders for the {task} task",
+                got=f"{names[task]} and {plugin.name}",
+                wanted="one a run",
+                do="start one run for each of them",
+            )
         names[task] = plugin.name
     return names
 
 
-def _compose(classes: Mapping[str, type[Any]], layers: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]],
-             overrides: Sequence[str]) -> dict[str, Any]:
+def _compose(
+    classes: Mapping[str, type[Any]], layers: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]], overrides: Sequence[str]
+) -> dict[str, Any]:
     """Group -> config instance: defaults of ``classes``, then ``layers`` in order, then ``overrides``."""
     from hydra import compose, initialize
     from hydra.core.config_store import ConfigStore
@@ -197,8 +249,10 @@ def _compose(classes: Mapping[str, type[Any]], layers: Sequence[tuple[str, Mappi
     finally:
         del store.repo[f"{_STORED_AS}.yaml"]
     # Built here and not by OmegaConf.to_object: tuples stay tuples, and a config's own InputError comes out as it is.
-    return {group: cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in plain[group].items()})
-            for group, cls in classes.items()}
+    return {
+        group: cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in plain[group].items()})
+        for group, cls in classes.items()
+    }
 
 
 def parse_override(text: str) -> Override:
@@ -212,8 +266,12 @@ def parse_override(text: str) -> Override:
         _check_literal("setting", override.value())
         return override
     except (HydraException, RecursionError) as error:
-        raise InputError("cannot read the setting", got=repr(text), wanted="group.field=value",
-                         do="for example tokenizer.codebook_size=256, in quotes if need be") from error
+        raise InputError(
+            "cannot read the setting",
+            got=repr(text),
+            wanted="group.field=value",
+            do="for example tokenizer.codebook_size=256, in quotes if need be",
+        ) from error
 
 
 def _check_overrides(classes: Mapping[str, type[Any]], overrides: Sequence[str]) -> list[Override]:
@@ -223,17 +281,25 @@ def _check_overrides(classes: Mapping[str, type[Any]], overrides: Sequence[str])
         override = parse_override(text)
         group, _, name = override.key_or_group.partition(".")
         if group in classes and not name:
-            raise InputError("a setting cannot replace a plugin", got=repr(text), wanted="group.field=value",
-                             do=f"choose the {group} with its command-line option")
+            raise InputError(
+                "a setting cannot replace a plugin",
+                got=repr(text),
+                wanted="group.field=value",
+                do=f"choose the {group} with its command-line option",
+            )
         if group not in classes:
             raise unknown_name("group of settings", group, classes, do="write group.field=value")
         if override.is_add() or override.is_delete() or override.is_force_add() or override.is_sweep_override():
-            raise InputError("a setting has one value", got=repr(text), wanted="group.field=value",
-                             do="start one run for each value")
+            raise InputError(
+                "a setting has one value", got=repr(text), wanted="group.field=value", do="start one run for each value"
+            )
         _check_fields(f"{group} settings", classes[group], {name: None})
         if group == "run" and name in _BY_OPTION:
-            raise InputError(f"run.{name} is a command-line option", got=repr(text),
-                             do=f"use --{name.removesuffix('s') if name == 'recommenders' else name}")
+            raise InputError(
+                f"run.{name} is a command-line option",
+                got=repr(text),
+                do=f"use --{name.removesuffix('s') if name == 'recommenders' else name}",
+            )
         parsed.append(override)
     return parsed
 
@@ -242,8 +308,12 @@ def _check_literal(where: str, value: Any) -> None:
     """Raise ``InputError`` for a value that stands for another: a record says what was set, and a preset or record of a
     stranger must not read environment variables (``${oc.env:HOME}``) into it."""
     if isinstance(value, str) and ("${" in value or value == "???"):
-        raise InputError(f"{where} refers to another value", got=repr(value)[:120], wanted="the value itself",
-                         do="write the value there; settings know no interpolation")
+        raise InputError(
+            f"{where} refers to another value",
+            got=repr(value)[:120],
+            wanted="the value itself",
+            do="write the value there; settings know no interpolation",
+        )
     if isinstance(value, Mapping):
         value = [*value, *value.values()]
     if isinstance(value, (list, tuple)):
@@ -255,8 +325,7 @@ def _check_fields(where: str, config_class: type[Any], fields: Mapping[str, Any]
     known = [f.name for f in dataclasses.fields(config_class)]
     for name in fields:
         if name not in known:
-            raise unknown_name(f"setting in {where} ({config_class.__name__})", name, known,
-                               do="use one of these settings")
+            raise unknown_name(f"setting in {where} ({config_class.__name__})", name, known, do="use one of these settings")
 
 
 def _first_line(error: BaseException) -> str:
@@ -274,8 +343,14 @@ def _explained(classes: Mapping[str, type[Any]], parsed: Sequence[Override], err
             group, _, name = override.key_or_group.partition(".")
             cls = classes[group]
             doc = next(f.metadata.get("doc", "") for f in dataclasses.fields(cls) if f.name == name)
-            return InputError(f"setting {override.key_or_group}" + (f" ({doc})" if doc else ""),
-                              got=override.get_value_string(), wanted=field_type(cls, name),
-                              do=f"set {override.key_or_group}=<{field_type(cls, name)}>")
-    return InputError(f"the settings cannot be composed: {_first_line(cause)}",
-                      got=" ".join(o.input_line or "" for o in parsed), do="check each setting with `bench show`")
+            return InputError(
+                f"setting {override.key_or_group}" + (f" ({doc})" if doc else ""),
+                got=override.get_value_string(),
+                wanted=field_type(cls, name),
+                do=f"set {override.key_or_group}=<{field_type(cls, name)}>",
+            )
+    return InputError(
+        f"the settings cannot be composed: {_first_line(cause)}",
+        got=" ".join(o.input_line or "" for o in parsed),
+        do="check each setting with `bench show`",
+    )

@@ -29,8 +29,11 @@ FOLDER = "presets"
 TUNED = "tuned"
 MAX_BYTES = 1 << 20
 _KEYS = {"source": str, "note": str, "tokenizer": dict, "recommender": dict, "effort": dict}
-_TABLES = {"tokenizer": "a table with a setting", "recommender": "a table [recommender.<name>] with a setting",
-           "effort": "a table of numbers"}
+_TABLES = {
+    "tokenizer": "a table with a setting",
+    "recommender": "a table [recommender.<name>] with a setting",
+    "effort": "a table of numbers",
+}
 _GROUPS = {"retrieval": "retriever", "ranking": "ranker"}
 EFFORT = ("trials", "seconds")
 
@@ -86,8 +89,12 @@ def preset_paths(plugin: Plugin) -> dict[tuple[str, str], Path]:
     for path in (p for place in places for p in sorted(place.glob("*/*.toml"))):
         key = (path.parent.name, path.stem)
         if key in found and path.stem != TUNED:
-            raise InputError(f"preset {path.stem} of {plugin.name} for {path.parent.name}",
-                             got=f"two files, {found[key]} and {path}", wanted="one", do="rename one of them")
+            raise InputError(
+                f"preset {path.stem} of {plugin.name} for {path.parent.name}",
+                got=f"two files, {found[key]} and {path}",
+                wanted="one",
+                do="rename one of them",
+            )
         found.setdefault(key, path)
     return dict(sorted(found.items()))
 
@@ -101,32 +108,49 @@ def read_preset(path: Path) -> Preset:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")
         content = tomllib.loads(data.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # the errors of TOML and of UTF-8 are ValueErrors
-        raise InputError(f"preset {path}", got=f"{type(error).__name__}: {error}", wanted="a TOML file",
-                         do="fix this file") from error
+        raise InputError(
+            f"preset {path}", got=f"{type(error).__name__}: {error}", wanted="a TOML file", do="fix this file"
+        ) from error
     for key, value in content.items():
         if key not in _KEYS:
             raise unknown_name(f"key in preset {path}", key, _KEYS, do="use one of these keys")
         if not isinstance(value, _KEYS[key]) or not value:
-            raise InputError(f"preset {path}: {key}", got=repr(value), wanted=_TABLES.get(key, "a text"),
-                             do="fix this file")
+            raise InputError(f"preset {path}: {key}", got=repr(value), wanted=_TABLES.get(key, "a text"), do="fix this file")
     lacking = {"source": "source" not in content, "tokenizer": not content.keys() & {"tokenizer", "recommender"}}
     if missing := [key for key, lacks in lacking.items() if lacks]:
-        raise InputError(f"preset {path}", got=f"no {' and no '.join(missing)}", do="add it",
-                         wanted="the source of its values and a table [tokenizer]")
+        raise InputError(
+            f"preset {path}",
+            got=f"no {' and no '.join(missing)}",
+            do="add it",
+            wanted="the source of its values and a table [tokenizer]",
+        )
     recommenders = content.get("recommender", {})
     for name, fields in recommenders.items():
         if not isinstance(fields, dict) or not fields:
-            raise InputError(f"preset {path}: recommender.{name}", got=repr(fields), wanted=_TABLES["recommender"],
-                             do="fix this file")
+            raise InputError(
+                f"preset {path}: recommender.{name}", got=repr(fields), wanted=_TABLES["recommender"], do="fix this file"
+            )
     effort = content.get("effort", {})
     for name, value in effort.items():
         if name not in EFFORT or isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e15:
-            raise InputError(f"preset {path}: effort.{name}", got=repr(value), wanted=f"numbers {' and '.join(EFFORT)}",
-                             do="fix this file")
+            raise InputError(
+                f"preset {path}: effort.{name}",
+                got=repr(value),
+                wanted=f"numbers {' and '.join(EFFORT)}",
+                do="fix this file",
+            )
     settings = _settings(content.get("tokenizer", {}))
-    return Preset(path.stem, path.parent.parent.name, path.parent.name, path, content["source"].strip(), settings,
-                  content.get("note", "").strip(), recommenders={n: _settings(f) for n, f in recommenders.items()},
-                  effort={name: float(value) for name, value in effort.items()})
+    return Preset(
+        path.stem,
+        path.parent.parent.name,
+        path.parent.name,
+        path,
+        content["source"].strip(),
+        settings,
+        content.get("note", "").strip(),
+        recommenders={n: _settings(f) for n, f in recommenders.items()},
+        effort={name: float(value) for name, value in effort.items()},
+    )
 
 
 def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,11 +178,20 @@ def choose_presets(plugins: Mapping[str, Plugin], dataset: str, name: str) -> tu
     """
     found = {n: p for n, plugin in plugins.items() if (p := find_preset(plugin, dataset, name)) is not None}
     if not found:
-        known = sorted({f"{preset} ({n}, {data})" for n, plugin in plugins.items()
-                        for data, preset in preset_paths(plugin) if data in (dataset, ANY_DATASET)})
-        raise InputError(f"preset {name!r} of {', '.join(plugins)} for {dataset}", got="no such preset",
-                         wanted=f"one of {', '.join(known)}" if known else "a tokenizer with presets",
-                         do="leave --preset out for the defaults, or see `bench show tokenizer NAME`")
+        known = sorted(
+            {
+                f"{preset} ({n}, {data})"
+                for n, plugin in plugins.items()
+                for data, preset in preset_paths(plugin)
+                if data in (dataset, ANY_DATASET)
+            }
+        )
+        raise InputError(
+            f"preset {name!r} of {', '.join(plugins)} for {dataset}",
+            got="no such preset",
+            wanted=f"one of {', '.join(known)}" if known else "a tokenizer with presets",
+            do="leave --preset out for the defaults, or see `bench show tokenizer NAME`",
+        )
     lacking = [n for n in plugins if n not in found]
     return found, tuple(f"tokenizer {n} has no preset {name!r} for {dataset} and runs with its defaults" for n in lacking)
 

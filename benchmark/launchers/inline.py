@@ -25,10 +25,10 @@ class InlineLauncher:
     def map(self, specs: Sequence[RunSpec], settings: LaunchSettings) -> Generator[Outcome, None, None]:
         for spec in specs:
             try:
-                record, recorded = self.runtime.team.together(partial(self._run, spec))
+                record, recorded = self.runtime.process_group.together(partial(self._run, spec))
             except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything, also outside its stages
                 told = isinstance(error, InputError) and len(specs) == 1  # the command ends with it
-                if settings.debug and not told and self.runtime.team.leads:
+                if settings.debug and not told and self.runtime.process_group.is_main_process:
                     sys.stderr.write("".join(traceback.format_exception(error)))
                 yield Outcome(spec, failure=Failure(spec.label, cause(error), repeat_command(spec)), error=error)
             else:
@@ -36,7 +36,7 @@ class InlineLauncher:
 
     def _run(self, spec: RunSpec) -> tuple[RunRecord, bool]:
         """The record of one run and whether it was there; a failure leaves a note, which ``--rerun never`` reads."""
-        runtime, leads = self.runtime, self.runtime.team.leads
+        runtime, leads = self.runtime, self.runtime.process_group.is_main_process
         runtime.reporter.warnings.clear()
         opened = look_up(spec, runtime)
         run_id = opened.builder.id

@@ -75,13 +75,26 @@ def judge(task: Task, done: Exit) -> Outcome:
         try:
             return Outcome(task.spec, read_record(path.read_text(encoding="utf-8")), attempts=attempts)
         except (OSError, ValueError) as error:
-            return lost(task, f"the worker finished but its record cannot be read here ({cause(error)}). To do: put "
-                        "SIDBENCH_HOME on a disk that all machines share", attempts)
+            return lost(
+                task,
+                f"the worker finished but its record cannot be read here ({cause(error)}). To do: put "
+                "SIDBENCH_HOME on a disk that all machines share",
+                attempts,
+            )
     if done.signal_name:
-        return lost(task, f"the worker was killed by {done.signal_name} {attempts} times. To do: where memory ran out, "
-                    f"fewer --jobs or a smaller batch; its output is in {log}", attempts)
-    return lost(task, _told(done.output) or f"{last_line(log).removeprefix('error: ') or 'the worker failed'} "
-                f"(exit code {done.code}; its output is in {log})", attempts)
+        return lost(
+            task,
+            f"the worker was killed by {done.signal_name} {attempts} times. To do: where memory ran out, "
+            f"fewer --jobs or a smaller batch; its output is in {log}",
+            attempts,
+        )
+    return lost(
+        task,
+        _told(done.output)
+        or f"{last_line(log).removeprefix('error: ') or 'the worker failed'} "
+        f"(exit code {done.code}; its output is in {log})",
+        attempts,
+    )
 
 
 def lost(task: Task, error: str, attempts: int | None = None) -> Outcome:
@@ -106,5 +119,9 @@ def _failure(spec: RunSpec, error: str) -> Failure:
 
 def missing_extra(launcher: str, package: str) -> InputError:
     """The error for a launcher whose package is not installed."""
-    return InputError(f"--launcher {launcher}", got=f"no package {package}", wanted=f"the extra [{launcher}]",
-                      do=f"pip install 'sidbench[{launcher}]'")
+    return InputError(
+        f"--launcher {launcher}",
+        got=f"no package {package}",
+        wanted=f"the extra [{launcher}]",
+        do=f"pip install 'sidbench[{launcher}]'",
+    )

@@ -55,8 +55,12 @@ class RayLauncher:
             return
         text = ", ".join(f"{n} {amount:g}" for n, amount in wanted.items())
         if not settings.address:
-            raise InputError("resources of one run", got=text, wanted="no more than this machine has",
-                             do="lower --threads or --memory-gb, or use --device cpu")
+            raise InputError(
+                "resources of one run",
+                got=text,
+                wanted="no more than this machine has",
+                do="lower --threads or --memory-gb, or use --device cpu",
+            )
         self.reporter.warn(f"no node of the Ray cluster now has what one run wants ({text}); runs wait for one")
 
     def _run(self, ray: Any, specs: Sequence[RunSpec], settings: LaunchSettings) -> Generator[Outcome, None, None]:
@@ -92,15 +96,23 @@ def _connect(ray: Any, settings: LaunchSettings) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     common = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "sidbench"}
     if not settings.address:
-        ray.init(address="local", num_cpus=usable_cores(), include_dashboard=False,
-                 object_store_memory=_OBJECT_STORE_BYTES, **common)
+        ray.init(
+            address="local",
+            num_cpus=usable_cores(),
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            **common,
+        )
         return
     try:
         ray.init(address=settings.address, **common)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"Ray cluster {settings.address}", got=cause(error).partition("\n")[0],
-                         wanted="a running cluster of the same Ray and Python versions",
-                         do="`ray start --head` on one machine and `ray start --address HEAD:6379` on the others") from error
+        raise InputError(
+            f"Ray cluster {settings.address}",
+            got=cause(error).partition("\n")[0],
+            wanted="a running cluster of the same Ray and Python versions",
+            do="`ray start --head` on one machine and `ray start --address HEAD:6379` on the others",
+        ) from error
 
 
 def _resources(settings: LaunchSettings) -> dict[str, float]:

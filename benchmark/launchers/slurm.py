@@ -104,11 +104,19 @@ def _executor(cluster: str, parameters: dict[str, Any]) -> Any:
         executor = submitit.AutoExecutor(folder=home_folder().absolute() / "logs" / "submitit", cluster=cluster)
         executor.update_parameters(**parameters)
     except RuntimeError as error:  # no srun on this machine
-        raise InputError("--launcher slurm", got=str(error).partition("\n")[0], wanted="a machine that submits Slurm jobs",
-                         do="start this on a login node, or try it out with --slurm cluster=local") from error
+        raise InputError(
+            "--launcher slurm",
+            got=str(error).partition("\n")[0],
+            wanted="a machine that submits Slurm jobs",
+            do="start this on a login node, or try it out with --slurm cluster=local",
+        ) from error
     except (NameError, AssertionError, ValueError, TypeError) as error:  # how submitit refuses names and types
-        raise InputError("--slurm", got=str(error).partition("\n")[0], wanted="parameters that submitit knows",
-                         do="for example --slurm partition=gpu --slurm timeout_min=600 --slurm mem_gb=16") from error
+        raise InputError(
+            "--slurm",
+            got=str(error).partition("\n")[0],
+            wanted="parameters that submitit knows",
+            do="for example --slurm partition=gpu --slurm timeout_min=600 --slurm mem_gb=16",
+        ) from error
     return executor
 
 

@@ -114,9 +114,14 @@ def start(work: Work) -> Started:
         errors.write(f"{_HEAD}{datetime.now(UTC).isoformat(timespec='seconds')} {socket.gethostname()}\n")
         errors.flush()
         process = subprocess.Popen(
-            [sys.executable, "-m", "sidbench.benchmark.cli.app", *work.words], stdin=subprocess.DEVNULL, stdout=output,
-            stderr=errors, cwd=work.folder, env={**os.environ, **work.environment, PARENT: str(os.getpid())},
-            start_new_session=True)
+            [sys.executable, "-m", "sidbench.benchmark.cli.app", *work.words],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            cwd=work.folder,
+            env={**os.environ, **work.environment, PARENT: str(os.getpid())},
+            start_new_session=True,
+        )
     return Started(process, output)
 
 

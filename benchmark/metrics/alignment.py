@@ -79,9 +79,17 @@ def expected_mutual_information(left_sizes: np.ndarray, right_sizes: np.ndarray)
         which = np.repeat(np.arange(len(b_sizes)), lengths)
         n = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + low[which]
         b = b_sizes[which]
-        log_p = (log_factorial[a] + log_factorial[b] + log_factorial[n_items - a] + log_factorial[n_items - b]
-                 - log_factorial[n_items] - log_factorial[n] - log_factorial[a - n] - log_factorial[b - n]
-                 - log_factorial[n_items - a - b + n])
+        log_p = (
+            log_factorial[a]
+            + log_factorial[b]
+            + log_factorial[n_items - a]
+            + log_factorial[n_items - b]
+            - log_factorial[n_items]
+            - log_factorial[n]
+            - log_factorial[a - n]
+            - log_factorial[b - n]
+            - log_factorial[n_items - a - b + n]
+        )
         terms = n / n_items * (np.log(n) + np.log(n_items) - np.log(a) - np.log(b)) * np.exp(log_p)
         total += times * float((terms * b_times[which]).sum())
     return total
@@ -140,8 +148,9 @@ class Matches:
         return np.divide(self.adjacent, self.random, out=np.full(len(self.random), np.nan), where=self.random > 0)
 
 
-def matches(codes: np.ndarray, ordered: bool, pairs: np.ndarray, train_counts: np.ndarray,
-            ends: np.ndarray | None = None) -> Matches | None:
+def matches(
+    codes: np.ndarray, ordered: bool, pairs: np.ndarray, train_counts: np.ndarray, ends: np.ndarray | None = None
+) -> Matches | None:
     """How often adjacent items of training sequences share a part, against pairs drawn by popularity.
 
     pairs: int ``[P, 2]`` adjacent items; pairs of one item with itself are left out on both sides. ends: bool ``[N]``
@@ -225,8 +234,9 @@ def level_shares(similarity: np.ndarray, k: int) -> np.ndarray:
     return np.clip((k - above) / np.maximum(counts, 1), 0.0, 1.0)
 
 
-def neighbour_overlap(codes: np.ndarray, embeddings: np.ndarray, ordered: bool, queries: np.ndarray,
-                      k: int = NEIGHBOURS) -> np.ndarray | None:
+def neighbour_overlap(
+    codes: np.ndarray, embeddings: np.ndarray, ordered: bool, queries: np.ndarray, k: int = NEIGHBOURS
+) -> np.ndarray | None:
     """Expected share float64 ``[Q]`` of the k nearest neighbours of an item that are also among its k nearest in code
     space, ties on both sides in independent random order (exact expectation). Euclidean distance; the item itself is no
     candidate. codes ``[M, L]`` and embeddings ``[M, D]`` hold the same items; queries: rows. Codes that say nothing give
@@ -239,7 +249,7 @@ def neighbour_overlap(codes: np.ndarray, embeddings: np.ndarray, ordered: bool, 
     norms = np.einsum("ij,ij->i", e, e)
     shares = np.empty(len(queries))
     for start in range(0, len(queries), _BLOCK):
-        block = queries[start:start + _BLOCK]
+        block = queries[start : start + _BLOCK]
         inside = np.arange(len(block))
         nearness = 2 * (e[block] @ e.T) - norms[None, :]  # minus the squared distance, up to a constant of the row
         nearness[inside, block] = -np.inf
@@ -248,7 +258,7 @@ def neighbour_overlap(codes: np.ndarray, embeddings: np.ndarray, ordered: bool, 
         near = neighbour_shares(nearness, k, _TIE * (norms[block][:, None] + float(norms.max())))
         row, column = np.nonzero(near)
         alike = level_shares(likeness, k)[row, likeness[row, column]]
-        shares[start:start + _BLOCK] = np.bincount(row, near[row, column] * alike, minlength=len(block)) / k
+        shares[start : start + _BLOCK] = np.bincount(row, near[row, column] * alike, minlength=len(block)) / k
     return shares
 
 
@@ -280,6 +290,9 @@ def activity(codes: np.ndarray, weights: np.ndarray | None, train_counts: np.nda
     if weights is not None:
         strength = np.array([float(weights[q][used[q]].mean()) if used[q].any() else 0.0 for q in quarters])
     varies = np.ptp(n_active) > 0 and np.ptp(train_counts) > 0
-    return Activity(np.array([float(n_active[q].mean()) for q in quarters]), strength,
-                    float(spearmanr(n_active, train_counts).statistic) if varies else None,
-                    float((~used.any(axis=0)).mean()))
+    return Activity(
+        np.array([float(n_active[q].mean()) for q in quarters]),
+        strength,
+        float(spearmanr(n_active, train_counts).statistic) if varies else None,
+        float((~used.any(axis=0)).mean()),
+    )

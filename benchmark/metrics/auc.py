@@ -51,13 +51,20 @@ class RankingNumbers(NamedTuple):
 def check_rows(user: np.ndarray, label: np.ndarray, score: np.ndarray) -> None:
     """Raise ``InputError`` unless there are equally many users, labels in {0, 1} and finite scores, at least one."""
     if not len(user) == len(label) == len(score) or len(user) == 0:
-        raise InputError("ranking rows", got=f"{len(user)} users, {len(label)} labels, {len(score)} scores",
-                         wanted="equally many, at least one")
+        raise InputError(
+            "ranking rows",
+            got=f"{len(user)} users, {len(label)} labels, {len(score)} scores",
+            wanted="equally many, at least one",
+        )
     if not np.isin(label, (0, 1)).all():
         raise InputError("ranking labels", got=f"values {np.unique(label)[:5].tolist()}", wanted="0 and 1")
     if not np.isfinite(score).all():
-        raise InputError("ranking scores", got=f"{int((~np.isfinite(score)).sum())} NaN or infinite scores",
-                         wanted="finite scores", do="check the ranker's predict")
+        raise InputError(
+            "ranking scores",
+            got=f"{int((~np.isfinite(score)).sum())} NaN or infinite scores",
+            wanted="finite scores",
+            do="check the ranker's predict",
+        )
 
 
 def weighted_auc(label: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -108,8 +115,7 @@ def user_aucs(user: np.ndarray, label: np.ndarray, score: np.ndarray) -> UserAuc
     return UserAucs(users[both].astype(np.int64), value, rows[both].astype(np.int64), plus.astype(np.int64))
 
 
-def _auc_summary(user: np.ndarray, label: np.ndarray, score: np.ndarray,
-                 generator: np.random.Generator) -> Metric | None:
+def _auc_summary(user: np.ndarray, label: np.ndarray, score: np.ndarray, generator: np.random.Generator) -> Metric | None:
     """AUC with the percentile bootstrap over users; ``n`` counts rows. ``None`` when one class is absent."""
     value = auc(label, score)
     if value is None:
@@ -121,7 +127,7 @@ def _auc_summary(user: np.ndarray, label: np.ndarray, score: np.ndarray,
     draws = np.empty(AUC_RESAMPLES)
     for i in range(0, AUC_RESAMPLES, 20):
         picks = [np.bincount(generator.integers(0, n, n), minlength=n)[owner.reshape(-1)] for _ in range(20)]
-        draws[i:i + 20] = weighted_auc(label, score, np.stack(picks))
+        draws[i : i + 20] = weighted_auc(label, score, np.stack(picks))
     low, high = np.percentile(draws, [2.5, 97.5])
     return as_metric(value, len(label), low, high)
 
@@ -136,8 +142,9 @@ def _gauc_summaries(per_user: UserAucs, suffix: str, generator: np.random.Genera
     return {name + suffix: as_metric(value[i], len(per_user.user), low[i], high[i]) for i, name in enumerate(weights)}
 
 
-def ranking_metrics(user: np.ndarray, label: np.ndarray, score: np.ndarray, item_strata: np.ndarray | None,
-                    generator: np.random.Generator) -> RankingNumbers:
+def ranking_metrics(
+    user: np.ndarray, label: np.ndarray, score: np.ndarray, item_strata: np.ndarray | None, generator: np.random.Generator
+) -> RankingNumbers:
     """AUC, GAUC and their strata over test rows ``[R]``.
 
     user int ``[R]``; label ``[R]`` in {0, 1}; score float ``[R]``, higher = more likely positive; item_strata int8
@@ -169,6 +176,10 @@ def ranking_metrics(user: np.ndarray, label: np.ndarray, score: np.ndarray, item
     n_users, covered = len(np.unique(user)), len(overall.user)
     metrics["gauc_coverage_users"] = Metric(value=covered / n_users, n=n_users)
     metrics["gauc_coverage_rows"] = Metric(value=float(overall.rows.sum()) / len(user), n=len(user))
-    counts = {"rows": len(user), "positives": int((label > 0).sum()), "users": n_users,
-              "users_with_one_label": n_users - covered}
+    counts = {
+        "rows": len(user),
+        "positives": int((label > 0).sum()),
+        "users": n_users,
+        "users_with_one_label": n_users - covered,
+    }
     return RankingNumbers(overall._asdict(), metrics, undefined, counts)

@@ -23,8 +23,9 @@ def check_codes(codes: np.ndarray, sizes: np.ndarray | Sequence[int]) -> None:
     if codes.ndim != 2 or codes.shape[0] == 0 or codes.shape[1] == 0:
         raise InputError("codes", got=f"shape {codes.shape}", wanted="(items, positions), both at least 1")
     if codes.shape[1] != len(sizes):
-        raise InputError("codebook sizes", got=f"{len(sizes)} sizes for {codes.shape[1]} positions",
-                         wanted="one size per position")
+        raise InputError(
+            "codebook sizes", got=f"{len(sizes)} sizes for {codes.shape[1]} positions", wanted="one size per position"
+        )
     if (codes >= np.asarray(sizes)[None, :]).any():
         raise InputError("codes", got=f"maximum {codes.max(axis=0).tolist()}", wanted=f"below {list(sizes)}")
 
@@ -52,8 +53,9 @@ def entropy_nats(counts: np.ndarray) -> float:
     return max(0.0, float(-(q * np.log(q)).sum()))
 
 
-def position_entropies(codes: np.ndarray, sizes: np.ndarray, weights: np.ndarray | None = None,
-                       pad_as_code: bool = False) -> np.ndarray:
+def position_entropies(
+    codes: np.ndarray, sizes: np.ndarray, weights: np.ndarray | None = None, pad_as_code: bool = False
+) -> np.ndarray:
     """``H_p`` float64 ``[L]`` in nats.
 
     ``weights`` ``[N]`` gives the traffic-weighted entropy: the distribution of codes as they occur in training

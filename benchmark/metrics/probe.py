@@ -109,8 +109,9 @@ def _ridge_iterative(x: csr_matrix, y: np.ndarray, ridges: Sequence[float], tole
     return [solutions[a] for a in ridges]
 
 
-def ridge_solutions(x: csr_matrix, y: np.ndarray, ridges: Sequence[float],
-                    tolerance: float = FINAL_TOLERANCE) -> list[np.ndarray]:
+def ridge_solutions(
+    x: csr_matrix, y: np.ndarray, ridges: Sequence[float], tolerance: float = FINAL_TOLERANCE
+) -> list[np.ndarray]:
     """Coefficients float64 ``[C, D]`` per ridge for centred targets ``y`` ``[M, D]``; the intercept is not penalised.
 
     The prediction for a row ``x`` is ``mean(y) + (x - mean(X)) @ coefficients``, so that PAD (a zero block) costs
@@ -121,8 +122,9 @@ def ridge_solutions(x: csr_matrix, y: np.ndarray, ridges: Sequence[float],
     return _ridge_iterative(x, y, ridges, tolerance)
 
 
-def _select(x: csr_matrix, targets: Mapping[str, np.ndarray], groups: np.ndarray,
-            generator: np.random.Generator) -> dict[str, float]:
+def _select(
+    x: csr_matrix, targets: Mapping[str, np.ndarray], groups: np.ndarray, generator: np.random.Generator
+) -> dict[str, float]:
     """The ridge with the least held-out error for each target, by ``FOLDS``-fold cross-validation over groups."""
     sketch = {}
     for name, y in targets.items():
@@ -146,13 +148,14 @@ def _select(x: csr_matrix, targets: Mapping[str, np.ndarray], groups: np.ndarray
         for j, b in enumerate(ridge_solutions(x_train, together[train] - mean, RIDGES, SELECTION_TOLERANCE)):
             squared = ((y_held - (x_held @ b - x_mean @ b)) ** 2).sum(axis=0)
             for m, name in enumerate(sketch):
-                errors[name][j] += squared[edges[m]:edges[m + 1]].sum()
+                errors[name][j] += squared[edges[m] : edges[m + 1]].sum()
     # Among equal errors the strongest ridge wins: the simpler model.
     return {name: RIDGES[len(RIDGES) - 1 - int(np.argmin(e[::-1]))] for name, e in errors.items()}
 
 
-def probe_nmse(codes: np.ndarray, sizes: np.ndarray, targets: Mapping[str, np.ndarray],
-               generator: np.random.Generator) -> dict[str, float]:
+def probe_nmse(
+    codes: np.ndarray, sizes: np.ndarray, targets: Mapping[str, np.ndarray], generator: np.random.Generator
+) -> dict[str, float]:
     """Held-out nmse of the probe per target, ``sum ||e - ê||^2 / sum ||e - mean_train||^2`` over the held-out items.
 
     codes: int ``[N, L]``; sizes: int ``[L]``; targets: name -> float ``[N, D_m]`` over the same items; they share the
@@ -184,7 +187,7 @@ def probe_nmse(codes: np.ndarray, sizes: np.ndarray, targets: Mapping[str, np.nd
             start = 0
             for n in names:
                 y = usable[n][held] - means[n]
-                error[n] += float(((y - predicted[:, start:start + y.shape[1]]) ** 2).sum())
-                spread[n] += float((y ** 2).sum())
+                error[n] += float(((y - predicted[:, start : start + y.shape[1]]) ** 2).sum())
+                spread[n] += float((y**2).sum())
                 start += y.shape[1]
     return {n: error[n] / spread[n] for n in usable}

@@ -23,28 +23,36 @@ Numbers = dict[str, float | None]
 Vectors = dict[str, tuple[float, ...]]
 
 
-def distribution_numbers(codes: np.ndarray, sizes: np.ndarray, ordered: bool,
-                         traffic: np.ndarray) -> tuple[Numbers, Vectors]:
+def distribution_numbers(
+    codes: np.ndarray, sizes: np.ndarray, ordered: bool, traffic: np.ndarray
+) -> tuple[Numbers, Vectors]:
     """The distribution metrics of codes int ``[N, L]``, and their vectors; traffic: training interactions ``[N]``."""
     counts = distribution.code_counts(codes, sizes)
     entropies = distribution.position_entropies(codes, sizes)
     shares, used = distribution.perplexity_shares(codes, sizes), distribution.utilisations(codes, sizes)
     numbers: Numbers = {
-        "entropy": entropies.mean(), "entropy_min": entropies.min(),
+        "entropy": entropies.mean(),
+        "entropy_min": entropies.min(),
         "entropy_pad": distribution.position_entropies(codes, sizes, pad_as_code=True).mean(),
         "entropy_traffic": distribution.position_entropies(codes, sizes, traffic).mean() if traffic.any() else None,
-        "perplexity_share": shares.mean(), "joint_entropy": distribution.joint_entropy(codes),
-        "utilisation": used.mean(), "hourglass": distribution.hourglass_index(entropies) if ordered else None,
+        "perplexity_share": shares.mean(),
+        "joint_entropy": distribution.joint_entropy(codes),
+        "utilisation": used.mean(),
+        "hourglass": distribution.hourglass_index(entropies) if ordered else None,
     }
     vectors = {
-        "entropy": entropies, "perplexity_share": shares, "utilisation": used,
+        "entropy": entropies,
+        "perplexity_share": shares,
+        "utilisation": used,
         "gini": np.array([distribution.gini(n) for n in counts]),
         "top_share": np.array([distribution.top_share(n) for n in counts]),
-        "std": distribution.count_spreads(codes, sizes), "active": (codes >= 0).mean(axis=0),
+        "std": distribution.count_spreads(codes, sizes),
+        "active": (codes >= 0).mean(axis=0),
     }
     if ordered:  # prefixes mean something only where a position refines the ones before it
         vectors |= {
-            "prefixes": distribution.prefix_counts(codes), "branching": distribution.branching(codes),
+            "prefixes": distribution.prefix_counts(codes),
+            "branching": distribution.branching(codes),
             "path_density": distribution.path_densities(codes, sizes),
             "conditional_entropy": distribution.conditional_entropies(codes),
             "conditional_entropy_miller_madow": distribution.conditional_entropies(codes, miller_madow=True),
@@ -56,8 +64,10 @@ def collision_numbers(codes: np.ndarray, traffic: np.ndarray) -> Numbers:
     """The collision metrics of codes int ``[N, L]`` with training interactions ``traffic`` ``[N]`` by name."""
     sizes = collisions.group_sizes(codes)
     return {
-        "collision_rate": collisions.collision_rate(sizes), "items_in_collision": collisions.items_in_collision(sizes),
-        "max_group": collisions.max_group(sizes), "expected_group": collisions.expected_group(sizes),
+        "collision_rate": collisions.collision_rate(sizes),
+        "items_in_collision": collisions.items_in_collision(sizes),
+        "max_group": collisions.max_group(sizes),
+        "expected_group": collisions.expected_group(sizes),
         "expected_group_traffic": collisions.expected_group_traffic(sizes, traffic),
         "frac_unique": collisions.frac_unique(sizes),
     }
@@ -73,8 +83,12 @@ def _reconstruction_numbers(sids: SemanticIds, features: ItemFeatures) -> Number
             continue
         original, estimate, available = features.modalities[m], sids.reconstruction[m], features.available[m]
         if estimate.shape != original.shape:
-            raise InputError(f"reconstruction of {m}", got=f"shape {estimate.shape}", wanted=f"{original.shape}",
-                             do="return the reconstruction in the shape and scale of ItemFeatures")
+            raise InputError(
+                f"reconstruction of {m}",
+                got=f"shape {estimate.shape}",
+                wanted=f"{original.shape}",
+                do="return the reconstruction in the shape and scale of ItemFeatures",
+            )
         numbers[f"nmse_{m}"] = reconstruction.nmse(original[available], estimate[available])
         numbers[f"cos_{m}"] = reconstruction.mean_cosine(original[available], estimate[available])
         rows = sample & available
@@ -111,16 +125,19 @@ def _strata_numbers(sids: SemanticIds, train_counts: np.ndarray) -> tuple[Number
         mask = strata.stratum_mask(labels, name)
         if mask.any() and not mask.all():
             codes = sids.codes[mask]
-            here: Numbers = {"entropy": distribution.position_entropies(codes, sids.sizes).mean(),
-                             "utilisation": distribution.utilisations(codes, sids.sizes).mean(),
-                             "items_in_collision": collisions.items_in_collision(sizes[mask])}
+            here: Numbers = {
+                "entropy": distribution.position_entropies(codes, sids.sizes).mean(),
+                "utilisation": distribution.utilisations(codes, sids.sizes).mean(),
+                "items_in_collision": collisions.items_in_collision(sizes[mask]),
+            }
             numbers |= {f"{n}_{name}": value for n, value in here.items()}
             members |= {f"{n}_{name}": int(mask.sum()) for n in here}
     return numbers, members
 
 
-def _category_numbers(sids: SemanticIds, features: ItemFeatures,
-                      rare: np.ndarray) -> tuple[Numbers, dict[str, np.ndarray], dict[str, int]]:
+def _category_numbers(
+    sids: SemanticIds, features: ItemFeatures, rare: np.ndarray
+) -> tuple[Numbers, dict[str, np.ndarray], dict[str, int]]:
     labels = alignment.leaf_labels(features.categories, features.n_items)
     if labels is None:
         return {}, {}, {}
@@ -130,13 +147,17 @@ def _category_numbers(sids: SemanticIds, features: ItemFeatures,
     members = {"cat_nmi": int(labelled.sum()), "cat_ami": int(labelled.sum()), "cat_ami_rare": int((labelled & rare).sum())}
     if len(np.unique(labels[labelled & rare])) > 1:
         numbers["cat_ami_rare"] = float(alignment.agreement(sids.codes[rare], sids.ordered, labels[rare]).ami[found.best])
-    vectors = {"cat_nmi_by_position": found.nmi, "cat_nmi_chance_by_position": found.chance,
-               "cat_ami_by_position": found.ami}
+    vectors = {
+        "cat_nmi_by_position": found.nmi,
+        "cat_nmi_chance_by_position": found.chance,
+        "cat_ami_by_position": found.ami,
+    }
     return numbers, vectors, members
 
 
-def _behaviour_numbers(sids: SemanticIds, features: ItemFeatures,
-                       rare: np.ndarray) -> tuple[Numbers, dict[str, np.ndarray], dict[str, int]]:
+def _behaviour_numbers(
+    sids: SemanticIds, features: ItemFeatures, rare: np.ndarray
+) -> tuple[Numbers, dict[str, np.ndarray], dict[str, int]]:
     numbers: Numbers = {}
     vectors: dict[str, np.ndarray] = {}
     members: dict[str, int] = {}
@@ -198,8 +219,7 @@ def quantisation_metrics(sids: SemanticIds, features: ItemFeatures, rng: Rng) ->
     reconstruction has another shape than its modality.
     """
     if sids.n_items != features.n_items:
-        raise InputError("SIDs and features", got=f"{sids.n_items} and {features.n_items} items",
-                         wanted="the same items")
+        raise InputError("SIDs and features", got=f"{sids.n_items} and {features.n_items} items", wanted="the same items")
     numbers, vectors = distribution_numbers(sids.codes, sids.sizes, sids.ordered, features.train_counts)
     numbers |= collision_numbers(sids.codes, features.train_counts)
     numbers |= _reconstruction_numbers(sids, features) | _probe_numbers(sids, features, rng)

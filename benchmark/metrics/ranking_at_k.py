@@ -34,8 +34,15 @@ from sidbench.datasets.foundation.errors import InputError
 
 CUTOFFS = (5, 10, 50, 100)
 STRATUM_CUTOFF = 10
-ITEM_FAMILIES = ("item_recall", "item_ndcg", "masked_item_recall", "masked_item_ndcg", "optimistic_recall",
-                 "pessimistic_recall", "inflation_recall")
+ITEM_FAMILIES = (
+    "item_recall",
+    "item_ndcg",
+    "masked_item_recall",
+    "masked_item_ndcg",
+    "optimistic_recall",
+    "pessimistic_recall",
+    "inflation_recall",
+)
 SID_FAMILIES = ("sid_recall", "sid_ndcg", "inflation_recall")
 RESAMPLES = 1_000
 _CHUNK = 32
@@ -81,8 +88,11 @@ def check_ranks(better: np.ndarray, tied: np.ndarray, what: str = "ranks") -> No
     if not (np.issubdtype(better.dtype, np.integer) and np.issubdtype(tied.dtype, np.integer)):
         raise InputError(what, got=f"dtypes {better.dtype} and {tied.dtype}", wanted="integer counts")
     if len(better) and (better.min() < 0 or tied.min() < 1):
-        raise InputError(what, got=f"better down to {better.min()}, tied down to {tied.min()}",
-                         wanted="better >= 0 and tied >= 1 (the target ties with itself)")
+        raise InputError(
+            what,
+            got=f"better down to {better.min()}, tied down to {tied.min()}",
+            wanted="better >= 0 and tied >= 1 (the target ties with itself)",
+        )
 
 
 def recall_at_k(better: np.ndarray, tied: np.ndarray, k: int) -> np.ndarray:
@@ -106,8 +116,9 @@ def pessimistic_recall_at_k(better: np.ndarray, tied: np.ndarray, k: int) -> np.
     return (better + tied <= k).astype(np.float64)
 
 
-def ratio_intervals(numerators: np.ndarray, denominators: np.ndarray,
-                    generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def ratio_intervals(
+    numerators: np.ndarray, denominators: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ratios of sums over users and their 95 % percentile bootstrap bounds, float64 ``[M]`` each.
 
     numerators, denominators: ``[B, M]``; users are drawn with replacement ``RESAMPLES`` times, the same draws for all
@@ -124,7 +135,7 @@ def ratio_intervals(numerators: np.ndarray, denominators: np.ndarray,
             rows = min(_CHUNK, RESAMPLES - start)
             weights = np.stack([np.bincount(generator.integers(0, n, n), minlength=n) for _ in range(rows)])
             sums = weights.astype(np.float64) @ both
-            draws[start:start + rows] = np.where(sums[:, width:] != 0, sums[:, :width] / sums[:, width:], np.nan)
+            draws[start : start + rows] = np.where(sums[:, width:] != 0, sums[:, :width] / sums[:, width:], np.nan)
     low, high = np.percentile(draws, [2.5, 97.5], axis=0)  # NaN as soon as one resample is undefined
     lone = (denominators != 0).sum(axis=0) < 2
     low[lone], high[lone] = np.nan, np.nan
@@ -146,11 +157,15 @@ def beyond_depth(ranks: RankIntervals, cutoffs: tuple[int, ...] = CUTOFFS) -> di
     """
     missing: dict[str, str] = {}
     for unit, depth, better, tied, families in (
-            ("items", ranks.depth, ranks.better, ranks.tied, ITEM_FAMILIES),
-            ("SIDs", ranks.sid_depth, ranks.sid_better, ranks.sid_tied, SID_FAMILIES)):
+        ("items", ranks.depth, ranks.better, ranks.tied, ITEM_FAMILIES),
+        ("SIDs", ranks.sid_depth, ranks.sid_better, ranks.sid_tied, SID_FAMILIES),
+    ):
         if depth.shape != better.shape or not np.issubdtype(depth.dtype, np.integer):
-            raise InputError(f"depth of ranks in {unit}", got=f"{depth.dtype} {depth.shape}",
-                             wanted=f"one integer per user ({len(better)})")
+            raise InputError(
+                f"depth of ranks in {unit}",
+                got=f"{depth.dtype} {depth.shape}",
+                wanted=f"one integer per user ({len(better)})",
+            )
         if len(depth) == 0:
             continue
         reach, total = int(depth.min()), int(max(depth.max(), (better + tied).max()))
@@ -165,8 +180,11 @@ def per_user_metrics(ranks: RankIntervals, cutoffs: tuple[int, ...] = CUTOFFS) -
 
     Raises ``InputError`` for impossible ranks.
     """
-    views = {"item": (ranks.better, ranks.tied), "sid": (ranks.sid_better, ranks.sid_tied),
-             "masked_item": (ranks.masked_better, ranks.masked_tied)}
+    views = {
+        "item": (ranks.better, ranks.tied),
+        "sid": (ranks.sid_better, ranks.sid_tied),
+        "masked_item": (ranks.masked_better, ranks.masked_tied),
+    }
     values: dict[str, np.ndarray] = {}
     for view, (better, tied) in views.items():
         check_ranks(better, tied, f"{view} ranks")
@@ -180,8 +198,12 @@ def per_user_metrics(ranks: RankIntervals, cutoffs: tuple[int, ...] = CUTOFFS) -
     return {name: column.astype(np.float32) for name, column in values.items() if name not in missing}
 
 
-def retrieval_metrics(ranks: RankIntervals, target_strata: np.ndarray | None, generator: np.random.Generator,
-                      cutoffs: tuple[int, ...] = CUTOFFS) -> RetrievalNumbers:
+def retrieval_metrics(
+    ranks: RankIntervals,
+    target_strata: np.ndarray | None,
+    generator: np.random.Generator,
+    cutoffs: tuple[int, ...] = CUTOFFS,
+) -> RetrievalNumbers:
     """Per-user values and summaries with n and 95 % interval.
 
     ranks: rank intervals of ``B`` targets. target_strata: int8 ``[B]`` labels of the targets
@@ -212,8 +234,9 @@ def retrieval_metrics(ranks: RankIntervals, target_strata: np.ndarray | None, ge
                     pairs[f"{name}_{stratum}"] = (per_user[name] * inside, inside.astype(np.float32))
     if not pairs:
         return RetrievalNumbers(per_user, {}, undefined)
-    value, low, high = ratio_intervals(np.stack([p[0] for p in pairs.values()], axis=1),
-                                       np.stack([p[1] for p in pairs.values()], axis=1), generator)
+    value, low, high = ratio_intervals(
+        np.stack([p[0] for p in pairs.values()], axis=1), np.stack([p[1] for p in pairs.values()], axis=1), generator
+    )
     metrics: dict[str, Metric] = {}
     for i, (name, (_, denominator)) in enumerate(pairs.items()):
         inflation = name.startswith("inflation")

@@ -21,8 +21,7 @@ TAU_ITEMS = 2_000
 
 def _check_pair(original: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if original.shape != estimate.shape or original.ndim != 2:
-        raise InputError("reconstruction", got=f"shape {estimate.shape}",
-                         wanted=f"the embeddings' shape {original.shape}")
+        raise InputError("reconstruction", got=f"shape {estimate.shape}", wanted=f"the embeddings' shape {original.shape}")
     return original.astype(np.float64), estimate.astype(np.float64)
 
 
@@ -73,8 +72,9 @@ def distance_tau(original: np.ndarray, estimate: np.ndarray) -> float | None:
     return tau if np.isfinite(tau) else None
 
 
-def seed_like(nmse_by_modality: Mapping[str, float], probe_by_modality: Mapping[str, float],
-              modalities: tuple[str, ...]) -> float | None:
+def seed_like(
+    nmse_by_modality: Mapping[str, float], probe_by_modality: Mapping[str, float], modalities: tuple[str, ...]
+) -> float | None:
     """Mean over ``modalities`` of the tokenizer's own nmse, or of its probe where it reconstructs nothing.
 
     The closest robust analogue of the single reconstruction figure of published tables. ``None`` when a modality has

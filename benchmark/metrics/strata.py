@@ -20,7 +20,7 @@ def item_strata(train_counts: np.ndarray) -> np.ndarray:
     order = np.argsort(-np.asarray(train_counts, np.float64), kind="stable")
     labels = np.full(n, TORSO, np.int8)
     labels[order[:quarter]] = HEAD
-    labels[order[n - quarter:]] = TAIL
+    labels[order[n - quarter :]] = TAIL
     labels[np.asarray(train_counts) == 0] = COLD
     return labels
 

@@ -31,14 +31,16 @@ def pages(registry: Registry | None = None) -> dict[str, str]:
         **{f"tokenizers/{p.name}.md": tokenizers.tokenizer_page(p, registry) for p in tokenizing},
         f"tokenizers/{INDEX}": tokenizers.tokenizer_index(tokenizing),
         **{f"recommenders/{p.name}.md": recommenders.recommender_page(p, registry) for p in recommending},
-        f"recommenders/{INDEX}": recommenders.recommender_index(recommending, registry)}
+        f"recommenders/{INDEX}": recommenders.recommender_index(recommending, registry),
+    }
 
 
 def _in_tree(kind: str, registry: Registry) -> list[Plugin]:
     plugins = [p for p in registry.plugins(kind).values() if p.source == "sidbench"]
     if broken := [f"{p.name}: {p.broken}" for p in plugins if p.broken]:
-        raise InputError(f"{kind}s without a page", got="; ".join(broken), wanted=f"{kind}s that can be read",
-                         do="fix their files")
+        raise InputError(
+            f"{kind}s without a page", got="; ".join(broken), wanted=f"{kind}s that can be read", do="fix their files"
+        )
     return plugins
 
 
@@ -62,10 +64,17 @@ def compare_pages(made: Mapping[str, str], folder: Path) -> dict[Path, str]:
             wrong[path] = "missing"
         elif path.read_text(encoding="utf-8") != text:
             wrong[path] = "out of date"
-    return wrong | {path: f"of a {path.parent.name.removesuffix('s')} that is gone" for path in _generated(folder)
-                    if path.relative_to(folder).as_posix() not in made}
+    return wrong | {
+        path: f"of a {path.parent.name.removesuffix('s')} that is gone"
+        for path in _generated(folder)
+        if path.relative_to(folder).as_posix() not in made
+    }
 
 
 def _generated(folder: Path) -> list[Path]:
-    return [path for room, mark in MARKS.items() for path in sorted((folder / room).glob("*.md"))
-            if path.read_text(encoding="utf-8").startswith(mark)]
+    return [
+        path
+        for room, mark in MARKS.items()
+        for path in sorted((folder / room).glob("*.md"))
+        if path.read_text(encoding="utf-8").startswith(mark)
+    ]

@@ -22,8 +22,11 @@ def mark(what: str) -> str:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A markdown table; bars and line ends in cells are escaped."""
-    lines = [heads, ["---"] * len(heads),
-             *[["" if c is None else str(c).replace("|", r"\|").replace("\n", " ") for c in row] for row in rows]]
+    lines = [
+        heads,
+        ["---"] * len(heads),
+        *[["" if c is None else str(c).replace("|", r"\|").replace("\n", " ") for c in row] for row in rows],
+    ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -58,15 +61,27 @@ def method(plugin: Plugin) -> str:
 
 def settings(config_class: type[Any]) -> str:
     """The table of all settings of a config class."""
-    cells = [(f"`{r['name']}`", value(r["default"]), r["unit"], setting_range(r), value(r["paper"]),
-              " ".join(value(v) for v in r["sweep"] or ()), prose(r["doc"] or "")) for r in settings_of(config_class)]
+    cells = [
+        (
+            f"`{r['name']}`",
+            value(r["default"]),
+            r["unit"],
+            setting_range(r),
+            value(r["paper"]),
+            " ".join(value(v) for v in r["sweep"] or ()),
+            prose(r["doc"] or ""),
+        )
+        for r in settings_of(config_class)
+    ]
     return table(("setting", "default", "unit", "range", "paper", "swept", "what it is"), cells)
 
 
 def budgets(declared: Mapping[str, Mapping[str, Any]]) -> str:
     """The table of what each budget sets."""
-    return table(("budget", "sets"), [
-        (f"`{b}`", ", ".join(f"{k}={value(v)}" for k, v in declared.get(b, {}).items()) or "nothing") for b in BUDGETS])
+    return table(
+        ("budget", "sets"),
+        [(f"`{b}`", ", ".join(f"{k}={value(v)}" for k, v in declared.get(b, {}).items()) or "nothing") for b in BUDGETS],
+    )
 
 
 def deviations(plugin: Plugin) -> list[str]:

@@ -24,16 +24,33 @@ def recommender_page(plugin: Plugin, registry: Registry) -> str:
     """The page of one recommender in markdown."""
     loaded = registry.load("recommender", plugin.name)
     task = plugin.info["task"]
-    facts = [("name", f"`{plugin.name}`"), ("paper", str(plugin.info["paper"]) or "none"), ("year", plugin.info["year"]),
-             ("task", TASKS[task]), ("reads SIDs", _reads_sids(loaded))]
+    facts = [
+        ("name", f"`{plugin.name}`"),
+        ("paper", str(plugin.info["paper"]) or "none"),
+        ("year", plugin.info["year"]),
+        ("task", TASKS[task]),
+        ("reads SIDs", _reads_sids(loaded)),
+    ]
     facts += [("ranks", _ranks(loaded))] if task == "retrieval" else []
-    return "\n\n".join([
-        MARK, f"# {plugin.title}", table(("", ""), [*facts, ("source", source_link(plugin, registry))]),
-        "\n".join(f"    {command}" for command in _commands(plugin, loaded)),
-        "## Method", method(plugin),
-        "## Settings", f"Set one with `{GROUPS[task]}.<setting>=<value>`.", settings(loaded.config_class),
-        "## Budgets", budgets(loaded.budgets),
-        *deviations(plugin)]) + "\n"
+    return (
+        "\n\n".join(
+            [
+                MARK,
+                f"# {plugin.title}",
+                table(("", ""), [*facts, ("source", source_link(plugin, registry))]),
+                "\n".join(f"    {command}" for command in _commands(plugin, loaded)),
+                "## Method",
+                method(plugin),
+                "## Settings",
+                f"Set one with `{GROUPS[task]}.<setting>=<value>`.",
+                settings(loaded.config_class),
+                "## Budgets",
+                budgets(loaded.budgets),
+                *deviations(plugin),
+            ]
+        )
+        + "\n"
+    )
 
 
 def recommender_index(plugins: Sequence[Plugin], registry: Registry) -> str:
@@ -41,24 +58,40 @@ def recommender_index(plugins: Sequence[Plugin], registry: Registry) -> str:
     loaded = {p.name: registry.load("recommender", p.name) for p in plugins}
     rows = {task: [p for p in plugins if p.info["task"] == task] for task in TASKS}
     ranking = [(f"[{p.name}]({p.name}.md)", p.title, p.info["year"], _reads_sids(loaded[p.name])) for p in rows["ranking"]]
-    retrieval = [(f"[{p.name}]({p.name}.md)", p.title, p.info["year"], _reads_sids(loaded[p.name]), _ranks(loaded[p.name]))
-                 for p in rows["retrieval"]]
+    retrieval = [
+        (f"[{p.name}]({p.name}.md)", p.title, p.info["year"], _reads_sids(loaded[p.name]), _ranks(loaded[p.name]))
+        for p in rows["retrieval"]
+    ]
     heads = ("name", "title", "year", "reads SIDs")
-    return "\n\n".join([
-        MARK, "# Recommenders", f"{len(retrieval)} retrievers and {len(ranking)} rankers, the same for every tokenizer. A "
-        "run takes at most one of each; `--recommender ntp,tiger` makes a run of each. How to add one: "
-        "[add-a-recommender.md](../add-a-recommender.md).",
-        "## Retrieval", "The next item of a user among all items. Those that read no SIDs are item-ID baselines, run with "
-        "`--tokenizer none`.", table((*heads, "ranks"), retrieval),
-        "## Ranking", "A score for every row of a user and an item.", table(heads, ranking)]) + "\n"
+    return (
+        "\n\n".join(
+            [
+                MARK,
+                "# Recommenders",
+                f"{len(retrieval)} retrievers and {len(ranking)} rankers, the same for every tokenizer. A "
+                "run takes at most one of each; `--recommender ntp,tiger` makes a run of each. How to add one: "
+                "[add-a-recommender.md](../add-a-recommender.md).",
+                "## Retrieval",
+                "The next item of a user among all items. Those that read no SIDs are item-ID baselines, run with "
+                "`--tokenizer none`.",
+                table((*heads, "ranks"), retrieval),
+                "## Ranking",
+                "A score for every row of a user and an item.",
+                table(heads, ranking),
+            ]
+        )
+        + "\n"
+    )
 
 
 def _commands(plugin: Plugin, loaded: type[Any]) -> Iterator[str]:
     rest = f"--recommender {plugin.name} --dataset synthetic --budget quick"
     if plugin.info["needs_sids"]:
         yield f"bench run --tokenizer rqkmeans {rest}"
-        yield from (f"bench run --tokenizer none {rest} {GROUPS[plugin.info['task']]}.{setting}"
-                    for setting in _blind_settings(loaded))
+        yield from (
+            f"bench run --tokenizer none {rest} {GROUPS[plugin.info['task']]}.{setting}"
+            for setting in _blind_settings(loaded)
+        )
     else:
         yield f"bench run --tokenizer none {rest}"
 

@@ -25,32 +25,72 @@ def tokenizer_page(plugin: Plugin, registry: Registry) -> str:
     """The page of one tokenizer in markdown."""
     loaded = registry.load("tokenizer", plugin.name)
     needs = "".join(f" tokenizer.{name}=…" for name in plugin.info["needs_settings"])
-    return "\n\n".join([
-        MARK, f"# {plugin.title}",
-        table(("", ""), [
-            ("name", f"`{plugin.name}`"), ("paper", str(plugin.info["paper"]) or "none"), ("year", plugin.info["year"]),
-            ("kind", "control" if plugin.info["control"] else "method"), ("reads", _modalities(plugin)),
-            ("needs", _required(plugin)), ("positions", _order(plugin)), ("length", _length(plugin)),
-            ("source", source_link(plugin, registry))]),
-        f"    bench run --tokenizer {plugin.name} --dataset synthetic --budget quick{needs}",
-        "## Method", method(plugin),
-        "## Settings", "Set one with `tokenizer.<setting>=<value>`.", settings(loaded.config_class),
-        "## Budgets", budgets(loaded.budgets),
-        "## Where settings come from", _presets(plugin),
-        *deviations(plugin)]) + "\n"
+    return (
+        "\n\n".join(
+            [
+                MARK,
+                f"# {plugin.title}",
+                table(
+                    ("", ""),
+                    [
+                        ("name", f"`{plugin.name}`"),
+                        ("paper", str(plugin.info["paper"]) or "none"),
+                        ("year", plugin.info["year"]),
+                        ("kind", "control" if plugin.info["control"] else "method"),
+                        ("reads", _modalities(plugin)),
+                        ("needs", _required(plugin)),
+                        ("positions", _order(plugin)),
+                        ("length", _length(plugin)),
+                        ("source", source_link(plugin, registry)),
+                    ],
+                ),
+                f"    bench run --tokenizer {plugin.name} --dataset synthetic --budget quick{needs}",
+                "## Method",
+                method(plugin),
+                "## Settings",
+                "Set one with `tokenizer.<setting>=<value>`.",
+                settings(loaded.config_class),
+                "## Budgets",
+                budgets(loaded.budgets),
+                "## Where settings come from",
+                _presets(plugin),
+                *deviations(plugin),
+            ]
+        )
+        + "\n"
+    )
 
 
 def tokenizer_index(plugins: Sequence[Plugin]) -> str:
     """The index: a table of methods and one of controls."""
-    rows = [(f"[{p.name}]({p.name}.md)", p.title, p.info["year"], _modalities(p), "ordered" if p.info["ordered"] else
-             "unordered", _length(p)) for p in plugins]
+    rows = [
+        (
+            f"[{p.name}]({p.name}.md)",
+            p.title,
+            p.info["year"],
+            _modalities(p),
+            "ordered" if p.info["ordered"] else "unordered",
+            _length(p),
+        )
+        for p in plugins
+    ]
     heads = ("name", "title", "year", "reads", "positions", "length")
     methods = [row for row, p in zip(rows, plugins, strict=True) if not p.info["control"]]
     controls = [row for row, p in zip(rows, plugins, strict=True) if p.info["control"]]
-    return "\n\n".join([
-        MARK, "# Tokenizers", f"{len(methods)} methods and {len(controls)} controls. How to add one: "
-        "[add-a-tokenizer.md](../add-a-tokenizer.md).", table(heads, methods),
-        "Controls stand beside the methods in every table:", table(heads, controls)]) + "\n"
+    return (
+        "\n\n".join(
+            [
+                MARK,
+                "# Tokenizers",
+                f"{len(methods)} methods and {len(controls)} controls. How to add one: "
+                "[add-a-tokenizer.md](../add-a-tokenizer.md).",
+                table(heads, methods),
+                "Controls stand beside the methods in every table:",
+                table(heads, controls),
+            ]
+        )
+        + "\n"
+    )
 
 
 def _modalities(plugin: Plugin) -> str:
@@ -77,7 +117,16 @@ def _presets(plugin: Plugin) -> str:
     defaults = "The defaults are those of the table above."
     if not own:
         return f"{defaults} There is no preset."
-    rows = [(f"`{p.name}`", "any" if p.dataset == ANY_DATASET else p.dataset,
-             ", ".join(f"{k}={value(v)}" for k, v in p.settings.items()), prose(p.source), prose(p.note)) for p in own]
-    return f"{defaults} `--preset NAME` sets the following instead; the budget still decides the steps.\n\n" + \
-        table(("preset", "data set", "sets", "source", "note"), rows)
+    rows = [
+        (
+            f"`{p.name}`",
+            "any" if p.dataset == ANY_DATASET else p.dataset,
+            ", ".join(f"{k}={value(v)}" for k, v in p.settings.items()),
+            prose(p.source),
+            prose(p.note),
+        )
+        for p in own
+    ]
+    return f"{defaults} `--preset NAME` sets the following instead; the budget still decides the steps.\n\n" + table(
+        ("preset", "data set", "sets", "source", "note"), rows
+    )

@@ -43,12 +43,15 @@ class Kind:
         return self.room.rpartition("/")[2]
 
 
-KINDS = {k.name: k for k in (
-    Kind("tokenizer", "tokenizers", "Tokenizer", "TokenizerInfo"),
-    Kind("recommender", "recommenders", "Recommender", "RecommenderInfo"),
-    Kind("dataset", "datasets", "DatasetPlugin", "DatasetInfo"),
-    Kind("collisions", "tokenizers/collisions", "CollisionPolicy", "CollisionInfo"),
-)}
+KINDS = {
+    k.name: k
+    for k in (
+        Kind("tokenizer", "tokenizers", "Tokenizer", "TokenizerInfo"),
+        Kind("recommender", "recommenders", "Recommender", "RecommenderInfo"),
+        Kind("dataset", "datasets", "DatasetPlugin", "DatasetInfo"),
+        Kind("collisions", "tokenizers/collisions", "CollisionPolicy", "CollisionInfo"),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -136,8 +139,16 @@ def _read_info(kind: str, tree: ast.Module) -> dict[str, Any]:
     return info
 
 
-def _read(kind: str, name: str, module: str, path: Path | None, *, class_name: str = "", source: str = "sidbench",
-          trouble: str = "") -> Plugin:
+def _read(
+    kind: str,
+    name: str,
+    module: str,
+    path: Path | None,
+    *,
+    class_name: str = "",
+    source: str = "sidbench",
+    trouble: str = "",
+) -> Plugin:
     """The plugin as its source describes it; anything wrong ends in ``broken``."""
     summary: str = ""
     info: dict[str, Any] = {}
@@ -200,8 +211,14 @@ class Registry:
                 plugin = self._from_entry_point(chosen, point)
                 taken = found.get(plugin.name)
                 if taken is not None:
-                    plugin = Plugin(kind, f"{plugin.name}@{plugin.source}", plugin.module, path=plugin.path,
-                                    source=plugin.source, broken=f"the name {plugin.name!r} is taken by {taken.path}")
+                    plugin = Plugin(
+                        kind,
+                        f"{plugin.name}@{plugin.source}",
+                        plugin.module,
+                        path=plugin.path,
+                        source=plugin.source,
+                        broken=f"the name {plugin.name!r} is taken by {taken.path}",
+                    )
                 found[plugin.name] = plugin
             self._plugins[kind] = dict(sorted(found.items()))
         return self._plugins[kind]
@@ -212,8 +229,15 @@ class Registry:
         source = point.dist.name if point.dist is not None else "entry point"
         trouble = "" if class_name.isidentifier() else f"entry point {point.value!r} must look like pkg.module:Class"
         path = None if trouble else _locate(module.strip())
-        return _read(kind.name, _canonical(kind.name, point.name), module.strip(), path, class_name=class_name.strip(),
-                     source=source, trouble=trouble)
+        return _read(
+            kind.name,
+            _canonical(kind.name, point.name),
+            module.strip(),
+            path,
+            class_name=class_name.strip(),
+            source=source,
+            trouble=trouble,
+        )
 
     def find(self, kind: str, name: str) -> Plugin:
         """The plugin called ``name`` (``_`` and ``-`` alike). Raises ``InputError`` when unknown or broken."""
@@ -223,8 +247,10 @@ class Registry:
         if plugin is None:
             raise unknown_name(kind, name, plugins, do="run `bench list`")
         if plugin.broken:
-            raise InputError(f"{kind} {plugin.name!r} is broken: {plugin.path or plugin.source}: {plugin.broken}",
-                             do="fix this file; every other plugin still works")
+            raise InputError(
+                f"{kind} {plugin.name!r} is broken: {plugin.path or plugin.source}: {plugin.broken}",
+                do="fix this file; every other plugin still works",
+            )
         return plugin
 
     def names(self, kind: str) -> tuple[str, ...]:
@@ -241,8 +267,10 @@ class Registry:
         base = getattr(importlib.import_module(f"{chosen.package}.base"), chosen.base_class)
 
         def broken(cause: str) -> InputError:
-            return InputError(f"{kind} {plugin.name!r} cannot be loaded: {plugin.path}: {cause}",
-                              do="fix this file, or see the traceback with `bench --debug`")
+            return InputError(
+                f"{kind} {plugin.name!r} cannot be loaded: {plugin.path}: {cause}",
+                do="fix this file, or see the traceback with `bench --debug`",
+            )
 
         try:
             module = importlib.import_module(plugin.module)
@@ -251,8 +279,11 @@ class Registry:
         if plugin.class_name:
             found = [getattr(module, plugin.class_name, None)]
         else:
-            found = [c for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, base)
-                     and c.__module__ == module.__name__ and not n.startswith("_")]
+            found = [
+                c
+                for n, c in vars(module).items()
+                if inspect.isclass(c) and issubclass(c, base) and c.__module__ == module.__name__ and not n.startswith("_")
+            ]
         if len(found) != 1 or not (inspect.isclass(found[0]) and issubclass(found[0], base)):
             names = ", ".join(getattr(c, "__name__", "nothing") for c in found) or "none"
             raise broken(f"wanted one public subclass of {chosen.base_class}, found {names}")

@@ -13,10 +13,14 @@ from sidbench.benchmark.runs.spec import RunSpec
 
 NONE = "none"
 # Field of RunConfig -> option. Options that stand at their default are left out, except those that say what the run is.
-_ALWAYS = {"dataset": "--dataset", "recommenders": "--recommender", "seed": "--seed", "budget": "--budget",
-           "ties": "--ties"}
-_UNUSUAL = {"collisions": "--collisions", "precision": "--precision", "accumulate": "--accumulate", "device": "--device",
-            "threads": "--threads"}
+_ALWAYS = {"dataset": "--dataset", "recommenders": "--recommender", "seed": "--seed", "budget": "--budget", "ties": "--ties"}
+_UNUSUAL = {
+    "collisions": "--collisions",
+    "precision": "--precision",
+    "accumulate": "--accumulate",
+    "device": "--device",
+    "threads": "--threads",
+}
 _USUAL_RERUN = "failed"
 
 

@@ -25,10 +25,18 @@ def _git(*arguments: str) -> str:
 def environment(runtime: LocalRuntime, command_line: tuple[str, ...]) -> EnvironmentRecord:
     """The environment of this process; an unknown git commit is the empty string."""
     return EnvironmentRecord(
-        device=runtime.device_name, precision=runtime.precision, threads=runtime.threads, allocator=runtime.allocator,
-        python=platform.python_version(), versions={name: metadata.version(name) for name in LIBRARIES},
-        git_commit=_git("rev-parse", "HEAD"), git_dirty=bool(_git("status", "--porcelain", "--untracked-files=no")),
-        code=room_code("benchmark", "datasets", "tokenizers", "recommenders"), command_line=command_line,
-        platform=f"{sys.platform} {platform.machine()}", processes=runtime.team.size, accumulate=runtime.accumulate,
+        device=runtime.device_name,
+        precision=runtime.precision,
+        threads=runtime.threads,
+        allocator=runtime.allocator,
+        python=platform.python_version(),
+        versions={name: metadata.version(name) for name in LIBRARIES},
+        git_commit=_git("rev-parse", "HEAD"),
+        git_dirty=bool(_git("status", "--porcelain", "--untracked-files=no")),
+        code=room_code("benchmark", "datasets", "tokenizers", "recommenders"),
+        command_line=command_line,
+        platform=f"{sys.platform} {platform.machine()}",
+        processes=runtime.process_group.size,
+        accumulate=runtime.accumulate,
         compiled=runtime.compiled,
     )

@@ -43,8 +43,12 @@ def expand(request: RunRequest, command_line: tuple[str, ...] = ("bench",)) -> G
     settings = overrides_grid(request.overrides)
     specs = list(islice(_cells(request, settings, command_line), MAX_RUNS + 1))
     if len(specs) > MAX_RUNS:
-        raise InputError("the grid of this command", got=f"more than {MAX_RUNS:,} runs", wanted="fewer",
-                         do="shorten a list, or search with `bench sweep`")
+        raise InputError(
+            "the grid of this command",
+            got=f"more than {MAX_RUNS:,} runs",
+            wanted="fewer",
+            do="shorten a list, or search with `bench sweep`",
+        )
     # A preset holds a mapping, so specs cannot be hashed; equal ones are found by what tells runs apart.
     seen = {(spec.config, spec.overrides, None if spec.preset is None else spec.preset.path): spec for spec in specs}
     return Grid(tuple(seen.values()), len(specs) - len(seen))
@@ -57,12 +61,28 @@ def _cells(request: RunRequest, settings: Sequence[tuple[str, ...]], command_lin
             for policy, overrides, seed, tokenizer in product(request.collisions, settings, request.seeds, tokenizers):
                 baseline = tokenizer == NO_TOKENIZER
                 config = RunConfig(
-                    dataset=dataset, tokenizer=None if baseline else tokenizer, recommenders=recommenders, seed=seed,
-                    budget=budget, ties=ties, device=request.device, precision=request.precision,
-                    threads=request.threads, accumulate=request.accumulate, compile=request.compile,
-                    collisions=NO_POLICY if baseline else policy)
-                yield RunSpec(config, overrides, preset.get((dataset, tokenizer)), request.data_dir, request.rerun,
-                              command_line, tuple(o for o in overrides if o not in request.overrides))
+                    dataset=dataset,
+                    tokenizer=None if baseline else tokenizer,
+                    recommenders=recommenders,
+                    seed=seed,
+                    budget=budget,
+                    ties=ties,
+                    device=request.device,
+                    precision=request.precision,
+                    threads=request.threads,
+                    accumulate=request.accumulate,
+                    compile=request.compile,
+                    collisions=NO_POLICY if baseline else policy,
+                )
+                yield RunSpec(
+                    config,
+                    overrides,
+                    preset.get((dataset, tokenizer)),
+                    request.data_dir,
+                    request.rerun,
+                    command_line,
+                    tuple(o for o in overrides if o not in request.overrides),
+                )
 
 
 def _recommender_sets(request: RunRequest) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -76,9 +96,12 @@ def _recommender_sets(request: RunRequest) -> list[tuple[tuple[str, ...], tuple[
         tokenizers: tuple[str, ...] = request.tokenizers
         if free and tokenizers != (NO_TOKENIZER,):
             if len(free) < len(recommenders):
-                raise InputError(f"recommender {free[0]}", got=f"in one run with {', '.join(recommenders)}",
-                                 wanted="a run of its own, since it reads no semantic IDs",
-                                 do=f"bench run --tokenizer none --recommender {free[0]}")
+                raise InputError(
+                    f"recommender {free[0]}",
+                    got=f"in one run with {', '.join(recommenders)}",
+                    wanted="a run of its own, since it reads no semantic IDs",
+                    do=f"bench run --tokenizer none --recommender {free[0]}",
+                )
             tokenizers = (NO_TOKENIZER,)
         sets.append((recommenders, tokenizers))
     return sets
@@ -91,8 +114,7 @@ def overrides_grid(overrides: Sequence[str]) -> list[tuple[str, ...]]:
     """
     names = Counter(text.partition("=")[0].strip() for text in overrides)
     if twice := [name for name, n in names.items() if n > 1]:
-        raise InputError(f"setting {twice[0]}", got="given twice", wanted="once",
-                         do=f"list the values: {twice[0]}=A,B")
+        raise InputError(f"setting {twice[0]}", got="given twice", wanted="once", do=f"list the values: {twice[0]}=A,B")
     return list(islice(product(*(_values(text) for text in overrides)), MAX_RUNS + 1))
 
 
@@ -103,8 +125,12 @@ def _values(text: str) -> list[str]:
         return [text]
     swept = override.value()
     if not isinstance(swept, (ChoiceSweep, RangeSweep)):
-        raise InputError("a grid needs values that can be listed", got=repr(text), wanted="A,B, choice(A,B) or range(A,B)",
-                         do="search an interval with `bench sweep`")
+        raise InputError(
+            "a grid needs values that can be listed",
+            got=repr(text),
+            wanted="A,B, choice(A,B) or range(A,B)",
+            do="search an interval with `bench sweep`",
+        )
     if swept.shuffle:
         raise InputError("a grid has its own order", got=repr(text), do="leave shuffle() out")
     if isinstance(swept, RangeSweep):
@@ -121,8 +147,9 @@ def _range(text: str, first: float | None, end: float | None, step: float) -> li
     makes 0.30000000000000004 of three tenths and lets rounding decide whether the end belongs to it."""
     exact = [Decimal(repr(number)) for number in (first, end, step)]
     if not all(number.is_finite() for number in exact) or not exact[2]:
-        raise InputError("a range needs two ends and a step that is not zero", got=repr(text),
-                         wanted="for example range(0.1,0.5,0.1)")
+        raise InputError(
+            "a range needs two ends and a step that is not zero", got=repr(text), wanted="for example range(0.1,0.5,0.1)"
+        )
     start, stop, by = exact
     length = max(0, math.ceil((stop - start) / by))
     return [str(start + i * by) for i in range(min(length, MAX_RUNS + 1))]

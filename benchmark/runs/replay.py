@@ -29,8 +29,15 @@ class Replay:
     def spec(self, record: RunRecord, data_dir: Path | None, rerun: str, command_line: tuple[str, ...]) -> RunSpec:
         """The run as a value; its settings are said to come from the record."""
         others = {group: fields for group, fields in self.groups.items() if group != "tokenizer"}
-        preset = Preset("recorded", self.config.tokenizer or "none", self.config.dataset, Path(record.run_id),
-                        f"record {record.run_id}", self.groups.get("tokenizer", {}), others=others)
+        preset = Preset(
+            "recorded",
+            self.config.tokenizer or "none",
+            self.config.dataset,
+            Path(record.run_id),
+            f"record {record.run_id}",
+            self.groups.get("tokenizer", {}),
+            others=others,
+        )
         return RunSpec(self.config, (), preset, data_dir, rerun, command_line)
 
 
@@ -44,15 +51,23 @@ def replay(record: RunRecord, device: str = "auto", threads: int | None = None) 
     settings, assumed = (dict(record.run), []) if record.run else _gathered(record)
     known = {f.name for f in dataclasses.fields(RunConfig)}
     if unknown := sorted(set(settings) - known):
-        raise InputError(f"record {record.run_id}", got=f"run settings {', '.join(unknown)}",
-                         wanted="settings of this release", do="update sidbench")
+        raise InputError(
+            f"record {record.run_id}",
+            got=f"run settings {', '.join(unknown)}",
+            wanted="settings of this release",
+            do="update sidbench",
+        )
     settings |= {"device": device, "threads": record.environment.threads if threads is None else threads}
     plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
     try:
         config = RunConfig(**plain)
     except TypeError as error:  # a damaged or foreign record may hold values of any type
-        raise InputError(f"run settings of record {record.run_id}", got=str(error), wanted="values of the settings' types",
-                         do="see `bench show`, or take the record from its source again") from error
+        raise InputError(
+            f"run settings of record {record.run_id}",
+            got=str(error),
+            wanted="values of the settings' types",
+            do="see `bench show`, or take the record from its source again",
+        ) from error
     return Replay(config, _groups(record), tuple(assumed))
 
 
@@ -61,12 +76,21 @@ def _gathered(record: RunRecord) -> tuple[dict[str, Any], list[str]]:
     protocols = {t.task: t.protocol for t in record.tasks}
     where, usual, assumed = record.environment, RunConfig(), []
     settings: dict[str, Any] = {
-        "dataset": record.dataset.name, "tokenizer": None if record.tokenizer is None else record.tokenizer.name,
-        "recommenders": tuple(t.recommender.name for t in record.tasks), "seed": record.seed, "budget": record.budget,
-        "precision": where.precision, "accumulate": where.accumulate, "compile": where.compiled,
-        "collisions": NO_POLICY if record.sids is None else record.sids.collision_policy}
-    said = {"ties": protocols.get("retrieval", {}).get("ties"), "cutoffs": protocols.get("retrieval", {}).get("cutoffs"),
-            "ranking_split": protocols.get("ranking", {}).get("split")}
+        "dataset": record.dataset.name,
+        "tokenizer": None if record.tokenizer is None else record.tokenizer.name,
+        "recommenders": tuple(t.recommender.name for t in record.tasks),
+        "seed": record.seed,
+        "budget": record.budget,
+        "precision": where.precision,
+        "accumulate": where.accumulate,
+        "compile": where.compiled,
+        "collisions": NO_POLICY if record.sids is None else record.sids.collision_policy,
+    }
+    said = {
+        "ties": protocols.get("retrieval", {}).get("ties"),
+        "cutoffs": protocols.get("retrieval", {}).get("cutoffs"),
+        "ranking_split": protocols.get("ranking", {}).get("split"),
+    }
     for name, value in said.items():
         settings[name] = getattr(usual, name) if value is None else value
         if value is None and (name != "cutoffs" or "retrieval" in protocols):
@@ -83,12 +107,19 @@ def _groups(record: RunRecord) -> dict[str, Mapping[str, Any]]:
     if record.sids is not None and record.sids.collision_policy != NO_POLICY:
         groups["collisions"] = record.sids.collision_config
     names = {"retrieval": "retriever", "ranking": "ranker"}
-    return {group: fields for group, fields in (groups | {names[t.task]: t.recommender.config for t in record.tasks}).items()
-            if fields}
+    return {
+        group: fields
+        for group, fields in (groups | {names[t.task]: t.recommender.config for t in record.tasks}).items()
+        if fields
+    }
 
 
 def later_settings(composed: ComposedRun, groups: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """Settings that the composed run has and the record does not: they came with a later release and stand at defaults."""
-    return tuple(f"{group}.{f.name} came with a later release than the record; taken: {getattr(config, f.name)}"
-                 for group, fields in groups.items() if (config := getattr(composed, group)) is not None
-                 for f in dataclasses.fields(config) if f.name not in fields)
+    return tuple(
+        f"{group}.{f.name} came with a later release than the record; taken: {getattr(config, f.name)}"
+        for group, fields in groups.items()
+        if (config := getattr(composed, group)) is not None
+        for f in dataclasses.fields(config)
+        if f.name not in fields
+    )

@@ -70,8 +70,12 @@ def seed_list(text: str) -> tuple[int, ...]:
     """Non-negative seeds of a comma list. Raises ``InputError`` for anything else."""
     seeds = split_list(text)
     if not seeds or not all(s.isascii() and s.isdigit() for s in seeds):
-        raise InputError("--seed", got=repr(text), wanted="non-negative whole numbers with commas between them",
-                         do="for example --seed 0,1,2")
+        raise InputError(
+            "--seed",
+            got=repr(text),
+            wanted="non-negative whole numbers with commas between them",
+            do="for example --seed 0,1,2",
+        )
     return tuple(dict.fromkeys(int(s) for s in seeds))
 
 
@@ -105,12 +109,20 @@ class LaunchOptions:
     def __post_init__(self) -> None:
         if self.launcher not in LAUNCHERS:
             raise unknown_name("--launcher", self.launcher, LAUNCHERS, do="use one of these")
-        owners = {"--jobs": (self.jobs, LAUNCHERS[1:]), "--memory-gb": (self.memory_gb, ("ray", "slurm")),
-                  "--ray-address": (self.address, ("ray",)), "--slurm": (self.slurm, ("slurm",))}
+        owners = {
+            "--jobs": (self.jobs, LAUNCHERS[1:]),
+            "--memory-gb": (self.memory_gb, ("ray", "slurm")),
+            "--ray-address": (self.address, ("ray",)),
+            "--slurm": (self.slurm, ("slurm",)),
+        }
         for option, (value, launchers) in owners.items():
             if value and self.launcher not in launchers:
-                raise InputError(option, got=f"--launcher {self.launcher}", wanted=f"--launcher {' or '.join(launchers)}",
-                                 do=f"add --launcher {launchers[0]}, or leave {option} out")
+                raise InputError(
+                    option,
+                    got=f"--launcher {self.launcher}",
+                    wanted=f"--launcher {' or '.join(launchers)}",
+                    do=f"add --launcher {launchers[0]}, or leave {option} out",
+                )
 
 
 @dataclass(frozen=True)
@@ -149,41 +161,96 @@ class RunRequest:
     dry_run: bool = False
 
     @staticmethod
-    def from_options(tokenizer: str, dataset: str, recommender: str, seed: str, *, budget: str, ties: str,
-                     data_dir: Path | None, device: str, precision: str, threads: int, json: bool, rerun: str,
-                     overrides: Sequence[str], debug: bool = False, registry: Registry | None = None,
-                     collisions: str = NO_POLICY, preset: str = "", accumulate: int = 1, compile: bool = False,
-                     launch: LaunchOptions = LaunchOptions(), dry_run: bool = False) -> RunRequest:
+    def from_options(
+        tokenizer: str,
+        dataset: str,
+        recommender: str,
+        seed: str,
+        *,
+        budget: str,
+        ties: str,
+        data_dir: Path | None,
+        device: str,
+        precision: str,
+        threads: int,
+        json: bool,
+        rerun: str,
+        overrides: Sequence[str],
+        debug: bool = False,
+        registry: Registry | None = None,
+        collisions: str = NO_POLICY,
+        preset: str = "",
+        accumulate: int = 1,
+        compile: bool = False,
+        launch: LaunchOptions = LaunchOptions(),
+        dry_run: bool = False,
+    ) -> RunRequest:
         """Check the options against the installed plugins; raises ``InputError`` before any work is done."""
         registry = registry or installed()
         if rerun not in RERUN:
             raise unknown_name("--rerun rule", rerun, RERUN, do="use one of these")
-        skipped = [reason for kind, text in (("tokenizer", tokenizer), ("recommender", recommender))
-                   if split_list(text) == ("all",) for p in registry.plugins(kind).values()
-                   if (reason := _left_out(p, overrides))]
-        policies = tuple(dict.fromkeys(name if name == NO_POLICY else registry.find("collisions", name).name
-                                       for name in option_list("--collisions", collisions)))
+        skipped = [
+            reason
+            for kind, text in (("tokenizer", tokenizer), ("recommender", recommender))
+            if split_list(text) == ("all",)
+            for p in registry.plugins(kind).values()
+            if (reason := _left_out(p, overrides))
+        ]
+        policies = tuple(
+            dict.fromkeys(
+                name if name == NO_POLICY else registry.find("collisions", name).name
+                for name in option_list("--collisions", collisions)
+            )
+        )
         names = plugin_names("tokenizer", tokenizer, registry, overrides)
         if policies != (NO_POLICY,) and names == (NO_TOKENIZER,):
-            raise InputError("--collisions", got=f"{collisions} without tokenizer", wanted="a tokenizer's semantic IDs",
-                             do="add --tokenizer NAME, or leave --collisions out")
+            raise InputError(
+                "--collisions",
+                got=f"{collisions} without tokenizer",
+                wanted="a tokenizer's semantic IDs",
+                do="add --tokenizer NAME, or leave --collisions out",
+            )
         models = plugin_names("recommender", recommender, registry)
         if not models and names == (NO_TOKENIZER,):
-            raise InputError("bench run", got="neither tokenizer nor recommender", wanted="one of them",
-                             do="add --tokenizer NAME or --recommender NAME")
+            raise InputError(
+                "bench run",
+                got="neither tokenizer nor recommender",
+                wanted="one of them",
+                do="add --tokenizer NAME or --recommender NAME",
+            )
         datasets = tuple(dict.fromkeys(registry.find("dataset", n).name for n in option_list("--dataset", dataset)))
         presets: dict[str, Mapping[tuple[str, str], Preset]] = {}
         for name in split_list(preset) or (NO_PRESET,):
             presets[name] = {}
             for data in datasets if name != NO_PRESET else ():
-                chosen, without = choose_presets({n: registry.find("tokenizer", n) for n in names if n != NO_TOKENIZER},
-                                                 data, name)
+                chosen, without = choose_presets(
+                    {n: registry.find("tokenizer", n) for n in names if n != NO_TOKENIZER}, data, name
+                )
                 presets[name] = {**presets[name], **{(data, n): p for n, p in chosen.items()}}
                 skipped += without
         return RunRequest(
-            names, datasets, models, seed_list(seed), option_list("--budget", budget), option_list("--ties", ties),
-            data_dir, device, precision, threads, json, rerun, tuple(overrides), debug, tuple(skipped), policies, presets,
-            accumulate, compile, launch, dry_run)
+            names,
+            datasets,
+            models,
+            seed_list(seed),
+            option_list("--budget", budget),
+            option_list("--ties", ties),
+            data_dir,
+            device,
+            precision,
+            threads,
+            json,
+            rerun,
+            tuple(overrides),
+            debug,
+            tuple(skipped),
+            policies,
+            presets,
+            accumulate,
+            compile,
+            launch,
+            dry_run,
+        )
 
 
 def _left_out(plugin: Plugin, overrides: Sequence[str]) -> str:

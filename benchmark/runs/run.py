@@ -34,9 +34,9 @@ from sidbench.benchmark.plugins.sources import plugin_code
 from sidbench.benchmark.runs.environment import environment
 from sidbench.benchmark.stages.oracle import planted_bounds
 from sidbench.benchmark.stages.pipeline import (
-    Bench,
     Fitted,
     ResolvedStage,
+    StageContext,
     content_hashes,
     encode_items,
     evaluate_ranker,
@@ -84,13 +84,18 @@ def run_id(composed: ComposedRun, prepared: Prepared) -> str:
     later = {"collisions": NO_POLICY, "accumulate": 1, "compile": False}
     identity = {
         "run": {n: v for n, v in vars(run).items() if n not in later or v != later[n]},
-        "dataset": prepared.dataset_hash, "features": composed.features if run.tokenizer else None,
-        "behaviour": composed.behaviour if run.tokenizer else None, "tokenizer": composed.tokenizer,
-        "retriever": composed.retriever, "ranker": composed.ranker,
-        "code": [plugin_code("tokenizer", run.tokenizer, base_of(composed.tokenizer)) if run.tokenizer else "",
-                 *[plugin_code("recommender", name) for name in run.recommenders],
-                 plugin_code("recommender", "sasrec"),  # behind the behaviour embeddings
-                 room_code("datasets/features", "datasets/splits", "benchmark/metrics")],
+        "dataset": prepared.dataset_hash,
+        "features": composed.features if run.tokenizer else None,
+        "behaviour": composed.behaviour if run.tokenizer else None,
+        "tokenizer": composed.tokenizer,
+        "retriever": composed.retriever,
+        "ranker": composed.ranker,
+        "code": [
+            plugin_code("tokenizer", run.tokenizer, base_of(composed.tokenizer)) if run.tokenizer else "",
+            *[plugin_code("recommender", name) for name in run.recommenders],
+            plugin_code("recommender", "sasrec"),  # behind the behaviour embeddings
+            room_code("datasets/features", "datasets/splits", "benchmark/metrics"),
+        ],
     }
     if composed.tokenizer is not None:
         identity |= content_hashes(composed.tokenizer)
@@ -103,14 +108,21 @@ def run_id(composed: ComposedRun, prepared: Prepared) -> str:
 class RunBuilder:
     """Collects the parts of a record while the stages of one run execute."""
 
-    def __init__(self, composed: ComposedRun, prepared: Prepared, bench: Bench, command_line: tuple[str, ...],
-                 settings_source: str = DEFAULT_SETTINGS, effort: Mapping[str, float] | None = None) -> None:
-        self.composed, self.prepared, self.bench, self.command_line = composed, prepared, bench, command_line
+    def __init__(
+        self,
+        composed: ComposedRun,
+        prepared: Prepared,
+        context: StageContext,
+        command_line: tuple[str, ...],
+        settings_source: str = DEFAULT_SETTINGS,
+        effort: Mapping[str, float] | None = None,
+    ) -> None:
+        self.composed, self.prepared, self.context, self.command_line = composed, prepared, context, command_line
         self.run, self.settings_source, self.effort = composed.run, settings_source, dict(effort or {})
         self.id = run_id(composed, prepared)
         self.folder = runs_folder() / self.id
-        self.team = bench.runtime.team
-        self.temporary = self.folder.with_name(f".{self.id}.{os.getpid()}-{self.team.rank}.tmp")
+        self.process_group = context.runtime.process_group
+        self.temporary = self.folder.with_name(f".{self.id}.{os.getpid()}-{self.process_group.rank}.tmp")
         self.replaced = self.temporary.with_suffix(".old")  # an earlier record on its way out; a reader sees either or none
         self.sids: SemanticIds | None = None
         self.sids_record: SidsRecord | None = None
@@ -131,15 +143,22 @@ class RunBuilder:
         Raises ``InputError`` for a record of a newer release, which must not be replaced unasked.
         """
         path = self.folder / RECORD_NAME
-        text = self.team.say(path.read_text(encoding="utf-8", errors="replace")
-                             if self.team.leads and path.exists() else None)
+        text = self.process_group.broadcast(
+            path.read_text(encoding="utf-8", errors="replace")
+            if self.process_group.is_main_process and path.exists()
+            else None
+        )
         try:
             return None if text is None else read_record(text)
         except NewerRecord as error:
-            raise InputError(f"record of {self.id}", got=str(error), wanted="a record that this release reads",
-                             do=f"update sidbench, or replace it: `bench runs rm {self.id}`") from error
+            raise InputError(
+                f"record of {self.id}",
+                got=str(error),
+                wanted="a record that this release reads",
+                do=f"update sidbench, or replace it: `bench runs rm {self.id}`",
+            ) from error
         except ValueError as error:
-            self.bench.runtime.warn(f"the earlier record of {self.id} could not be read ({error}) and is replaced")
+            self.context.runtime.warn(f"the earlier record of {self.id} could not be read ({error}) and is replaced")
             return None
 
     def execute(self) -> RunRecord:
@@ -162,7 +181,7 @@ class RunBuilder:
             if self.composed.ranker_name is not None:
                 tasks.append(self._rank(self.composed.ranker_name))
             record = self._record(tuple(tasks))
-            if not self.team.leads:
+            if not self.process_group.is_main_process:
                 return record
             (self.temporary / RECORD_NAME).write_text(record.model_dump_json(indent=1))
             self._publish()
@@ -187,39 +206,56 @@ class RunBuilder:
     def _tokenize(self, name: str) -> None:
         features = self.prepared.features
         cls = installed().load("tokenizer", name)
-        self.fitted = fit_tokenizer(self.bench, name, cls(self.composed.tokenizer), features, self.run.seed)
-        self.sids = sids = encode_items(self.bench, name, cls(self.composed.tokenizer), self.fitted, features)
+        self.fitted = fit_tokenizer(self.context, name, cls(self.composed.tokenizer), features, self.run.seed)
+        self.sids = sids = encode_items(self.context, name, cls(self.composed.tokenizer), self.fitted, features)
         before: dict[str, Metric] = {}
         if self.run.collisions != NO_POLICY:
             before = _collisions_before(sids, features.train_counts)
             self.resolved = self._resolve(self.run.collisions, cls(self.composed.tokenizer), self.fitted, sids)
             self.sids = sids = self.resolved.resolved.sids
-        metrics, vectors = measure_quantisation(self.bench, self._sids_key, sids, features)
+        metrics, vectors = measure_quantisation(self.context, self._sids_key, sids, features)
         path = self.temporary / "sids.parquet"
         sids_frame(sids, self.prepared.dataset.catalog.keys).write_parquet(path)
         self.sids_record = SidsRecord(
-            code_length=sids.code_length, sizes=tuple(int(k) for k in sids.sizes), ordered=sids.ordered,
+            code_length=sids.code_length,
+            sizes=tuple(int(k) for k in sids.sizes),
+            ordered=sids.ordered,
             mean_active=float((sids.codes != PAD).sum(axis=1).mean()),
-            content_hash=hash_arrays({"codes": sids.codes, "sizes": sids.sizes}), file=path.name,
-            metrics=metrics | before, vectors=vectors, **self._collision_fields())
+            content_hash=hash_arrays({"codes": sids.codes, "sizes": sids.sizes}),
+            file=path.name,
+            metrics=metrics | before,
+            vectors=vectors,
+            **self._collision_fields(),
+        )
         self.tokenizer_record = PluginRecord(
-            name=name, config=_plain(self.composed.tokenizer), code=self.fitted.code,
-            n_parameters=self.fitted.facts["n_parameters"], diagnostics=self.fitted.facts["diagnostics"],
-            deviations=tuple(cls.info.deviations), settings_source=self.settings_source, curves=_curves(self.fitted),
-            effort=self.effort)
+            name=name,
+            config=_plain(self.composed.tokenizer),
+            code=self.fitted.code,
+            n_parameters=self.fitted.facts["n_parameters"],
+            diagnostics=self.fitted.facts["diagnostics"],
+            deviations=tuple(cls.info.deviations),
+            settings_source=self.settings_source,
+            curves=_curves(self.fitted),
+            effort=self.effort,
+        )
 
     def _resolve(self, name: str, tokenizer: Tokenizer, fitted: Fitted, sids: SemanticIds) -> ResolvedStage:
         policy = installed().load("collisions", name)(self.composed.collisions)
-        return resolve_collisions(self.bench, name, policy, tokenizer, fitted, sids, self.prepared.features, self.run.seed)
+        return resolve_collisions(self.context, name, policy, tokenizer, fitted, sids, self.prepared.features, self.run.seed)
 
     def _collision_fields(self) -> dict[str, Any]:
         """What stands on the record of the SIDs about the policy; nothing without one."""
         if self.resolved is None:
             return {}
         report = self.resolved.resolved.report
-        return {"collision_policy": self.run.collisions, "collision_config": _plain(self.composed.collisions),
-                "collision_code": self.resolved.code, "collision_report": report.numbers(),
-                "collision_costs": report.cost_source, "collision_notes": report.notes}
+        return {
+            "collision_policy": self.run.collisions,
+            "collision_config": _plain(self.composed.collisions),
+            "collision_code": self.resolved.code,
+            "collision_report": report.numbers(),
+            "collision_costs": report.cost_source,
+            "collision_notes": report.notes,
+        }
 
     @property
     def _sids_key(self) -> str:
@@ -232,16 +268,27 @@ class RunBuilder:
         data = self.prepared.retrieval
         cls = installed().load("recommender", name)
         sids, key = self.sids, self._sids_key
-        fitted = fit_recommender(self.bench, "retrieval", name, cls(self.composed.retriever), data,
-                                 self.prepared.retrieval_key, sids, key, self.run.seed)
-        ranks, inference = evaluate_retriever(self.bench, name, cls(self.composed.retriever), fitted, data, sids)
+        fitted = fit_recommender(
+            self.context,
+            "retrieval",
+            name,
+            cls(self.composed.retriever),
+            data,
+            self.prepared.retrieval_key,
+            sids,
+            key,
+            self.run.seed,
+        )
+        ranks, inference = evaluate_retriever(self.context, name, cls(self.composed.retriever), fitted, data, sids)
         strata = item_strata(self.prepared.retrieval_counts)[data.test_target]
         numbers = retrieval_metrics(ranks, strata, Rng(0).child("intervals").numpy(), self.run.cutoffs)
         self._tell_depth(name, beyond_depth(ranks, self.run.cutoffs))
         violations = bound_violations({n: m.value for n, m in numbers.metrics.items()})
         if violations:
-            raise StageError(f"retrieval metrics of {name} break the NDCG-Recall bounds: {', '.join(violations)}. This "
-                             "cannot happen with one target per user; please report it with the record.")
+            raise StageError(
+                f"retrieval metrics of {name} break the NDCG-Recall bounds: {', '.join(violations)}. This "
+                "cannot happen with one target per user; please report it with the record."
+            )
         frame = retrieval_frame(ranks, numbers.per_user, self.prepared, data)
         counts = {"users": len(data.test_target), **{k: int(v) for k, v in self.prepared.retrieval_dropped.items()}}
         return self._task("retrieval", name, cls, fitted, inference, numbers, counts, frame, violations)
@@ -250,19 +297,33 @@ class RunBuilder:
         """A warning for the record about cut-offs that have no number because a beam is too short for them."""
         for reason in dict.fromkeys(missing.values()):
             cutoffs = sorted({int(metric.rsplit("_", 1)[1]) for metric, why in missing.items() if why == reason})
-            self.bench.runtime.warn(f"retrieval by {name}: no numbers at {', '.join(f'@{k}' for k in cutoffs)}, since the "
-                                    f"shortest {reason}; raise its cover, or leave these cut-offs out")
+            self.context.runtime.warn(
+                f"retrieval by {name}: no numbers at {', '.join(f'@{k}' for k in cutoffs)}, since the "
+                f"shortest {reason}; raise its cover, or leave these cut-offs out"
+            )
 
     def _rank(self, name: str) -> TaskRecord:
         data = self.prepared.ranking
         if data is None:
-            raise InputError(f"recommender {name}", got=f"dataset {self.run.dataset} without ratings",
-                             wanted="ratings, which decide the labels of the ranking task",
-                             do="leave the ranker out: --recommender mtp")
+            raise InputError(
+                f"recommender {name}",
+                got=f"dataset {self.run.dataset} without ratings",
+                wanted="ratings, which decide the labels of the ranking task",
+                do="leave the ranker out: --recommender mtp",
+            )
         cls = installed().load("recommender", name)
-        fitted = fit_recommender(self.bench, "ranking", name, cls(self.composed.ranker), data, self.prepared.ranking_key,
-                                 self.sids, self._sids_key, self.run.seed)
-        scores, inference = evaluate_ranker(self.bench, name, cls(self.composed.ranker), fitted, data, self.sids)
+        fitted = fit_recommender(
+            self.context,
+            "ranking",
+            name,
+            cls(self.composed.ranker),
+            data,
+            self.prepared.ranking_key,
+            self.sids,
+            self._sids_key,
+            self.run.seed,
+        )
+        scores, inference = evaluate_ranker(self.context, name, cls(self.composed.ranker), fitted, data, self.sids)
         rows = data.rows["test"]
         events = self.prepared.ranking_users
         strata = item_strata(self.prepared.ranking_counts)[rows.item]
@@ -271,27 +332,63 @@ class RunBuilder:
         counts = {**{f"{part}_rows": len(r) for part, r in data.rows.items()}, **numbers.counts}
         return self._task("ranking", name, cls, fitted, inference, numbers, counts, frame, ())
 
-    def _task(self, task: str, name: str, cls: Any, fitted: Fitted, inference: dict[str, float],
-              numbers: RetrievalNumbers | RankingNumbers, counts: dict[str, int], frame: Any,
-              violations: tuple[str, ...]) -> TaskRecord:
+    def _task(
+        self,
+        task: str,
+        name: str,
+        cls: Any,
+        fitted: Fitted,
+        inference: dict[str, float],
+        numbers: RetrievalNumbers | RankingNumbers,
+        counts: dict[str, int],
+        frame: Any,
+        violations: tuple[str, ...],
+    ) -> TaskRecord:
         path = self.temporary / f"users_{task}.parquet"
         frame.write_parquet(path)
         config = self.composed.retriever if task == "retrieval" else self.composed.ranker
-        training = {f"{log}_{n}": float(v) for log, values in fitted.facts["training"].items()
-                    for n, v in values.items()
-                    if n in ("steps", "epochs", "wall_seconds", "examples_per_second", "step_ms", "processes")}
-        diagnostics = {**fitted.facts["diagnostics"], **training,
-                       **{n: float(v) for n, v in inference.items() if np.isfinite(v)}}
-        plugin = PluginRecord(name=name, config=_plain(config), code=fitted.code, diagnostics=diagnostics,
-                              n_parameters=fitted.facts["n_parameters"], deviations=tuple(cls.info.deviations),
-                              curves=_curves(fitted))
+        training = {
+            f"{log}_{n}": float(v)
+            for log, values in fitted.facts["training"].items()
+            for n, v in values.items()
+            if n in ("steps", "epochs", "wall_seconds", "examples_per_second", "step_ms", "processes")
+        }
+        diagnostics = {
+            **fitted.facts["diagnostics"],
+            **training,
+            **{n: float(v) for n, v in inference.items() if np.isfinite(v)},
+        }
+        plugin = PluginRecord(
+            name=name,
+            config=_plain(config),
+            code=fitted.code,
+            diagnostics=diagnostics,
+            n_parameters=fitted.facts["n_parameters"],
+            deviations=tuple(cls.info.deviations),
+            curves=_curves(fitted),
+        )
         protocol = self.prepared.protocol(task, self.run.cutoffs)
         return TaskRecord(
-            task=task, recommender=plugin, protocol=protocol, metrics=numbers.metrics, counts=counts, users_file=path.name,
-            users_hash=hash_file(path), undefined=numbers.undefined, bound_violations=violations,
+            task=task,
+            recommender=plugin,
+            protocol=protocol,
+            metrics=numbers.metrics,
+            counts=counts,
+            users_file=path.name,
+            users_hash=hash_file(path),
+            undefined=numbers.undefined,
+            bound_violations=violations,
             protocol_key=hash_json(protocol),
-            comparability_key=task_key(protocol, self._features_identity(), name, config, self.run.budget,
-                                       accumulate=self.run.accumulate, precision=self.run.precision))
+            comparability_key=task_key(
+                protocol,
+                self._features_identity(),
+                name,
+                config,
+                self.run.budget,
+                accumulate=self.run.accumulate,
+                precision=self.run.precision,
+            ),
+        )
 
     # -- the record ----------------------------------------------------------------------------------------------
     def _features_identity(self) -> str | None:
@@ -301,34 +398,57 @@ class RunBuilder:
         prepared, run = self.prepared, self.run
         info = installed().find("tokenizer", run.tokenizer).info if run.tokenizer is not None else {}
         protocol = {task: prepared.protocol(task, run.cutoffs) for task in ("retrieval", "ranking")}
-        stages = {s.key: s for s in self.bench.cache.stages}
+        stages = {s.key: s for s in self.context.cache.stages}
         return RunRecord(
-            run_id=self.id, created=datetime.now(UTC).isoformat(timespec="seconds"), budget=run.budget, seed=run.seed,
-            dataset=DatasetRecord(name=run.dataset, config=_plain(self.composed.dataset),
-                                  content_hash=prepared.dataset_hash, counts=dict(prepared.dataset.card.counts),
-                                  absent=dict(prepared.dataset.card.absent),
-                                  bounds=planted_bounds(prepared, [t.task for t in tasks], run.cutoffs)),
+            run_id=self.id,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            budget=run.budget,
+            seed=run.seed,
+            dataset=DatasetRecord(
+                name=run.dataset,
+                config=_plain(self.composed.dataset),
+                content_hash=prepared.dataset_hash,
+                counts=dict(prepared.dataset.card.counts),
+                absent=dict(prepared.dataset.card.absent),
+                bounds=planted_bounds(prepared, [t.task for t in tasks], run.cutoffs),
+            ),
             features=self._features_record() if run.tokenizer is not None else None,
-            tokenizer=self.tokenizer_record, control=bool(info.get("control", False)), sids=self.sids_record, tasks=tasks,
-            comparability_key=run_key({t.task: t.comparability_key for t in tasks}, prepared.dataset_hash,
-                                      self._features_identity(), run.budget), protocol_key=hash_json(protocol),
-            stages=tuple(stages.values()), environment=environment(self.bench.runtime, self.command_line),
-            warnings=tuple(self.bench.runtime.reporter.warnings), run=_plain(run))
+            tokenizer=self.tokenizer_record,
+            control=bool(info.get("control", False)),
+            sids=self.sids_record,
+            tasks=tasks,
+            comparability_key=run_key(
+                {t.task: t.comparability_key for t in tasks}, prepared.dataset_hash, self._features_identity(), run.budget
+            ),
+            protocol_key=hash_json(protocol),
+            stages=tuple(stages.values()),
+            environment=environment(self.context.runtime, self.command_line),
+            warnings=tuple(self.context.runtime.reporter.warnings),
+            run=_plain(run),
+        )
 
     def _features_record(self) -> FeaturesRecord:
         features = self.prepared.features
         return FeaturesRecord(
             config={"features": _plain(self.composed.features), "behaviour": _plain(self.composed.behaviour)},
-            provenance=features.provenance, dims=features.dims(),
-            coverage={m: float(a.mean()) for m, a in features.available.items()}, absent=dict(features.absent),
-            richness_proxy=features.richness_proxy, notes={n: float(v) for n, v in features.notes.items()})
+            provenance=features.provenance,
+            dims=features.dims(),
+            coverage={m: float(a.mean()) for m, a in features.available.items()},
+            absent=dict(features.absent),
+            richness_proxy=features.richness_proxy,
+            notes={n: float(v) for n, v in features.notes.items()},
+        )
 
 
 def _curves(fitted: Fitted) -> dict[str, tuple[float, ...]]:
     """Losses and validation values of every training of a fit, for plots."""
     wanted = (("losses", "loss"), ("validations", "validation"))
-    return {f"{log}_{name}": tuple(float(v) for v in values[key]) for log, values in fitted.facts["training"].items()
-            for key, name in wanted if values.get(key)}
+    return {
+        f"{log}_{name}": tuple(float(v) for v in values[key])
+        for log, values in fitted.facts["training"].items()
+        for key, name in wanted
+        if values.get(key)
+    }
 
 
 def _collisions_before(sids: SemanticIds, traffic: np.ndarray) -> dict[str, Metric]:

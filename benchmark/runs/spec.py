@@ -11,7 +11,7 @@ from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.runs.run import NO_POLICY, RunBuilder
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.stages.dataset import dataset_stage
-from sidbench.benchmark.stages.pipeline import Bench
+from sidbench.benchmark.stages.pipeline import StageContext
 from sidbench.benchmark.stages.prepared import prepare
 from sidbench.benchmark.store.failures import read_note
 from sidbench.benchmark.store.paths import cache_folder
@@ -50,8 +50,9 @@ class RunSpec:
         """The run in one line, for progress and summaries."""
         preset = () if self.preset is None else (f"preset {self.preset.name}",)
         models = "+".join(self.config.recommenders) or "SIDs only"
-        return " · ".join([self.config.dataset, self.config.budget, self.codes, *preset, models,
-                           f"seed {self.config.seed}", *self.varied])
+        return " · ".join(
+            [self.config.dataset, self.config.budget, self.codes, *preset, models, f"seed {self.config.seed}", *self.varied]
+        )
 
 
 def open_run(spec: RunSpec, runtime: LocalRuntime) -> RunBuilder:
@@ -60,7 +61,7 @@ def open_run(spec: RunSpec, runtime: LocalRuntime) -> RunBuilder:
     Data without ratings lose the ranking task, with a warning on the record. Raises ``InputError`` for settings and data
     that do not fit, ``StageError`` when the cache cannot be written.
     """
-    cache = StageCache(cache_folder(), runtime.reporter, refresh=spec.rerun == "always", team=runtime.team)
+    cache = StageCache(cache_folder(), runtime.reporter, refresh=spec.rerun == "always", process_group=runtime.process_group)
     groups = None if spec.preset is None else spec.preset.groups_for(spec.config.recommenders)
     composed = compose_run(spec.config, spec.overrides, preset=groups)
     # Files that belong to an imported data set (its embeddings) lie in its own folder.
@@ -73,13 +74,19 @@ def open_run(spec: RunSpec, runtime: LocalRuntime) -> RunBuilder:
     if narrowed != spec.config:
         groups = None if spec.preset is None else spec.preset.groups_for(narrowed.recommenders)
         composed = compose_run(narrowed, [o for o in spec.overrides if not o.startswith("ranker.")], preset=groups)
-    bench = Bench(cache, runtime)
-    return RunBuilder(composed, prepare(composed, dataset, bench, locate), bench, spec.command_line,
-                      settings_source(spec.preset, spec.overrides), {} if spec.preset is None else spec.preset.effort)
+    context = StageContext(cache, runtime)
+    return RunBuilder(
+        composed,
+        prepare(composed, dataset, context, locate),
+        context,
+        spec.command_line,
+        settings_source(spec.preset, spec.overrides),
+        {} if spec.preset is None else spec.preset.effort,
+    )
 
 
 @dataclass(frozen=True)
-class Opened:
+class RunLookup:
     """A run that is composed, with what the store knows of it under its ``rerun`` rule.
 
     record: of an earlier equal run that is not to be repeated. refusal: why it failed before, where that forbids another
@@ -91,15 +98,16 @@ class Opened:
     refusal: str | None
 
 
-def look_up(spec: RunSpec, runtime: LocalRuntime) -> Opened:
+def look_up(spec: RunSpec, runtime: LocalRuntime) -> RunLookup:
     """``open_run``, then the run's place in the store; of several processes all get what the leader sees."""
     builder = open_run(spec, runtime)
     if spec.rerun != "always" and (known := builder.existing()) is not None:
-        return Opened(builder, known, None)
-    noted = read_note(builder.id) if spec.rerun == "never" and runtime.team.leads else None
-    earlier = runtime.team.say(noted)
-    return Opened(builder, None, None if earlier is None else
-                  f"{earlier} (failed before and not tried again: --rerun never)")
+        return RunLookup(builder, known, None)
+    noted = read_note(builder.id) if spec.rerun == "never" and runtime.process_group.is_main_process else None
+    earlier = runtime.process_group.broadcast(noted)
+    return RunLookup(
+        builder, None, None if earlier is None else f"{earlier} (failed before and not tried again: --rerun never)"
+    )
 
 
 def _possible(config: RunConfig, dataset: Dataset, runtime: LocalRuntime) -> RunConfig:
@@ -110,7 +118,11 @@ def _possible(config: RunConfig, dataset: Dataset, runtime: LocalRuntime) -> Run
     if kept == config.recommenders:
         return config
     if not kept:
-        raise InputError("ranking task", got=f"dataset {config.dataset} without ratings", wanted="ratings for labels",
-                         do="use --recommender mtp, or a dataset with ratings")
+        raise InputError(
+            "ranking task",
+            got=f"dataset {config.dataset} without ratings",
+            wanted="ratings for labels",
+            do="use --recommender mtp, or a dataset with ratings",
+        )
     runtime.warn(f"ranking was not run: {dataset.card.absent.get('rating', 'the data have no ratings')}")
     return replace(config, recommenders=kept)

@@ -17,8 +17,16 @@ from sidbench.datasets.foundation.disk import storing
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.runtime import TrainingLog, TrainingPlan
 
-_LENGTHS_AND_RATES = ("steps_per_epoch", "epochs", "schedule", "learning_rate", "warmup_steps", "final_lr_share",
-                      "weight_decay", "clip_norm")
+_LENGTHS_AND_RATES = (
+    "steps_per_epoch",
+    "epochs",
+    "schedule",
+    "learning_rate",
+    "warmup_steps",
+    "final_lr_share",
+    "weight_decay",
+    "clip_norm",
+)
 
 
 def flatten(prefix: str, state: dict[str, Any], tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
@@ -33,7 +41,7 @@ def flatten(prefix: str, state: dict[str, Any], tensors: dict[str, Tensor], plai
 def section(prefix: str, entries: dict[str, Any]) -> dict[str, Any]:
     """The entries stored under ``prefix``, with the prefix removed."""
     start = f"{prefix}/"
-    return {name[len(start):]: value for name, value in entries.items() if name.startswith(start)}
+    return {name[len(start) :]: value for name, value in entries.items() if name.startswith(start)}
 
 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
@@ -89,9 +97,14 @@ def load_optimiser_state(optimiser: torch.optim.Optimizer, flat: dict[str, Any])
 def plan_signature(plan: TrainingPlan, accumulate: int, precision: str) -> dict[str, Any]:
     """What a checkpoint must agree on with the plan that continues from it, as JSON values."""
     parameters = {name: list(p.shape) for name, p in plan.model.named_parameters()}
-    return {**{name: getattr(plan, name) for name in _LENGTHS_AND_RATES}, "betas": list(plan.betas),
-            "accumulate": accumulate, "precision": precision, "seed": [plan.rng.seed, *plan.rng.path],
-            "parameters": parameters}
+    return {
+        **{name: getattr(plan, name) for name in _LENGTHS_AND_RATES},
+        "betas": list(plan.betas),
+        "accumulate": accumulate,
+        "precision": precision,
+        "seed": [plan.rng.seed, *plan.rng.path],
+        "parameters": parameters,
+    }
 
 
 def check_signature(path: Path, who: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -101,12 +114,18 @@ def check_signature(path: Path, who: str, saved: dict[str, Any], wanted: dict[st
     """
     pairs = [(name, saved.get(name), wanted[name]) for name in wanted if name != "parameters"]
     old, new = saved.get("parameters", {}), wanted["parameters"]
-    pairs += [(f"parameter {name}", old.get(name, "nothing"), new.get(name, "no such parameter"))
-              for name in sorted(old.keys() | new.keys())]
+    pairs += [
+        (f"parameter {name}", old.get(name, "nothing"), new.get(name, "no such parameter"))
+        for name in sorted(old.keys() | new.keys())
+    ]
     for name, got, due in pairs:
         if got != due:
-            raise InputError(f"checkpoint {path} of {who}: {name}", got=got, wanted=str(due),
-                             do="delete this file, or run with the settings that it was made with")
+            raise InputError(
+                f"checkpoint {path} of {who}: {name}",
+                got=got,
+                wanted=str(due),
+                do="delete this file, or run with the settings that it was made with",
+            )
 
 
 def check_counters(counters: Any, done: Any, best_value: Any) -> None:

@@ -20,8 +20,12 @@ Loss = Callable[[Any, int], Tensor | Mapping[str, Tensor]]
 def check_compiler(on_cuda: bool) -> None:
     """Raise ``InputError`` where ``torch.compile`` cannot work: on a CPU it needs a C++ compiler."""
     if not on_cuda and not any(shutil.which(name) for name in _COMPILERS):
-        raise InputError("--compile", got="no C++ compiler on the path", wanted=f"one of {', '.join(_COMPILERS)}",
-                         do="install one, or leave --compile out")
+        raise InputError(
+            "--compile",
+            got="no C++ compiler on the path",
+            wanted=f"one of {', '.join(_COMPILERS)}",
+            do="install one, or leave --compile out",
+        )
 
 
 def compiled_loss(plan: TrainingPlan) -> Loss:
@@ -38,12 +42,16 @@ def compiled_loss(plan: TrainingPlan) -> Loss:
 
     def loss(batch: Any, step: int) -> Tensor | Mapping[str, Tensor]:
         try:
-            with (dynamo.patch(fail_on_recompile_limit_hit=True, recompile_limit=VERSIONS),
-                  inductor.patch(fallback_random=True)):
+            with (
+                dynamo.patch(fail_on_recompile_limit_hit=True, recompile_limit=VERSIONS),
+                inductor.patch(fallback_random=True),
+            ):
                 result: Tensor | Mapping[str, Tensor] = fast(batch, step)
         except FailOnRecompileLimitHit as error:
-            raise StageError(f"{plan.name}: torch.compile gave up after {VERSIONS} versions of one "
-                             "function, whose shapes or numbers keep changing. To do: leave --compile out.") from error
+            raise StageError(
+                f"{plan.name}: torch.compile gave up after {VERSIONS} versions of one "
+                "function, whose shapes or numbers keep changing. To do: leave --compile out."
+            ) from error
         return result
 
     return loss

@@ -25,7 +25,7 @@ def matmul_peak(runtime: LocalRuntime, width: int = WIDTH) -> float:
         torch.mm(left, right, out=out)
         _wait(runtime)
         best = min(best, time.perf_counter() - start)
-    return 2 * width ** 3 / best / 1e9
+    return 2 * width**3 / best / 1e9
 
 
 def plan_gflops(plan: TrainingPlan, steps: int = 8) -> float:

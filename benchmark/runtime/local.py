@@ -21,7 +21,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
 from sidbench.benchmark.runtime.compiling import check_compiler
-from sidbench.benchmark.runtime.process_group import PATIENCE, Team
+from sidbench.benchmark.runtime.process_group import PATIENCE, ProcessGroup
 from sidbench.benchmark.runtime.reporter import Reporter
 from sidbench.benchmark.runtime.training import Training
 from sidbench.datasets.foundation.errors import InputError
@@ -39,13 +39,12 @@ def retain_freed_memory() -> str:
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return "default"
     libc = ctypes.CDLL(None)
-    done = (libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, -1)
-            and libc.mallopt(_M_TOP_PAD, _TOP_PAD_BYTES))
+    done = libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, -1) and libc.mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)
     return "glibc, freed blocks kept" if done else "default"
 
 
 class LocalRuntime:
-    """Runtime of one process on one device, alone or as one of a team started by ``torchrun`` or ``accelerate launch``.
+    """Runtime of one process on one device, alone or as one of a group started by ``torchrun`` or ``accelerate launch``.
 
     Parameters
     ----------
@@ -59,8 +58,15 @@ class LocalRuntime:
     Raises ``InputError`` for choices that this machine or the number of processes does not allow.
     """
 
-    def __init__(self, device: str = "auto", precision: str = "fp32", threads: int = 0,
-                 reporter: Reporter | None = None, accumulate: int = 1, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        device: str = "auto",
+        precision: str = "fp32",
+        threads: int = 0,
+        reporter: Reporter | None = None,
+        accumulate: int = 1,
+        compiled: bool = False,
+    ) -> None:
         if device not in ("auto", "cpu", "cuda"):
             raise InputError("device", got=repr(device), wanted="auto, cpu or cuda")
         if precision not in ("fp32", "bf16"):
@@ -73,18 +79,24 @@ class LocalRuntime:
             torch.set_num_threads(threads)
         # accelerate keeps process-wide state; two runtimes with different precision in one process would clash.
         AcceleratorState._reset_state(reset_partial_state=True)
-        self.accelerator = Accelerator(cpu=use_cpu, mixed_precision="bf16" if precision == "bf16" else "no",
-                                       kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+        self.accelerator = Accelerator(
+            cpu=use_cpu,
+            mixed_precision="bf16" if precision == "bf16" else "no",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        )
         processes = self.accelerator.num_processes
         if accumulate < 1 or accumulate % processes:
-            raise InputError("--accumulate", got=f"{accumulate} with {processes} processes",
-                             wanted="a multiple of the number of processes, which share the batches of an optimiser step",
-                             do=f"add --accumulate {processes}")
+            raise InputError(
+                "--accumulate",
+                got=f"{accumulate} with {processes} processes",
+                wanted="a multiple of the number of processes, which share the batches of an optimiser step",
+                do=f"add --accumulate {processes}",
+            )
         if compiled:
             check_compiler(not use_cpu)
-        self.team = Team(self.accelerator.process_index, processes)
+        self.process_group = ProcessGroup(self.accelerator.process_index, processes)
         self.precision, self.accumulate, self.compiled = precision, accumulate, compiled
-        self.reporter = reporter if reporter is not None and self.team.leads else Reporter()
+        self.reporter = reporter if reporter is not None and self.process_group.is_main_process else Reporter()
         self.checkpoints: Path | None = None
         self.training_logs: dict[str, TrainingLog] = {}
 
@@ -106,8 +118,11 @@ class LocalRuntime:
     @property
     def numerics(self) -> dict[str, Any]:
         """What changes the numbers of a training beside its own settings; empty with the defaults. Part of stage keys."""
-        given = {"accumulate": (self.accumulate, 1), "precision": (self.precision, "fp32"),
-                 "compile": (self.compiled, False)}
+        given = {
+            "accumulate": (self.accumulate, 1),
+            "precision": (self.precision, "fp32"),
+            "compile": (self.compiled, False),
+        }
         return {name: value for name, (value, default) in given.items() if value != default}
 
     def tensor(self, array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
@@ -120,8 +135,15 @@ class LocalRuntime:
 
     def train(self, plan: TrainingPlan) -> TrainingLog:
         path = None if self.checkpoints is None else self.checkpoints / f"{plan.name}.safetensors"
-        log = Training(plan, self.accelerator, self.reporter, path, team=self.team, accumulate=self.accumulate,
-                       compiled=self.compiled).run()
+        log = Training(
+            plan,
+            self.accelerator,
+            self.reporter,
+            path,
+            process_group=self.process_group,
+            accumulate=self.accumulate,
+            compiled=self.compiled,
+        ).run()
         self.training_logs[plan.name] = log
         return log
 

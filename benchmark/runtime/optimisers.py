@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sidbench.benchmark.runtime.process_group import Team
+from sidbench.benchmark.runtime.process_group import ProcessGroup
 from sidbench.datasets.foundation.runtime import TrainingPlan
 
 
@@ -37,12 +37,12 @@ def make_optimiser(plan: TrainingPlan) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=plan.learning_rate, betas=plan.betas, weight_decay=0.0, fused=True)
 
 
-def shared_places(count: int, team: Team) -> range:
+def shared_places(count: int, process_group: ProcessGroup) -> range:
     """Which of ``count`` batches of an optimiser step are this process's: dealt out in turn."""
-    return range(team.rank, count, team.size)
+    return range(process_group.rank, count, process_group.size)
 
 
-def sum_over_team(parameters: Sequence[nn.Parameter], figures: Tensor, team: Team) -> Tensor:
+def sum_over_team(parameters: Sequence[nn.Parameter], figures: Tensor, process_group: ProcessGroup) -> Tensor:
     """Sum the gradients over the processes, in place, and return the sum of ``figures`` float32 ``[F]``.
 
     Everything travels in one flat float32 vector, in the order of ``parameters``. A parameter that no process used keeps
@@ -50,14 +50,15 @@ def sum_over_team(parameters: Sequence[nn.Parameter], figures: Tensor, team: Tea
     """
     with torch.no_grad():
         used = torch.tensor([float(p.grad is not None) for p in parameters], device=figures.device)
-        flat = torch.cat([figures, used, *((torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1).float()
-                                           for p in parameters)])
-        team.add(flat)
+        flat = torch.cat(
+            [figures, used, *((torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1).float() for p in parameters)]
+        )
+        process_group.all_reduce(flat)
         start = len(figures)
-        present = (flat[start:start + len(parameters)] > 0).tolist()
+        present = (flat[start : start + len(parameters)] > 0).tolist()
         start += len(parameters)
         for parameter, some in zip(parameters, present, strict=True):
-            part = flat[start:start + parameter.numel()].view_as(parameter)
+            part = flat[start : start + parameter.numel()].view_as(parameter)
             parameter.grad = part.to(parameter.dtype) if some else None
             start += parameter.numel()
-        return flat[:len(figures)].clone()
+        return flat[: len(figures)].clone()

@@ -31,8 +31,8 @@ class PeerFailure(StageError):
     """Another process of this command failed; the message names it and tells why."""
 
 
-class Team:
-    """All processes of a command, as one of them sees it; a team of one exchanges nothing.
+class ProcessGroup:
+    """All processes of a command, as one of them sees it; a group of one exchanges nothing.
 
     rank: number of this process, 0 for the leader. size: number of processes.
     """
@@ -45,13 +45,13 @@ class Team:
         self._told: BaseException | None = None
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process prints and writes."""
         return self._all[0] == 0
 
     @contextmanager
     def solo(self) -> Iterator[None]:
-        """Inside, this process works for itself: everything it starts behaves as in a team of one."""
+        """Inside, this process works for itself: everything it starts behaves as in a group of one."""
         before = self.rank, self.size
         self.rank, self.size = 0, 1
         try:
@@ -60,7 +60,7 @@ class Team:
             self.rank, self.size = before
 
     # -- exchange ------------------------------------------------------------------------------------------------
-    def say(self, value: Any, source: int = 0) -> Any:
+    def broadcast(self, value: Any, source: int = 0) -> Any:
         """The JSON-able ``value`` of process ``source``, to all."""
         if self.size == 1:
             return value
@@ -77,14 +77,14 @@ class Team:
         own = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
         return [load(data) for data in self._bytes(own)]
 
-    def add(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         """Replace ``tensor`` by its sum over the processes, the same bits on each."""
         if self.size > 1:
             self._meet()
             with self._alive():
                 dist.all_reduce(tensor)
 
-    def same(self, tensors: Mapping[str, Tensor]) -> None:
+    def broadcast_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Overwrite ``tensors`` by the leader's, in place."""
         if self.size == 1 or not tensors:
             return
@@ -96,7 +96,7 @@ class Team:
         for tensor in tensors.values():
             n = tensor.numel() * tensor.element_size()
             # A clone is aligned, which a view as a wider type needs.
-            tensor.detach().copy_(flat[start:start + n].clone().view(tensor.dtype).view(tensor.shape))
+            tensor.detach().copy_(flat[start : start + n].clone().view(tensor.dtype).view(tensor.shape))
             start += n
 
     # -- failures ------------------------------------------------------------------------------------------------
@@ -135,8 +135,13 @@ class Team:
         lengths = self._lengths(len(trouble.encode()))
         if any(lengths):
             said = [data.decode() for data in self._padded(trouble.encode(), lengths)]
-            raise PeerFailure("; ".join(dict.fromkeys(
-                text if text == trouble else f"process {rank}: {text}" for rank, text in enumerate(said) if text)))
+            raise PeerFailure(
+                "; ".join(
+                    dict.fromkeys(
+                        text if text == trouble else f"process {rank}: {text}" for rank, text in enumerate(said) if text
+                    )
+                )
+            )
 
     def _bytes(self, data: bytes) -> list[bytes]:
         self._meet()
@@ -151,7 +156,7 @@ class Team:
     def _padded(self, data: bytes, lengths: list[int]) -> list[bytes]:
         width = max(lengths)
         own = torch.zeros(width, dtype=torch.uint8)
-        own[:len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else own[:0]
+        own[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else own[:0]
         rows = [torch.zeros(width, dtype=torch.uint8) for _ in range(self.size)]
         with self._alive():
             dist.all_gather(rows, own, group=self._control)
@@ -163,9 +168,11 @@ class Team:
         try:
             yield
         except RuntimeError as error:
-            raise PeerFailure(f"another process of this command ended without a word ({str(error)[:120]}). To do: see "
-                              "its own output above, then start the same command again; finished stages and "
-                              "checkpoints are kept.") from error
+            raise PeerFailure(
+                f"another process of this command ended without a word ({str(error)[:120]}). To do: see "
+                "its own output above, then start the same command again; finished stages and "
+                "checkpoints are kept."
+            ) from error
 
     def close(self) -> None:
         """Leave the process group; nothing may be exchanged after this."""

@@ -79,8 +79,13 @@ class BarReporter(PlainReporter):
     def begin(self, name: str, total: int) -> None:
         self.end()
         self._progress = Progress(
-            TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"), console=self._console, transient=True,
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=self._console,
+            transient=True,
         )
         self._progress.start()
         self._task = self._progress.add_task(name, total=total, figures="")

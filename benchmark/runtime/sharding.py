@@ -36,30 +36,38 @@ def in_blocks(tokenizer: Tokenizer, n_items: int, block_items: int = BLOCK_ITEMS
     return tokenizer.itemwise and n_items > block_items
 
 
-def encode_catalogue(tokenizer: Tokenizer, features: ItemFeatures, runtime: LocalRuntime,
-                     block_items: int = BLOCK_ITEMS, scratch: Path | None = None) -> SemanticIds:
+def encode_catalogue(
+    tokenizer: Tokenizer,
+    features: ItemFeatures,
+    runtime: LocalRuntime,
+    block_items: int = BLOCK_ITEMS,
+    scratch: Path | None = None,
+) -> SemanticIds:
     """What ``encode`` gives for the whole catalogue, with reconstructions; large ones in blocks that processes share.
 
     scratch: folder for large reconstructions of a single process, which are then maps of files there.
     """
-    team, n = runtime.team, features.n_items
+    process_group, n = runtime.process_group, features.n_items
     if not in_blocks(tokenizer, n, block_items):
         return tokenizer.encode(features, runtime)
-    if team.size == 1:
+    if process_group.size == 1:
         return encode_in_blocks(tokenizer, features, runtime, rows=block_items, reconstruction=True, scratch=scratch)
-    part, own = part_of(-(-n // block_items), team.rank, team.size), None
+    part, own = part_of(-(-n // block_items), process_group.rank, process_group.size), None
     if part.start < part.stop:
         mine = features.block(part.start * block_items, part.stop * block_items)
         own = encode_in_blocks(tokenizer, mine, runtime, rows=block_items, reconstruction=True)
-    facts = [fact for fact in team.gather(None if own is None else _about(own)) if fact is not None]
+    facts = [fact for fact in process_group.gather(None if own is None else _about(own)) if fact is not None]
     if any(fact != facts[0] for fact in facts):
-        raise StageError(f"{type(tokenizer).__name__}: sizes or weights differ between blocks of items, though the class "
-                         "declares itemwise; set itemwise = False.")
-    whole = _joined(team.gather_arrays({} if own is None else _arrays(own)))
+        raise StageError(
+            f"{type(tokenizer).__name__}: sizes or weights differ between blocks of items, though the class "
+            "declares itemwise; set itemwise = False."
+        )
+    whole = _joined(process_group.gather_arrays({} if own is None else _arrays(own)))
     decoded = {name.removeprefix("of:"): array for name, array in whole.items() if name.startswith("of:")}
     sizes, ordered, _, position_names = facts[0]
-    return SemanticIds(whole["codes"], np.array(sizes, np.int32), ordered, whole.get("weights"), decoded,
-                       tuple(position_names))
+    return SemanticIds(
+        whole["codes"], np.array(sizes, np.int32), ordered, whole.get("weights"), decoded, tuple(position_names)
+    )
 
 
 def _arrays(sids: SemanticIds) -> dict[str, np.ndarray]:
@@ -71,37 +79,39 @@ def _about(sids: SemanticIds) -> list[object]:
     return [sids.sizes.tolist(), bool(sids.ordered), sorted(_arrays(sids)), list(sids.position_names)]
 
 
-def rank_users(model: Retriever, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
-               runtime: LocalRuntime) -> tuple[TargetRanks, dict[str, float]]:
+def rank_users(
+    model: Retriever, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None, runtime: LocalRuntime
+) -> tuple[TargetRanks, dict[str, float]]:
     """``model.rank_targets`` of all users, and the model's numbers about it.
 
     A user's rank interval does not depend on the users beside him, so parts give what the whole gives.
     """
-    team = runtime.team
-    if team.size == 1:
+    process_group = runtime.process_group
+    if process_group.size == 1:
         return model.rank_targets(histories, targets, sids, runtime), dict(model.diagnostics())
-    part = part_of(len(targets), team.rank, team.size)
+    part = part_of(len(targets), process_group.rank, process_group.size)
     users = np.arange(len(targets))[part]
     ranks = None
     if len(users):
         ranks = model.rank_targets(take_sequences(histories, users), targets[part], sids, runtime)
     columns = {} if ranks is None else {f.name: getattr(ranks, f.name) for f in fields(ranks)}
-    whole = _joined(team.gather_arrays({n: a for n, a in columns.items() if a is not None}))
+    whole = _joined(process_group.gather_arrays({n: a for n, a in columns.items() if a is not None}))
     return TargetRanks(**whole), merged_notes(model.diagnostics() if len(users) else {}, len(users), runtime)
 
 
-def predict_rows(model: Ranker, data: RankingData, split: str, sids: SemanticIds | None,
-                 runtime: LocalRuntime) -> tuple[np.ndarray, dict[str, float]]:
+def predict_rows(
+    model: Ranker, data: RankingData, split: str, sids: SemanticIds | None, runtime: LocalRuntime
+) -> tuple[np.ndarray, dict[str, float]]:
     """``model.predict`` of all rows of ``split``, and the model's numbers about it."""
-    team, rows = runtime.team, data.rows[split]
-    if team.size == 1 or not len(rows):
+    process_group, rows = runtime.process_group, data.rows[split]
+    if process_group.size == 1 or not len(rows):
         return model.predict(data, split, sids, runtime), dict(model.diagnostics())
-    part = part_of(len(rows), team.rank, team.size)
+    part = part_of(len(rows), process_group.rank, process_group.size)
     own = replace(rows, **{f.name: getattr(rows, f.name)[part] for f in fields(rows)})
     scores = {}
     if len(own):
         scores["score"] = model.predict(replace(data, rows={**data.rows, split: own}), split, sids, runtime)
-    whole = _joined(team.gather_arrays(scores))
+    whole = _joined(process_group.gather_arrays(scores))
     return whole["score"], merged_notes(model.diagnostics() if len(own) else {}, len(own), runtime)
 
 
@@ -114,7 +124,7 @@ def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def merged_notes(own: Mapping[str, float], weight: int, runtime: LocalRuntime) -> dict[str, float]:
     """Diagnostics over all parts, ``weight`` being the users of this one: averaged by users unless a word of the name says
     that it is a count (``ADDED``), a maximum (``LARGEST``) or a minimum (``SMALLEST``)."""
-    told = [(notes, w) for notes, w in runtime.team.gather([dict(own), weight]) if w]
+    told = [(notes, w) for notes, w in runtime.process_group.gather([dict(own), weight]) if w]
     merged: dict[str, float] = {}
     for name in dict.fromkeys(name for notes, _ in told for name in notes):
         values, weights = zip(*((notes[name], w) for notes, w in told if name in notes), strict=True)

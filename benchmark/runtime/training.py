@@ -34,7 +34,7 @@ from sidbench.benchmark.runtime.checkpoints import (
 )
 from sidbench.benchmark.runtime.compiling import compiled_loss
 from sidbench.benchmark.runtime.optimisers import learning_rate_factor, make_optimiser, shared_places, sum_over_team
-from sidbench.benchmark.runtime.process_group import Team
+from sidbench.benchmark.runtime.process_group import ProcessGroup
 from sidbench.benchmark.runtime.reporter import Reporter
 from sidbench.datasets.foundation.errors import InputError, NonFiniteLoss, StageError
 from sidbench.datasets.foundation.hashing import hash_arrays, hash_json
@@ -49,15 +49,24 @@ TIMED_STEPS = 1001  # latest optimiser steps whose median time is reported
 class Training:
     """One execution of a plan; holds what a checkpoint must hold.
 
-    accumulate: batches of one optimiser step, a multiple of the team's size. compiled: run the loss through
+    accumulate: batches of one optimiser step, a multiple of the process group's size. compiled: run the loss through
     ``torch.compile``.
     """
 
-    def __init__(self, plan: TrainingPlan, accelerator: Accelerator, reporter: Reporter, checkpoint: Path | None, *,
-                 team: Team | None = None, accumulate: int = 1, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        accelerator: Accelerator,
+        reporter: Reporter,
+        checkpoint: Path | None,
+        *,
+        process_group: ProcessGroup | None = None,
+        accumulate: int = 1,
+        compiled: bool = False,
+    ) -> None:
         self.plan, self.accelerator, self.reporter, self.path = plan, accelerator, reporter, checkpoint
-        self.team, self.accumulate = team or Team(), accumulate
-        self.shared = plan.sharded and self.team.size > 1
+        self.process_group, self.accumulate = process_group or ProcessGroup(), accumulate
+        self.shared = plan.sharded and self.process_group.size > 1
         self.compute_loss = compiled_loss(plan) if compiled else plan.loss
         self.optimiser = make_optimiser(plan)
         self.parameters = list(plan.model.parameters())
@@ -75,13 +84,17 @@ class Training:
     # -- checkpoints ---------------------------------------------------------------------------------------------
     def save(self) -> None:
         """Write a checkpoint of the present state; of several processes the leader does."""
-        if self.path is None or not self.team.leads:
+        if self.path is None or not self.process_group.is_main_process:
             return
         tensors: dict[str, Tensor] = {}
         log = {**vars(self.log), "wall_seconds": self.previous_seconds}
-        plain: dict[str, Any] = {"log": log, "counters": [self.step, self.epoch, self.index, self.bad, self.examples],
-                                 "best_value": None if self.best_value == -math.inf else self.best_value,
-                                 "done": self.done, "signature": self._signature()}
+        plain: dict[str, Any] = {
+            "log": log,
+            "counters": [self.step, self.epoch, self.index, self.bad, self.examples],
+            "best_value": None if self.best_value == -math.inf else self.best_value,
+            "done": self.done,
+            "signature": self._signature(),
+        }
         flatten("model", dict(self.plan.model.state_dict()), tensors, plain)
         flatten("optimiser", optimiser_state(self.optimiser), tensors, plain)
         flatten("best", self.best_state or {}, tensors, plain)
@@ -105,9 +118,12 @@ class Training:
             check_signature(self.path, self.plan.name, entries["signature"], self._signature())
             self._continue(entries)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise InputError(f"checkpoint {self.path} of {self.plan.name}", wanted="what this training wrote",
-                             got=f"{type(error).__name__}: {str(error)[:160]}",
-                             do="delete this file; the training then starts anew") from error
+            raise InputError(
+                f"checkpoint {self.path} of {self.plan.name}",
+                wanted="what this training wrote",
+                got=f"{type(error).__name__}: {str(error)[:160]}",
+                do="delete this file; the training then starts anew",
+            ) from error
         self.reporter.line(f"  {self.plan.name}: continuing at step {self.step}")
 
     def _continue(self, entries: dict[str, Any]) -> None:
@@ -161,38 +177,46 @@ class Training:
             self.save()
         self.log.wall_seconds = self.previous_seconds
         self.log.examples_per_second = self.examples / max(self.log.wall_seconds, 1e-9)
-        self.log.processes = self.team.size if self.shared else 1
+        self.log.processes = self.process_group.size if self.shared else 1
         self.plan.model.eval()
         return self.log
 
     def _assemble(self) -> None:
         """Several processes begin at one place with the leader's weights."""
-        if self.team.size == 1:
+        if self.process_group.size == 1:
             return
-        places = self.team.gather([self.step, self.epoch, self.index, self.done])
+        places = self.process_group.gather([self.step, self.epoch, self.index, self.done])
         if any(place != places[0] for place in places):
-            raise StageError(f"{self.plan.name}: the processes found different checkpoints (steps "
-                             f"{', '.join(str(p[0]) for p in places)}). To do: put SIDBENCH_HOME on a disk that all "
-                             "machines of this command share.")
-        self.team.same(dict(self.plan.model.state_dict()))
+            raise StageError(
+                f"{self.plan.name}: the processes found different checkpoints (steps "
+                f"{', '.join(str(p[0]) for p in places)}). To do: put SIDBENCH_HOME on a disk that all "
+                "machines of this command share."
+            )
+        self.process_group.broadcast_tensors(dict(self.plan.model.state_dict()))
         if not self.shared:
-            self.reporter.warn(f"{self.plan.name}: changes state by other ways than gradients, so each of the "
-                               f"{self.team.size} processes ran all of its batches")
+            self.reporter.warn(
+                f"{self.plan.name}: changes state by other ways than gradients, so each of the "
+                f"{self.process_group.size} processes ran all of its batches"
+            )
 
     def _agree(self) -> None:
         """The leader's weights on every process, after a check that a plan said rightly whether it can be shared."""
-        if self.team.size == 1:
+        if self.process_group.size == 1:
             return
         if self.shared:
             extra = self.plan.extra_state() if self.plan.extra_state else {}
             tensors = {**dict(self.plan.model.named_buffers()), **{n: v for n, v in extra.items() if isinstance(v, Tensor)}}
             plain = {n: v for n, v in extra.items() if not isinstance(v, Tensor)}
-            digests = self.team.gather([hash_arrays({n: to_numpy(t) for n, t in tensors.items()}), hash_json(plain)])
+            digests = self.process_group.gather(
+                [hash_arrays({n: to_numpy(t) for n, t in tensors.items()}), hash_json(plain)]
+            )
             if any(digest != digests[0] for digest in digests):
-                raise StageError(f"{self.plan.name}: its buffers or extra state differ between the processes that shared "
-                                 "its batches, so gradients alone do not move its state. To do: declare sharded=False in "
-                                 "its TrainingPlan.")
-        self.team.same(dict(self.plan.model.state_dict()))
+                raise StageError(
+                    f"{self.plan.name}: its buffers or extra state differ between the processes that shared "
+                    "its batches, so gradients alone do not move its state. To do: declare sharded=False in "
+                    "its TrainingPlan."
+                )
+        self.process_group.broadcast_tensors(dict(self.plan.model.state_dict()))
 
     def _epoch(self, start: float, earlier: float) -> None:
         plan = self.plan
@@ -223,11 +247,11 @@ class Training:
         self.optimiser.zero_grad(set_to_none=True)
         figures = torch.zeros(2, count, device=self.accelerator.device)  # loss and examples of each batch
         parts: Mapping[str, Tensor] = {}
-        for place in shared_places(count, self.team) if self.shared else range(count):
+        for place in shared_places(count, self.process_group) if self.shared else range(count):
             parts, examples = self._batch(self.index + place, first + place, count)
             figures[0, place], figures[1, place] = parts["loss"].detach(), float(examples)
         if self.shared:
-            figures = sum_over_team(self.parameters, figures.flatten(), self.team).view(2, count)
+            figures = sum_over_team(self.parameters, figures.flatten(), self.process_group).view(2, count)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, plan.clip_norm or math.inf)
         if not bool(torch.isfinite(figures[0]).all() & torch.isfinite(norm)):
             self._refuse(float(figures[0].mean()), float(norm), last)
@@ -239,7 +263,7 @@ class Training:
         self.log.steps = self.step
         if plan.after_step is not None:
             plan.after_step(last)
-        self._report(parts, first, last + 1, (count - 1) % self.team.size if self.shared else None)
+        self._report(parts, first, last + 1, (count - 1) % self.process_group.size if self.shared else None)
 
     def _batch(self, index: int, number: int, count: int) -> tuple[Mapping[str, Tensor], int]:
         """Add the gradients of one of the ``count`` batches of a step; returns its loss with parts, and its rows."""
@@ -258,7 +282,8 @@ class Training:
             raise StageError(
                 f"{plan.name} ran out of memory at step {number} with {name}={value} ({str(error)[:200]}). To do: set "
                 f"{name}={max(value // 2, 1)} for this stage, with --accumulate {2 * self.accumulate} to keep the "
-                "examples of an optimiser step; finished stages are kept.") from error
+                "examples of an optimiser step; finished stages are kept."
+            ) from error
         return parts, _batch_examples(batch)
 
     def _refuse(self, loss: float, norm: float, step: int) -> None:
@@ -267,7 +292,8 @@ class Training:
         raise NonFiniteLoss(
             f"{plan.name}: loss or gradient became {loss:g} (gradient norm {norm:g}) at step {step} of "
             f"{plan.steps_per_epoch * plan.epochs}; {good}. "
-            f"To do: lower the learning rate (now {plan.learning_rate:g}) or check the input embeddings for outliers.")
+            f"To do: lower the learning rate (now {plan.learning_rate:g}) or check the input embeddings for outliers."
+        )
 
     def _report(self, parts: Mapping[str, Tensor], first: int, done: int, source: int | None) -> None:
         """Live figures when a period of ``monitor_every`` batches ended; ``source``: the process with the last batch."""
@@ -275,7 +301,7 @@ class Training:
         if done // plan.monitor_every == first // plan.monitor_every and done != total:
             return
         values = {name: float(value.detach()) for name, value in parts.items()}
-        self.log.parts = values if source is None else self.team.say(values, source)
+        self.log.parts = values if source is None else self.process_group.broadcast(values, source)
         if plan.monitor is not None:
             self.log.monitor = {name: float(value) for name, value in plan.monitor().items()}
             self._alarm(done - 1, total)
@@ -288,13 +314,14 @@ class Training:
             self.reporter.warn(
                 f"{self.plan.name}: codebook collapse, {used:.0%} of the codes are in use at step {step + 1}. Usual causes: "
                 "codebooks not initialised from the data, a learning rate that is too high, or latents of almost no "
-                "variance. Remedies: k-means initialisation, dead-code restart, a lower learning rate, a smaller codebook.")
+                "variance. Remedies: k-means initialisation, dead-code restart, a lower learning rate, a smaller codebook."
+            )
 
     def _validate(self) -> None:
         plan = self.plan
         plan.model.eval()
         with torch.no_grad():
-            value = float(self.team.say(float(plan.validate()))) if plan.validate is not None else math.nan
+            value = float(self.process_group.broadcast(float(plan.validate()))) if plan.validate is not None else math.nan
         self.log.validations.append(value)
         if value > self.best_value:
             self.best_value, self.bad, self.log.best_epoch = value, 0, self.epoch
@@ -319,4 +346,5 @@ def _batch_examples(batch: Any) -> int:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out; torch's CPU allocator has no exception of its own."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error))
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )

@@ -32,8 +32,12 @@ def difference(left: SidTable, right: SidTable, ordered: bool) -> dict[str, Any]
     place = {key: row for row, key in enumerate(right_keys)}
     common = [(i, place[key]) for i, key in enumerate(left_keys) if key in place]
     if not common:
-        raise InputError("two tables without a common item", got=f"keys such as {left_keys[0]!r} and {right_keys[0]!r}",
-                         wanted="tables of one catalogue", do="bring both to item keys with `bench sids import`")
+        raise InputError(
+            "two tables without a common item",
+            got=f"keys such as {left_keys[0]!r} and {right_keys[0]!r}",
+            wanted="tables of one catalogue",
+            do="bring both to item keys with `bench sids import`",
+        )
     rows = np.array(common)
     a, b = left.codes[rows[:, 0]], right.codes[rows[:, 1]]
     width = min(a.shape[1], b.shape[1])
@@ -64,8 +68,11 @@ def _collision_churn(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     union = pairs_before + pairs_after - kept
     was, now = before[a] > 1, after[b] > 1
     return {
-        "pairs_before": pairs_before, "pairs_after": pairs_after, "pairs_kept": kept,
+        "pairs_before": pairs_before,
+        "pairs_after": pairs_after,
+        "pairs_kept": kept,
         "jaccard": kept / union if union else None,
-        "items_entered": int((now & ~was).sum()), "items_left": int((was & ~now).sum()),
+        "items_entered": int((now & ~was).sum()),
+        "items_left": int((was & ~now).sum()),
         "items_stayed": int((was & now).sum()),
     }

@@ -38,8 +38,11 @@ def table_report(table: SidTable, ordered: bool) -> dict[str, Any]:
     numbers, vectors = distribution_numbers(table.codes, table.sizes, ordered, nobody)
     numbers |= collision_numbers(table.codes, nobody)
     return {
-        "items": table.n_items, "distinct_sids": int(prefix_ids(table.codes)[-1].max()) + 1,
-        "sizes": table.sizes.tolist(), "sizes_stated": table.sizes_stated, "ordered": ordered,
+        "items": table.n_items,
+        "distinct_sids": int(prefix_ids(table.codes)[-1].max()) + 1,
+        "sizes": table.sizes.tolist(),
+        "sizes_stated": table.sizes_stated,
+        "ordered": ordered,
         "mean_active": float((table.codes != PAD).sum(axis=1).mean()),
         "metrics": {name: float(value) for name, value in numbers.items() if value is not None},
         "vectors": {name: list(values) for name, values in vectors.items()},
@@ -55,8 +58,13 @@ def largest_groups(table: SidTable) -> list[dict[str, Any]]:
     groups = []
     for group in order[sizes[order] > 1]:
         members = np.flatnonzero(ids == group)
-        groups.append({"codes": table.codes[members[0]].tolist(), "items": int(sizes[group]),
-                       "first": [keys[i] for i in members[:SHOWN_ITEMS]]})
+        groups.append(
+            {
+                "codes": table.codes[members[0]].tolist(),
+                "items": int(sizes[group]),
+                "first": [keys[i] for i in members[:SHOWN_ITEMS]],
+            }
+        )
     return groups
 
 
@@ -69,8 +77,10 @@ def record_report(record: RunRecord) -> dict[str, Any]:
     report: dict[str, Any] = {
         "head_and_tail": head_tail,
         "alignment": {n: v for n, v in values.items() if n.startswith(ALIGNMENT) and n not in head_tail},
-        "activity": {**{n: v for n, v in values.items() if n in ACTIVITY},
-                     **{n: list(v) for n, v in record.sids.vectors.items() if n.endswith("_by_quartile")}},
+        "activity": {
+            **{n: v for n, v in values.items() if n in ACTIVITY},
+            **{n: list(v) for n, v in record.sids.vectors.items() if n.endswith("_by_quartile")},
+        },
         "before_collision_policy": {n: v for n, v in values.items() if n.endswith("_before")},
     }
     if record.tokenizer is not None:
@@ -86,17 +96,21 @@ def item_report(table: SidTable, key: str, ordered: bool) -> dict[str, Any]:
     keys = item_keys(table)
     if key not in keys:
         near = difflib.get_close_matches(key, keys, n=1) if len(keys) <= _NEAREST_AMONG else []
-        raise InputError("item of the table", got=repr(key), wanted=f"one of its {len(keys)} keys, such as {keys[0]!r}",
-                         do=f"did you mean {near[0]!r}?" if near else "use the raw item key of the dataset")
+        raise InputError(
+            "item of the table",
+            got=repr(key),
+            wanted=f"one of its {len(keys)} keys, such as {keys[0]!r}",
+            do=f"did you mean {near[0]!r}?" if near else "use the raw item key of the dataset",
+        )
     row = keys.index(key)
     own = table.codes[row]
     same = table.codes == own[None, :]
     shared = []
     for p in range(table.code_length):
         if ordered:
-            shared.append(_sharing(f"first {p + 1}", own[:p + 1], same[:, :p + 1].all(axis=1), row, keys))
+            shared.append(_sharing(f"first {p + 1}", own[: p + 1], same[:, : p + 1].all(axis=1), row, keys))
         elif own[p] != PAD:
-            shared.append(_sharing(f"position {p + 1}", own[p:p + 1], same[:, p], row, keys))
+            shared.append(_sharing(f"position {p + 1}", own[p : p + 1], same[:, p], row, keys))
     if not ordered:
         shared.append(_sharing("all", own, same.all(axis=1), row, keys))
     report: dict[str, Any] = {"item": key, "codes": own.tolist(), "ordered": ordered, "shared": shared}

@@ -121,8 +121,12 @@ def dataset_stage(cache: StageCache, name: str, plugin: DatasetPlugin, locate: F
     wall, cpu = time.perf_counter(), time.process_time()
     dataset = _parse(plugin, recorder)
     spent = (time.perf_counter() - wall, time.process_time() - cpu)
-    extra = [p for f in vars(plugin.config).values() if isinstance(f, str) and os.sep in f and Path(f).exists()
-             for p in _files_below(Path(f))]
+    extra = [
+        p
+        for f in vars(plugin.config).values()
+        if isinstance(f, str) and os.sep in f and Path(f).exists()
+        for p in _files_below(Path(f))
+    ]
     seen = [_seen(p) for p in {str(p): p for p in [*recorder.found.values(), *extra]}.values()]
     # The place of the pictures belongs to the key: the same files moved elsewhere must not leave a stale path behind.
     pictures = None if dataset.catalog.image_root is None else str(dataset.catalog.image_root)
@@ -131,8 +135,10 @@ def dataset_stage(cache: StageCache, name: str, plugin: DatasetPlugin, locate: F
     try:
         _write_index(index_path, {"files": seen, "missing": recorder.missing, "pictures": pictures})
     except OSError as error:  # a store on a read-only disk is read all the same
-        cache.reporter.line(f"dataset: its files are parsed again next time, since the index {index_path} could not be "
-                            f"written ({error.strerror})")
+        cache.reporter.line(
+            f"dataset: its files are parsed again next time, since the index {index_path} could not be "
+            f"written ({error.strerror})"
+        )
     return value
 
 

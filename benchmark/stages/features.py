@@ -11,7 +11,7 @@ import numpy as np
 
 from sidbench.benchmark.plugins.code_hash import room_code
 from sidbench.benchmark.plugins.sources import plugin_code
-from sidbench.benchmark.stages.pipeline import Bench
+from sidbench.benchmark.stages.pipeline import StageContext
 from sidbench.benchmark.store.serialization import load_json, load_mapped, save_json, save_mapped
 from sidbench.benchmark.store.stage_cache import Stage
 from sidbench.datasets.base import Dataset, FileLocator, Interactions
@@ -27,33 +27,52 @@ from sidbench.recommenders.sasrec import BehaviourConfig, behaviour_embeddings
 FEATURES_SEED = 0
 
 
-def build_features(bench: Bench, dataset: Dataset, training: Interactions, config: FeaturesConfig,
-                   behaviour: BehaviourConfig, locate: FileLocator) -> ItemFeatures:
+def build_features(
+    context: StageContext,
+    dataset: Dataset,
+    training: Interactions,
+    config: FeaturesConfig,
+    behaviour: BehaviourConfig,
+    locate: FileLocator,
+) -> ItemFeatures:
     """Item features from the catalogue and from ``training`` events only (training data of every protocol)."""
     sequences = Sequences.from_interactions(training, dataset.n_users)
     counts = np.bincount(training.item, minlength=dataset.n_items).astype(np.int64)
-    content, content_key = _content(bench, dataset, config, locate)
+    content, content_key = _content(context, dataset, config, locate)
     raw, keys = dict(content.raw), dict.fromkeys(content.raw, content_key)
     if config.behaviour == "sasrec":
-        raw["behaviour"], keys["behaviour"] = _behaviour(bench, sequences, dataset.n_items, behaviour)
+        raw["behaviour"], keys["behaviour"] = _behaviour(context, sequences, dataset.n_items, behaviour)
 
     def scale(name: str, embeddings: np.ndarray, available: np.ndarray, n_items: int) -> tuple[np.ndarray, float]:
         if embeddings.nbytes < MAPPED_BYTES:
             return scale_modality(name, embeddings, available, n_items)
-        return _scaled_on_disk(bench, name, embeddings, available, keys[name])
+        return _scaled_on_disk(context, name, embeddings, available, keys[name])
 
     return assemble_features(
-        raw=raw, available=content.available, absent=content.absent, train_counts=counts, sequences=sequences,
-        richness=config.richness, categories=dataset.catalog.categories, item_text=content.item_text,
+        raw=raw,
+        available=content.available,
+        absent=content.absent,
+        train_counts=counts,
+        sequences=sequences,
+        richness=config.richness,
+        categories=dataset.catalog.categories,
+        item_text=content.item_text,
         item_keys=dataset.catalog.keys,
-        notes={name: float(n) for name, n in content.counts.items()}, scale=scale)
+        notes={name: float(n) for name, n in content.counts.items()},
+        scale=scale,
+    )
 
 
-def _scaled_on_disk(bench: Bench, name: str, embeddings: np.ndarray, available: np.ndarray,
-                    raw_key: str) -> tuple[np.ndarray, float]:
+def _scaled_on_disk(
+    context: StageContext, name: str, embeddings: np.ndarray, available: np.ndarray, raw_key: str
+) -> tuple[np.ndarray, float]:
     """What ``scale_modality`` gives, as a memory map of a cache entry: a second copy of the rows may not fit."""
-    depends = {"raw": raw_key, "modality": name, "available": hash_arrays({"available": available}),
-               "code": room_code("datasets/features", "datasets/foundation")}
+    depends = {
+        "raw": raw_key,
+        "modality": name,
+        "available": hash_arrays({"available": available}),
+        "code": room_code("datasets/features", "datasets/foundation"),
+    }
 
     def compute(partial: Path) -> tuple[np.ndarray, float]:
         rows = scratch_matrix(partial, name, embeddings.shape)
@@ -63,48 +82,76 @@ def _scaled_on_disk(bench: Bench, name: str, embeddings: np.ndarray, available: 
         save_mapped(folder / "scaled", {"rows": value[0]})
         save_json(folder / "scale.json", value[1])
 
-    return bench.cache.run(Stage("scaled", depends, compute, save, lambda folder: (
-        load_mapped(folder / "scaled")["rows"], load_json(folder / "scale.json"))))
+    return context.cache.run(
+        Stage(
+            "scaled",
+            depends,
+            compute,
+            save,
+            lambda folder: (load_mapped(folder / "scaled")["rows"], load_json(folder / "scale.json")),
+        )
+    )
 
 
-def _content(bench: Bench, dataset: Dataset, config: FeaturesConfig, locate: FileLocator) -> tuple[RawContent, str]:
+def _content(context: StageContext, dataset: Dataset, config: FeaturesConfig, locate: FileLocator) -> tuple[RawContent, str]:
     """Content embeddings, and the key of their stage."""
-    depends = {"dataset": dataset.content_hash(), "config": config,
-               "code": room_code("datasets/features", "datasets/foundation"),
-               "files": {m: hash_file(p) for m, p in content_files(dataset, config, locate).items()}}
+    depends = {
+        "dataset": dataset.content_hash(),
+        "config": config,
+        "code": room_code("datasets/features", "datasets/foundation"),
+        "files": {m: hash_file(p) for m, p in content_files(dataset, config, locate).items()},
+    }
 
     def compute(_: Path) -> RawContent:
-        return encode_content(dataset, config, Rng(FEATURES_SEED).child("content"), bench.runtime, locate)
+        return encode_content(dataset, config, Rng(FEATURES_SEED).child("content"), context.runtime, locate)
 
     def save(value: RawContent, folder: Path) -> None:
         save_mapped(folder / "raw", value.raw)
         save_mapped(folder / "available", value.available)
-        save_json(folder / "content.json", {"absent": dict(value.absent), "counts": dict(value.counts),
-                                            "item_text": value.item_text})
+        save_json(
+            folder / "content.json",
+            {"absent": dict(value.absent), "counts": dict(value.counts), "item_text": value.item_text},
+        )
 
     def load(folder: Path) -> RawContent:
         facts = load_json(folder / "content.json")
         text = facts["item_text"]
-        return RawContent(load_mapped(folder / "raw"), load_mapped(folder / "available"), facts["absent"],
-                          facts["counts"], None if text is None else tuple(text))
+        return RawContent(
+            load_mapped(folder / "raw"),
+            load_mapped(folder / "available"),
+            facts["absent"],
+            facts["counts"],
+            None if text is None else tuple(text),
+        )
 
     stage = Stage("content", depends, compute, save, load)
-    return bench.cache.run(stage), stage.key
+    return context.cache.run(stage), stage.key
 
 
-def _behaviour(bench: Bench, sequences: Sequences, n_items: int, config: BehaviourConfig) -> tuple[np.ndarray, str]:
+def _behaviour(context: StageContext, sequences: Sequences, n_items: int, config: BehaviourConfig) -> tuple[np.ndarray, str]:
     """Behaviour embeddings, and the key of their stage."""
     events = hash_arrays({"indptr": sequences.indptr, "items": sequences.items})
-    depends = {"events": events, "n_items": n_items, "config": config,
-               "code": plugin_code("recommender", "sasrec"), **bench.runtime.numerics}
+    depends = {
+        "events": events,
+        "n_items": n_items,
+        "config": config,
+        "code": plugin_code("recommender", "sasrec"),
+        **context.runtime.numerics,
+    }
 
     def compute(partial: Path) -> np.ndarray:
         def work() -> np.ndarray:
             rng = Rng(FEATURES_SEED).child("behaviour")
-            return behaviour_embeddings(sequences, n_items, rng, bench.runtime, config)
+            return behaviour_embeddings(sequences, n_items, rng, context.runtime, config)
 
-        return bench.guarded("behaviour encoder", partial, work)
+        return context.guarded("behaviour encoder", partial, work)
 
-    stage = Stage("behaviour", depends, compute, lambda v, f: save_mapped(f / "behaviour", {"embeddings": v}),
-                  lambda f: load_mapped(f / "behaviour")["embeddings"], by_all=True)
-    return bench.cache.run(stage), stage.key
+    stage = Stage(
+        "behaviour",
+        depends,
+        compute,
+        lambda v, f: save_mapped(f / "behaviour", {"embeddings": v}),
+        lambda f: load_mapped(f / "behaviour")["embeddings"],
+        by_all=True,
+    )
+    return context.cache.run(stage), stage.key

@@ -11,7 +11,7 @@ import numpy as np
 
 from sidbench.benchmark.config.compose import ComposedRun
 from sidbench.benchmark.stages.features import build_features
-from sidbench.benchmark.stages.pipeline import Bench
+from sidbench.benchmark.stages.pipeline import StageContext
 from sidbench.benchmark.stages.tasks import ranking_data, retrieval_data
 from sidbench.datasets.base import Dataset, FileLocator
 from sidbench.datasets.features.base import ItemFeatures
@@ -35,7 +35,7 @@ class Prepared:
     dataset: Dataset
     retrieval_split: Split
     ranking_split: Split | None
-    bench: Bench
+    context: StageContext
     locate: FileLocator
 
     @cached_property
@@ -53,8 +53,14 @@ class Prepared:
     @cached_property
     def features(self) -> ItemFeatures:
         splits = [s for s in (self.retrieval_split, self.ranking_split) if s is not None]
-        return build_features(self.bench, self.dataset, shared_training(*splits), self.composed.features,
-                              self.composed.behaviour, self.locate)
+        return build_features(
+            self.context,
+            self.dataset,
+            shared_training(*splits),
+            self.composed.features,
+            self.composed.behaviour,
+            self.locate,
+        )
 
     @property
     def retrieval_dropped(self) -> Mapping[str, int]:
@@ -80,9 +86,18 @@ class Prepared:
     def retrieval_key(self) -> str:
         """Content hash of the retrieval data."""
         d = self.retrieval
-        return hash_arrays({"train_indptr": d.train.indptr, "train": d.train.items, "vu": d.validation_user,
-                            "vt": d.validation_target, "tu": d.test_user, "hi": d.test_history.indptr,
-                            "h": d.test_history.items, "t": d.test_target})
+        return hash_arrays(
+            {
+                "train_indptr": d.train.indptr,
+                "train": d.train.items,
+                "vu": d.validation_user,
+                "vt": d.validation_target,
+                "tu": d.test_user,
+                "hi": d.test_history.indptr,
+                "h": d.test_history.items,
+                "t": d.test_target,
+            }
+        )
 
     @cached_property
     def ranking_key(self) -> str:
@@ -96,21 +111,33 @@ class Prepared:
     def protocol(self, task: str, cutoffs: tuple[int, ...]) -> dict[str, Any]:
         """The evaluation protocol of a task in full; equal protocols test on equal events."""
         if task == "retrieval":
-            return {"dataset": self.dataset_hash, "split": "leave_last_out", "ties": self.retrieval_split.tie_rule,
-                    "split_seed": SPLIT_SEED, "candidates": "all items", "history_masking": "off (masked beside it)",
-                    "cutoffs": list(cutoffs), "test": self.retrieval_key}
+            return {
+                "dataset": self.dataset_hash,
+                "split": "leave_last_out",
+                "ties": self.retrieval_split.tie_rule,
+                "split_seed": SPLIT_SEED,
+                "candidates": "all items",
+                "history_masking": "off (masked beside it)",
+                "cutoffs": list(cutoffs),
+                "test": self.retrieval_key,
+            }
         if self.ranking_split is None:
             return {"dataset": self.dataset_hash, "split": None}
-        return {"dataset": self.dataset_hash, "split": self.ranking_split.protocol, "label": "rating > 3",
-                "ties": self.ranking_split.tie_rule, "test": self.ranking_key}
+        return {
+            "dataset": self.dataset_hash,
+            "split": self.ranking_split.protocol,
+            "label": "rating > 3",
+            "ties": self.ranking_split.tie_rule,
+            "test": self.ranking_key,
+        }
 
 
-def prepare(composed: ComposedRun, dataset: Dataset, bench: Bench, locate: FileLocator) -> Prepared:
+def prepare(composed: ComposedRun, dataset: Dataset, context: StageContext, locate: FileLocator) -> Prepared:
     """Split a dataset for both tasks. Data without ratings (declared on its card) have no ranking split."""
     run = composed.run
     retrieval = leave_last_out(dataset.interactions, dataset.n_users, run.ties, Rng(SPLIT_SEED).child("split", "ties"))
     ranking = None if dataset.interactions.rating is None else _ranking_split(dataset, run.ranking_split)
-    return Prepared(composed, dataset, retrieval, ranking, bench, locate)
+    return Prepared(composed, dataset, retrieval, ranking, context, locate)
 
 
 def _ranking_split(dataset: Dataset, rule: str) -> Split:
@@ -123,4 +150,3 @@ def _ranking_split(dataset: Dataset, rule: str) -> Split:
         if float(np.mean(~seen[split.test.user])) > UNSEEN_USERS_LIMIT:
             return per_user_time(dataset.interactions, dataset.n_users)
     return split
-

@@ -24,8 +24,12 @@ def retrieval_data(split: Split, n_users: int, n_items: int) -> RetrievalData:
     Raises ``InputError`` when no user has a test event.
     """
     if not len(split.test):
-        raise InputError("retrieval split", got="no user with at least 3 events", wanted="at least one",
-                         do="use a data set with longer histories")
+        raise InputError(
+            "retrieval split",
+            got="no user with at least 3 events",
+            wanted="at least one",
+            do="use a data set with longer histories",
+        )
     test_user = split.test.user.astype(np.int64)
     known = Interactions.concatenate(split.train, split.validation)
     # Stable by user: the validation event of a user comes after the training events, as concatenated.

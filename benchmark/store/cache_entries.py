@@ -65,8 +65,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.keys() - {_SEAL} != _NEEDED:
         raise ValueError(f"{MANIFEST} has not the fields of a manifest")
     files, warnings = manifest["files"], manifest["warnings"]
-    if not (isinstance(manifest["cost"], dict) and isinstance(files, dict) and isinstance(warnings, list)
-            and all(isinstance(text, str) for text in (*files.values(), *warnings))):
+    if not (
+        isinstance(manifest["cost"], dict)
+        and isinstance(files, dict)
+        and isinstance(warnings, list)
+        and all(isinstance(text, str) for text in (*files.values(), *warnings))
+    ):
         raise ValueError(f"{MANIFEST} has values of other types than a manifest")
     if any(leaves_folder(name) for name in manifest["files"]):
         raise ValueError(f"{MANIFEST} names files outside the entry")

@@ -8,16 +8,35 @@ from typing import Any
 from sidbench.datasets.foundation.hashing import hash_json
 
 
-def task_key(protocol: Mapping[str, Any], features: str | None, recommender: str, config: Any, budget: str, *,
-             accumulate: int, precision: str) -> str:
+def task_key(
+    protocol: Mapping[str, Any],
+    features: str | None,
+    recommender: str,
+    config: Any,
+    budget: str,
+    *,
+    accumulate: int,
+    precision: str,
+) -> str:
     """The key of one task. features: their provenance, ``None`` where no tokenizer reads them. config: the recommender's.
 
     How losses were computed counts where it is not the default: such runs stand in tables of their own.
     """
-    numerics = {name: value for name, value, usual in (("accumulate", accumulate, 1), ("precision", precision, "fp32"))
-                if value != usual}
-    return hash_json({"protocol": protocol, "features": features, "recommender": recommender, "config": config,
-                      "budget": budget, **numerics})
+    numerics = {
+        name: value
+        for name, value, usual in (("accumulate", accumulate, 1), ("precision", precision, "fp32"))
+        if value != usual
+    }
+    return hash_json(
+        {
+            "protocol": protocol,
+            "features": features,
+            "recommender": recommender,
+            "config": config,
+            "budget": budget,
+            **numerics,
+        }
+    )
 
 
 def run_key(tasks: Mapping[str, str], dataset: str, features: str | None, budget: str) -> str:

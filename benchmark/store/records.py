@@ -231,12 +231,15 @@ def read_record(text: str) -> RunRecord:
     if version != SCHEMA_VERSION or isinstance(version, bool):
         newer = isinstance(version, int) and version > SCHEMA_VERSION
         raise (NewerRecord if newer else UnreadableRecord)(
-            f"schema version {str(version)[:20]}, this release reads {SCHEMA_VERSION}")
+            f"schema version {str(version)[:20]}, this release reads {SCHEMA_VERSION}"
+        )
     try:
         return RunRecord.model_validate(raw)
     except ValidationError as error:
         unknown = [".".join(map(str, e["loc"])) for e in error.errors() if e["type"] == "extra_forbidden"]
         if unknown:
-            raise NewerRecord(f"schema version {version} with the unknown field{'s'[:len(unknown) - 1]} "
-                              f"{', '.join(unknown)[:100]}, so a newer release wrote it") from error
+            raise NewerRecord(
+                f"schema version {version} with the unknown field{'s'[: len(unknown) - 1]} "
+                f"{', '.join(unknown)[:100]}, so a newer release wrote it"
+            ) from error
         raise UnreadableRecord(" ".join(str(error).split())[:200]) from error

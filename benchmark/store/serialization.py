@@ -66,8 +66,12 @@ def load_json(path: Path) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"cannot read {path}", got=f"{type(error).__name__}: {str(error)[:160]}",
-                      wanted="what sidbench wrote there", do="delete this entry of the cache; it is computed again")
+    return InputError(
+        f"cannot read {path}",
+        got=f"{type(error).__name__}: {str(error)[:160]}",
+        wanted="what sidbench wrote there",
+        do="delete this entry of the cache; it is computed again",
+    )
 
 
 # -- datasets ----------------------------------------------------------------------------------------------------------
@@ -130,9 +134,14 @@ def save_sids(sids: SemanticIds, folder: Path) -> None:
 def load_sids(folder: Path) -> SemanticIds:
     """Inverse of ``save_sids``; large arrays are read-only memory maps."""
     a, facts = load_mapped(folder / "sids"), load_json(folder / "sids.json")
-    return SemanticIds(a["codes"], a["sizes"], facts["ordered"], a.get("weights"),
-                       {n.split(".", 1)[1]: v for n, v in a.items() if n.startswith("reconstruction.")},
-                       tuple(facts["position_names"]))
+    return SemanticIds(
+        a["codes"],
+        a["sizes"],
+        facts["ordered"],
+        a.get("weights"),
+        {n.split(".", 1)[1]: v for n, v in a.items() if n.startswith("reconstruction.")},
+        tuple(facts["position_names"]),
+    )
 
 
 def save_resolved(resolved: Resolved, folder: Path) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from filelock import FileLock, Timeout
 
-from sidbench.benchmark.runtime.process_group import Team
+from sidbench.benchmark.runtime.process_group import ProcessGroup
 from sidbench.benchmark.runtime.reporter import Reporter
 from sidbench.benchmark.store.cache_entries import (
     check_files,
@@ -80,11 +80,13 @@ def peak_memory_bytes() -> int:
 class StageCache:
     """Stages under one root folder.
 
-    refresh: compute every stage anew, once each, and replace what is cached. team: the processes of this command.
+    refresh: compute every stage anew, once each, and replace what is cached. process_group: the processes of this command.
     """
 
-    def __init__(self, root: Path, reporter: Reporter, refresh: bool = False, team: Team | None = None) -> None:
-        self.root, self.reporter, self.refresh, self.team = root, reporter, refresh, team or Team()
+    def __init__(
+        self, root: Path, reporter: Reporter, refresh: bool = False, process_group: ProcessGroup | None = None
+    ) -> None:
+        self.root, self.reporter, self.refresh, self.process_group = root, reporter, refresh, process_group or ProcessGroup()
         self.stages: list[StageRecord] = []
         self._fresh: set[str] = set()
 
@@ -100,12 +102,17 @@ class StageCache:
         Raises ``InputError`` when the cache cannot be written, ``StageError`` when the disk is full or the stage fails.
         """
         folder = self.folder(stage)
-        return self.team.together(lambda: self._lead(stage, folder, already_spent) if self.team.leads
-                                  else self._follow(stage, folder))
+        return self.process_group.together(
+            lambda: (
+                self._lead(stage, folder, already_spent)
+                if self.process_group.is_main_process
+                else self._follow(stage, folder)
+            )
+        )
 
     def _lead(self, stage: Stage[T], folder: Path, already_spent: tuple[float, float]) -> T:
         if (found := self._read(stage, folder)) is not None:
-            self.team.say(READ)
+            self.process_group.broadcast(READ)
             return found[0]
         with storing(f"stage {stage.name}", self.root):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -114,26 +121,28 @@ class StageCache:
         try:
             # Another command may have finished it while we waited; what cannot be read now is damaged.
             if (found := self._read(stage, folder, locked=True)) is not None:
-                self.team.say(READ)
+                self.process_group.broadcast(READ)
                 return found[0]
             value = self._compute(stage, folder, already_spent)
-            self.team.say(READ)
+            self.process_group.broadcast(READ)
             return value
         finally:
             lock.release()
 
     def _follow(self, stage: Stage[T], folder: Path) -> T:
         """What the leader read or wrote; computed here too where all processes are needed for it."""
-        if self.team.say(None) == COMPUTE:
+        if self.process_group.broadcast(None) == COMPUTE:
             if stage.by_all:
                 stage.compute(partial_folder(folder))
-            self.team.say(None)  # the leader has written it
+            self.process_group.broadcast(None)  # the leader has written it
         try:
             return stage.load(folder)
         except (OSError, ValueError, KeyError) as error:
-            raise StageError(f"{stage.name}: process {self.team.rank} cannot read what the leader wrote to {folder} "
-                             f"({error}). To do: put SIDBENCH_HOME on a disk that all machines of this command "
-                             "share.") from error
+            raise StageError(
+                f"{stage.name}: process {self.process_group.rank} cannot read what the leader wrote to {folder} "
+                f"({error}). To do: put SIDBENCH_HOME on a disk that all machines of this command "
+                "share."
+            ) from error
 
     def _acquire(self, lock: FileLock, stage: Stage[Any]) -> None:
         try:
@@ -166,8 +175,9 @@ class StageCache:
         aside = damaged_folder(folder)
         with storing(f"damaged cache entry of stage {stage.name}", self.root):
             os.replace(folder, aside)
-        self.reporter.warn(f"cache entry of stage {stage.name} was damaged ({error}); it is set aside as {aside.name} "
-                           "and computed again")
+        self.reporter.warn(
+            f"cache entry of stage {stage.name} was damaged ({error}); it is set aside as {aside.name} and computed again"
+        )
 
     def _compute(self, stage: Stage[T], folder: Path, already_spent: tuple[float, float]) -> T:
         partial, temporary = partial_folder(folder), temporary_folder(folder)
@@ -178,16 +188,26 @@ class StageCache:
             shutil.rmtree(partial, ignore_errors=True)  # a checkpoint of an earlier attempt would not be anew
         with storing(f"stage {stage.name}", self.root):
             try:
-                self.team.say(COMPUTE)
-                with nullcontext() if stage.by_all else self.team.solo():
+                self.process_group.broadcast(COMPUTE)
+                with nullcontext() if stage.by_all else self.process_group.solo():
                     value = stage.compute(partial)
-                cost = StageRecord(name=stage.name, key=stage.key, cached=False, wall_seconds=time.perf_counter() - wall,
-                                   cpu_seconds=time.process_time() - cpu, peak_memory_bytes=peak_memory_bytes())
+                cost = StageRecord(
+                    name=stage.name,
+                    key=stage.key,
+                    cached=False,
+                    wall_seconds=time.perf_counter() - wall,
+                    cpu_seconds=time.process_time() - cpu,
+                    peak_memory_bytes=peak_memory_bytes(),
+                )
                 shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir(parents=True)
                 stage.save(value, temporary)
-                write_manifest(temporary, cost.model_dump(exclude={"cached"}), stage.depends,
-                               [w for w in self.reporter.warnings if w not in known])
+                write_manifest(
+                    temporary,
+                    cost.model_dump(exclude={"cached"}),
+                    stage.depends,
+                    [w for w in self.reporter.warnings if w not in known],
+                )
                 if folder.exists():  # refresh
                     discard(folder)
                 os.replace(temporary, folder)

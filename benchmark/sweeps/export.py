@@ -19,24 +19,35 @@ _OWN_COLUMNS = {OWNER, REASON, SECONDS, ATTEMPT, RETRY_OF}
 
 def export_json(result: StudyResult) -> str:
     """The study with all trials, and every attribute but the workers' names."""
-    roles = {number: role for role in ROLES for number in getattr(result.ledger, role)}
-    trials = [_trial(t, roles[n]) for n, t in sorted(result.ledger.by_number.items())]
-    return json.dumps({"study": result.name, "attributes": result.attributes, "trials": trials}, indent=1,
-                      sort_keys=True) + "\n"
+    roles = {number: role for role in ROLES for number in getattr(result.states, role)}
+    trials = [_trial(t, roles[n]) for n, t in sorted(result.states.by_number.items())]
+    return (
+        json.dumps({"study": result.name, "attributes": result.attributes, "trials": trials}, indent=1, sort_keys=True)
+        + "\n"
+    )
 
 
 def export_csv(result: StudyResult) -> str:
     """One row a trial: number, role, values by objective, seconds, settings, reason."""
-    roles = {number: role for role in ROLES for number in getattr(result.ledger, role)}
-    names = sorted({name for t in result.ledger.by_number.values() for name in t.params})
+    roles = {number: role for role in ROLES for number in getattr(result.states, role)}
+    names = sorted({name for t in result.states.by_number.values() for name in t.params})
     objectives = list(result.attributes.get("objectives", ["value"]))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["trial", "role", *objectives, "seconds", "attempt", *names, "reason"])
-    for number, t in sorted(result.ledger.by_number.items()):
+    for number, t in sorted(result.states.by_number.items()):
         values = list(t.values) if t.values else [""] * len(objectives)
-        writer.writerow([number, roles[number], *values, t.user_attrs.get(SECONDS, ""), attempt(t),
-                         *[t.params.get(name, "") for name in names], _why(t, roles[number])])
+        writer.writerow(
+            [
+                number,
+                roles[number],
+                *values,
+                t.user_attrs.get(SECONDS, ""),
+                attempt(t),
+                *[t.params.get(name, "") for name in names],
+                _why(t, roles[number]),
+            ]
+        )
     return out.getvalue()
 
 
@@ -46,9 +57,15 @@ def _why(trial: FrozenTrial, role: str) -> str:
 
 def _trial(trial: FrozenTrial, role: str) -> dict[str, Any]:
     return {
-        "number": trial.number, "role": role, "state": trial.state.name.lower(), "parameters": dict(trial.params),
+        "number": trial.number,
+        "role": role,
+        "state": trial.state.name.lower(),
+        "parameters": dict(trial.params),
         "values": list(trial.values) if trial.values else None,
         "intermediate": {str(step): value for step, value in sorted(trial.intermediate_values.items())},
-        "seconds": trial.user_attrs.get(SECONDS), "attempt": attempt(trial), "retry_of": trial.user_attrs.get(RETRY_OF),
+        "seconds": trial.user_attrs.get(SECONDS),
+        "attempt": attempt(trial),
+        "retry_of": trial.user_attrs.get(RETRY_OF),
         "reason": _why(trial, role),
-        "facts": {name: value for name, value in sorted(trial.user_attrs.items()) if name not in _OWN_COLUMNS}}
+        "facts": {name: value for name, value in sorted(trial.user_attrs.items()) if name not in _OWN_COLUMNS},
+    }

@@ -74,8 +74,11 @@ class Orphans:
         now = time.monotonic()
         current = {t.number: t for t in trials if t.state == TrialState.RUNNING and OWNER not in t.user_attrs}
         self._seen = {number: self._seen.get(number, now) for number in current}
-        return sum(fail(study._storage, current[n], "no worker began it")
-                   for n, since in self._seen.items() if now - since >= self._seconds)
+        return sum(
+            fail(study._storage, current[n], "no worker began it")
+            for n, since in self._seen.items()
+            if now - since >= self._seconds
+        )
 
 
 class LockLiveness:
@@ -103,8 +106,11 @@ class LockLiveness:
         yield
 
     def bury(self, study: Study, trials: Sequence[FrozenTrial]) -> int:
-        dead = [t for t in trials if t.state == TrialState.RUNNING and OWNER in t.user_attrs
-                and not self._lives(str(t.user_attrs[OWNER]))]
+        dead = [
+            t
+            for t in trials
+            if t.state == TrialState.RUNNING and OWNER in t.user_attrs and not self._lives(str(t.user_attrs[OWNER]))
+        ]
         return sum(fail(study._storage, trial, DIED) for trial in dead) + self._orphans.bury(study, trials)
 
     def _lives(self, worker: str) -> bool:
@@ -159,8 +165,7 @@ class BeatLiveness:
         return self._orphans.bury(study, trials)
 
 
-def liveness_of(storage: BaseStorage, folder: Path, beat_seconds: float,
-                orphan_seconds: float = ORPHAN_SECONDS) -> Liveness:
+def liveness_of(storage: BaseStorage, folder: Path, beat_seconds: float, orphan_seconds: float = ORPHAN_SECONDS) -> Liveness:
     """How workers of a study in ``storage`` see each other; ``folder``: of the lock files beside a journal."""
     if isinstance(storage, RDBStorage):
         return BeatLiveness(storage, beat_seconds, orphan_seconds)

@@ -83,8 +83,9 @@ class RunObjective:
     base: the default run, opened, so that data and features are read once. reporter: the one of its runtime.
     """
 
-    def __init__(self, base: RunBuilder, reporter: TrialReporter, space: Space, objectives: Sequence[str],
-                 seeds: Sequence[int]) -> None:
+    def __init__(
+        self, base: RunBuilder, reporter: TrialReporter, space: Space, objectives: Sequence[str], seeds: Sequence[int]
+    ) -> None:
         self.base, self.reporter, self.space = base, reporter, space
         self.objectives, self.seeds = tuple(objectives), tuple(seeds)
         self.tasks = tuple(dict.fromkeys(OBJECTIVES[name][1] for name in objectives if OBJECTIVES[name][1]))
@@ -111,24 +112,27 @@ class RunObjective:
             if len(self.seeds) > 1:
                 report(place, found[-1].values[self.objectives[0]])
         means = tuple(float(np.mean([m.values[name] for m in found])) for name in self.objectives)
-        facts = {"measured": {str(seed): m.values for seed, m in zip(self.seeds, found, strict=True)},
-                 "curves": {str(seed): list(m.curve) for seed, m in zip(self.seeds, found, strict=True)},
-                 "warnings": list(self.reporter.warnings)}
+        facts = {
+            "measured": {str(seed): m.values for seed, m in zip(self.seeds, found, strict=True)},
+            "curves": {str(seed): list(m.curve) for seed, m in zip(self.seeds, found, strict=True)},
+            "warnings": list(self.reporter.warnings),
+        }
         return Outcome(means, facts)
 
     def _measure(self, composed: ComposedRun, seed: int, report: Report | None) -> Measured:
-        bench, prepared, name = self.base.bench, self.base.prepared, composed.run.tokenizer
+        context, prepared, name = self.base.context, self.base.prepared, composed.run.tokenizer
         if name is None:
             raise InputError("a sweep", got="no tokenizer", wanted="one, whose settings are searched")
         cls = installed().load("tokenizer", name)
-        first = len(bench.cache.stages)
-        fitted = fit_tokenizer(bench, name, cls(composed.tokenizer), prepared.features, seed)
-        sids = encode_items(bench, name, cls(composed.tokenizer), fitted, prepared.features)
+        first = len(context.cache.stages)
+        fitted = fit_tokenizer(context, name, cls(composed.tokenizer), prepared.features, seed)
+        sids = encode_items(context, name, cls(composed.tokenizer), fitted, prepared.features)
         key = fitted.key
         if composed.run.collisions != "none":
             policy = installed().load("collisions", composed.run.collisions)(composed.collisions)
-            resolved = resolve_collisions(bench, composed.run.collisions, policy, cls(composed.tokenizer), fitted, sids,
-                                          prepared.features, seed)
+            resolved = resolve_collisions(
+                context, composed.run.collisions, policy, cls(composed.tokenizer), fitted, sids, prepared.features, seed
+            )
             sids, key = resolved.resolved.sids, resolved.key
         values = {"code_bits": code_bits(sids), "collision_rate": collision_rate(group_sizes(sids.codes))}
         curve: tuple[float, ...] = ()
@@ -138,21 +142,28 @@ class RunObjective:
             validations = validation_curve(model)
             values["ndcg" if task == "retrieval" else "auc"] = max(validations)
             curve = validations if main else curve
-        trained = [s for s in bench.cache.stages[first:] if s.name in ("tokenizer", "retrieval.fit", "ranking.fit")]
+        trained = [s for s in context.cache.stages[first:] if s.name in ("tokenizer", "retrieval.fit", "ranking.fit")]
         values["seconds"] = sum(s.wall_seconds for s in trained)
         return Measured(values, curve)
 
-    def _fit(self, composed: ComposedRun, task: str, sids: SemanticIds, key: str, seed: int,
-             report: Report | None) -> Fitted:
+    def _fit(
+        self, composed: ComposedRun, task: str, sids: SemanticIds, key: str, seed: int, report: Report | None
+    ) -> Fitted:
         """The fitted recommender of a task; its validations, and no other training's, reach ``report``."""
         prepared, retrieval = self.base.prepared, task == "retrieval"
-        name, config = ((composed.retriever_name, composed.retriever) if retrieval
-                        else (composed.ranker_name, composed.ranker))
+        name, config = (
+            (composed.retriever_name, composed.retriever) if retrieval else (composed.ranker_name, composed.ranker)
+        )
         data = prepared.retrieval if retrieval else prepared.ranking
         if name is None or data is None:
-            raise InputError(f"objective of the {task} task", got=f"recommenders {', '.join(composed.run.recommenders)}"
-                             if name is None else f"dataset {composed.run.dataset}, which cannot be ranked",
-                             wanted=f"a recommender and data for {task}", do="change --recommender or --objective")
+            raise InputError(
+                f"objective of the {task} task",
+                got=f"recommenders {', '.join(composed.run.recommenders)}"
+                if name is None
+                else f"dataset {composed.run.dataset}, which cannot be ranked",
+                wanted=f"a recommender and data for {task}",
+                do="change --recommender or --objective",
+            )
         data_key = prepared.retrieval_key if retrieval else prepared.ranking_key
         model = installed().load("recommender", name)(config)
         told = False
@@ -165,7 +176,7 @@ class RunObjective:
 
         self.reporter.watch = watch
         try:
-            fitted = fit_recommender(self.base.bench, task, name, model, data, data_key, sids, key, seed)
+            fitted = fit_recommender(self.base.context, task, name, model, data, data_key, sids, key, seed)
         finally:
             self.reporter.watch = None
         if report is not None and not told:  # read from the cache: the pruner learns the curve all the same
@@ -181,8 +192,10 @@ def validated_training(fitted: Fitted) -> Mapping[str, Any]:
     for log in reversed(list(fitted.facts["training"].values())):
         if log.get("validations"):
             return log
-    raise StageError("the recommender was trained without validations, so a sweep has nothing to compare. To do: choose "
-                     "another recommender, or give it validation users")
+    raise StageError(
+        "the recommender was trained without validations, so a sweep has nothing to compare. To do: choose "
+        "another recommender, or give it validation users"
+    )
 
 
 def validation_curve(fitted: Fitted) -> tuple[float, ...]:

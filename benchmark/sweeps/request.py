@@ -58,9 +58,18 @@ class SweepRequest:
 
     def config(self, tokenizer: str, threads: int | None = None) -> RunConfig:
         """The run config of a trial, for the first seed."""
-        return RunConfig(dataset=self.dataset, tokenizer=tokenizer, recommenders=self.recommenders, seed=self.seeds[0],
-                         budget=self.budget, ties=self.ties, device=self.device, precision=self.precision,
-                         threads=self.threads if threads is None else threads, collisions=self.collisions)
+        return RunConfig(
+            dataset=self.dataset,
+            tokenizer=tokenizer,
+            recommenders=self.recommenders,
+            seed=self.seeds[0],
+            budget=self.budget,
+            ties=self.ties,
+            device=self.device,
+            precision=self.precision,
+            threads=self.threads if threads is None else threads,
+            collisions=self.collisions,
+        )
 
     @property
     def data_folder(self) -> Path | None:
@@ -85,5 +94,7 @@ def study_names(request: SweepRequest, identities: Sequence[str]) -> tuple[str, 
         several = len(request.tokenizers) > 1
         return tuple(f"{request.name}-{t}" if several else request.name for t in request.tokenizers)
     policy = "" if request.collisions == "none" else f"+{request.collisions}"
-    return tuple("-".join([request.dataset, t + policy, *request.recommenders, request.budget, i[:8]])
-                 for t, i in zip(request.tokenizers, identities, strict=True))
+    return tuple(
+        "-".join([request.dataset, t + policy, *request.recommenders, request.budget, i[:8]])
+        for t, i in zip(request.tokenizers, identities, strict=True)
+    )

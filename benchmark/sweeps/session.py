@@ -25,14 +25,27 @@ from sidbench.benchmark.sweeps.space import Space, build_space, split_overrides
 from sidbench.benchmark.sweeps.storage import BEAT_SECONDS, open_storage, sweeps_folder
 from sidbench.benchmark.sweeps.strategies import GRID, check_sampler, make_pruner, make_sampler
 from sidbench.benchmark.sweeps.suggest import as_parameters, grid_points
-from sidbench.benchmark.sweeps.trial_states import DEFAULT_SLOT, Ledger
+from sidbench.benchmark.sweeps.trial_states import DEFAULT_SLOT, TrialStates
 from sidbench.benchmark.sweeps.worker import WorkPlan, work
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.hashing import hash_json
 
 # What two commands that share a study must agree on; the rest (trials, workers, pruner) may differ from call to call.
-BINDING = ("tokenizer", "recommenders", "dataset", "data_hash", "budget", "collisions", "ties", "precision", "objectives",
-           "space", "default", "fixed", "seeds")
+BINDING = (
+    "tokenizer",
+    "recommenders",
+    "dataset",
+    "data_hash",
+    "budget",
+    "collisions",
+    "ties",
+    "precision",
+    "objectives",
+    "space",
+    "default",
+    "fixed",
+    "seeds",
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +58,8 @@ class Session:
     liveness: Liveness
     notes: tuple[str, ...]
 
-    def work(self) -> Ledger:
-        """Work until the study is finished; returns its ledger."""
+    def work(self) -> TrialStates:
+        """Work until the study is finished; returns its states."""
         return work(self.study, self.plan, self.objective, self.liveness, self.objective.reporter.line)
 
 
@@ -59,27 +72,40 @@ def open_session(request: SweepRequest, tokenizer: str, reporter: Reporter, thre
     check_tasks(request)
     watcher = TrialReporter(reporter)
     runtime = LocalRuntime(request.device, request.precision, request.threads if threads is None else threads, watcher)
-    if runtime.team.size > 1:
-        raise InputError("bench sweep", got=f"{runtime.team.size} processes of one training", wanted="one process",
-                         do="start it without torchrun and use --workers, or one command on each machine")
+    if runtime.process_group.size > 1:
+        raise InputError(
+            "bench sweep",
+            got=f"{runtime.process_group.size} processes of one training",
+            wanted="one process",
+            do="start it without torchrun and use --workers, or one command on each machine",
+        )
     asked, fixed = split_overrides(request.overrides)
     base = open_run(RunSpec(request.config(tokenizer, threads), fixed, None, request.data_folder), runtime)
     composed = base.composed
-    groups = {"tokenizer": composed.tokenizer, "retriever": composed.retriever, "ranker": composed.ranker,
-              "collisions": composed.collisions}
+    groups = {
+        "tokenizer": composed.tokenizer,
+        "retriever": composed.retriever,
+        "ranker": composed.ranker,
+        "collisions": composed.collisions,
+    }
     configs = {name: config for name, config in groups.items() if config is not None}
     recommending = ("retriever", "ranker") if "recommender" in request.search else ()
     search = [g for g in (*(("tokenizer",) if "tokenizer" in request.search else ()), *recommending) if g in configs]
     space = build_space(configs, search, request.overrides)
     check_sampler(request.sampler, space, len(request.objectives))
     identity = _identity(request, tokenizer, base.prepared.dataset_hash, space)
-    named = {n: identity[n] for n in ("tokenizer", "recommenders", "dataset", "data_hash", "budget", "collisions", "ties",
-                                      "precision")}
-    name = dict(zip(request.tokenizers, study_names(request, [hash_json(named)] * len(request.tokenizers)),
-                    strict=True))[tokenizer]
+    named = {
+        n: identity[n]
+        for n in ("tokenizer", "recommenders", "dataset", "data_hash", "budget", "collisions", "ties", "precision")
+    }
+    name = dict(zip(request.tokenizers, study_names(request, [hash_json(named)] * len(request.tokenizers)), strict=True))[
+        tokenizer
+    ]
     study, storage = open_study(request, name, identity)
-    code = {tokenizer: plugin_code("tokenizer", tokenizer, base_of(composed.tokenizer)),
-            **{r: plugin_code("recommender", r) for r in request.recommenders}}
+    code = {
+        tokenizer: plugin_code("tokenizer", tokenizer, base_of(composed.tokenizer)),
+        **{r: plugin_code("recommender", r) for r in request.recommenders},
+    }
     notes = (*space.notes, *_code_note(study, code))
     plan = WorkPlan(space, request.trials, request.seconds, _slots(request, space))
     if request.sampler == GRID and request.trials > len(plan.slots):
@@ -96,8 +122,12 @@ def check_tasks(request: SweepRequest) -> None:
     for name in request.objectives:
         task = OBJECTIVES[name][1]
         if task and task not in tasks:
-            raise InputError(f"--objective {name}", got=f"recommenders {', '.join(request.recommenders) or 'none'}",
-                             wanted=f"one for the {task} task", do="add it with --recommender, or change --objective")
+            raise InputError(
+                f"--objective {name}",
+                got=f"recommenders {', '.join(request.recommenders) or 'none'}",
+                wanted=f"one for the {task} task",
+                do="add it with --recommender, or change --objective",
+            )
 
 
 def _slots(request: SweepRequest, space: Space) -> dict[str, Mapping[str, Any]]:
@@ -105,28 +135,48 @@ def _slots(request: SweepRequest, space: Space) -> dict[str, Mapping[str, Any]]:
     slots: dict[str, Mapping[str, Any]] = {DEFAULT_SLOT: as_parameters(space.default, space)}
     if request.sampler == GRID:
         points = grid_points(space, request.seed)
-        slots |= {f"grid {i}": point for i, point in enumerate(points[:request.trials - 1])}
+        slots |= {f"grid {i}": point for i, point in enumerate(points[: request.trials - 1])}
     return slots
 
 
 def _identity(request: SweepRequest, tokenizer: str, data_hash: str, space: Space) -> dict[str, Any]:
-    return {"tokenizer": tokenizer, "recommenders": list(request.recommenders), "dataset": request.dataset,
-            "data_hash": data_hash, "budget": request.budget, "collisions": request.collisions, "ties": request.ties,
-            "precision": request.precision, "objectives": list(request.objectives), "space": space.describe(),
-            "default": as_parameters(space.default, space), "fixed": list(space.fixed), "seeds": list(request.seeds),
-            "seed": request.seed, "sampler": request.sampler, "pruner": request.pruner}
+    return {
+        "tokenizer": tokenizer,
+        "recommenders": list(request.recommenders),
+        "dataset": request.dataset,
+        "data_hash": data_hash,
+        "budget": request.budget,
+        "collisions": request.collisions,
+        "ties": request.ties,
+        "precision": request.precision,
+        "objectives": list(request.objectives),
+        "space": space.describe(),
+        "default": as_parameters(space.default, space),
+        "fixed": list(space.fixed),
+        "seeds": list(request.seeds),
+        "seed": request.seed,
+        "sampler": request.sampler,
+        "pruner": request.pruner,
+    }
 
 
 def open_study(request: SweepRequest, name: str, identity: Mapping[str, Any]) -> tuple[Study, BaseStorage]:
     """The study ``name``, made if it does not exist. Raises ``InputError`` when it was made for something else."""
     storage = open_storage(request.storage, name)
-    sampler, pruner = make_sampler(request.sampler, request.seed), make_pruner(
-        request.pruner, len(request.objectives), len(request.seeds))
+    sampler, pruner = (
+        make_sampler(request.sampler, request.seed),
+        make_pruner(request.pruner, len(request.objectives), len(request.seeds)),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         try:
-            study = optuna.create_study(storage=storage, study_name=name, sampler=sampler, pruner=pruner,
-                                        directions=[OBJECTIVES[n][0] for n in request.objectives])
+            study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                sampler=sampler,
+                pruner=pruner,
+                directions=[OBJECTIVES[n][0] for n in request.objectives],
+            )
         except DuplicatedStudyError:
             study = optuna.load_study(storage=storage, study_name=name, sampler=sampler, pruner=pruner)
     # A command killed between the two lines above and this one left a study without attributes; every one may add them.
@@ -136,10 +186,12 @@ def open_study(request: SweepRequest, name: str, identity: Mapping[str, Any]) ->
     stored = study.user_attrs
     differ = [n for n in BINDING if stored.get(n) != json.loads(json.dumps(identity[n]))]
     if differ:
-        raise InputError(f"the sweep {name} exists and was made for something else",
-                         got="; ".join(f"{n}: {_shown(identity[n], stored.get(n))}" for n in differ),
-                         wanted="; ".join(f"{n}: {_shown(stored.get(n), identity[n])}" for n in differ),
-                         do="repeat its settings, or start another with --name")
+        raise InputError(
+            f"the sweep {name} exists and was made for something else",
+            got="; ".join(f"{n}: {_shown(identity[n], stored.get(n))}" for n in differ),
+            wanted="; ".join(f"{n}: {_shown(stored.get(n), identity[n])}" for n in differ),
+            do="repeat its settings, or start another with --name",
+        )
     return study, storage
 
 

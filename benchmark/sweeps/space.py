@@ -106,8 +106,7 @@ class Space:
 
 def _same(left: Any, right: Any) -> bool:
     """Equality in which True is not 1."""
-    return type(left) is type(right) and left == right or (
-        _number(left) and _number(right) and float(left) == float(right))
+    return type(left) is type(right) and left == right or (_number(left) and _number(right) and float(left) == float(right))
 
 
 def _number(value: Any) -> bool:
@@ -170,8 +169,9 @@ def asked_domain(override: Override, config_class: type[Any]) -> Domain:
         wrong = _number(value) and (low is not None and value < low or high is not None and value > high)
         if wrong or (allowed is not None and value not in allowed):
             wanted = f"one of {', '.join(map(repr, allowed))}" if allowed is not None else f"values from {low} to {high}"
-            raise InputError(f"search of {override.key_or_group}", got=_text(value), wanted=wanted,
-                             do="search inside the accepted range")
+            raise InputError(
+                f"search of {override.key_or_group}", got=_text(value), wanted=wanted, do="search inside the accepted range"
+            )
     return domain
 
 
@@ -199,8 +199,12 @@ def read_domain(override: Override, whole: bool = False) -> Domain:
 
 def _interval(low: float, high: float, log: bool, whole: bool, text: str) -> Interval:
     if not low < high or (log and low <= 0):
-        raise InputError("bounds of an interval", got=text, do=EXAMPLE,
-                         wanted="low < high" + (" and both positive, for a logarithmic scale" if log else ""))
+        raise InputError(
+            "bounds of an interval",
+            got=text,
+            do=EXAMPLE,
+            wanted="low < high" + (" and both positive, for a logarithmic scale" if log else ""),
+        )
     if whole and (low != int(low) or high != int(high)):
         raise InputError("interval of whole numbers", got=text, wanted="whole bounds", do=EXAMPLE)
     return Interval(int(low), int(high), log, True) if whole else Interval(low, high, log)
@@ -240,10 +244,12 @@ def build_space(configs: Mapping[str, Any], search: Sequence[str], overrides: Se
             raise unknown_name("group of searched settings", group, configs, do=EXAMPLE)
         domains[override.key_or_group] = asked_domain(override, type(configs[group]))
     if not domains:
-        raise InputError("the search space", got="no setting", wanted="at least one",
-                         do=f"search one, {EXAMPLE}")
+        raise InputError("the search space", got="no setting", wanted="at least one", do=f"search one, {EXAMPLE}")
     default = {name: getattr(configs[name.partition(".")[0]], name.partition(".")[2]) for name in domains}
     widened = {name: domain.including(default[name]) for name, domain in domains.items()}
-    notes = tuple(f"{name}: {domains[name]} became {widened[name]}, so that it holds the default {_text(default[name])}"
-                  for name in sorted(domains) if widened[name] != domains[name])
+    notes = tuple(
+        f"{name}: {domains[name]} became {widened[name]}, so that it holds the default {_text(default[name])}"
+        for name in sorted(domains)
+        if widened[name] != domains[name]
+    )
     return Space(dict(sorted(widened.items())), default, tuple(fixed), notes)

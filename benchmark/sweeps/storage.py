@@ -42,8 +42,10 @@ BEAT_SECONDS = 20
 PATIENCE_SECONDS = 180.0  # how long an unreachable database is waited for
 CONNECT_TRIES = 5
 # The driver of a URL that names none, and how to get it.
-DRIVERS = {"postgresql": ("psycopg2", "pip install 'sidbench[postgresql]'"),
-           "mysql": ("pymysql", "pip install 'sidbench[mysql]'")}
+DRIVERS = {
+    "postgresql": ("psycopg2", "pip install 'sidbench[postgresql]'"),
+    "mysql": ("pymysql", "pip install 'sidbench[mysql]'"),
+}
 T = TypeVar("T")
 
 
@@ -95,7 +97,8 @@ def _transient(error: StorageInternalError) -> bool:
     cause = error.__cause__
     # PendingRollbackError: the connection broke between two statements of one transaction, which is gone with it.
     return isinstance(cause, (OperationalError, InterfaceError, PendingRollbackError)) or (
-        isinstance(cause, DBAPIError) and cause.connection_invalidated)
+        isinstance(cause, DBAPIError) and cause.connection_invalidated
+    )
 
 
 def _patient(method: Callable[..., T]) -> Callable[..., T]:
@@ -109,9 +112,11 @@ def _patient(method: Callable[..., T]) -> Callable[..., T]:
                 if not _transient(error):
                     raise
                 if time.monotonic() > deadline:
-                    raise StageError(f"the sweep's database did not answer for {PATIENCE_SECONDS:.0f} s "
-                                     f"({error.__cause__}). To do: start it and run the same command again; nothing is "
-                                     "lost.") from error
+                    raise StageError(
+                        f"the sweep's database did not answer for {PATIENCE_SECONDS:.0f} s "
+                        f"({error.__cause__}). To do: start it and run the same command again; nothing is "
+                        "lost."
+                    ) from error
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
 
@@ -126,11 +131,29 @@ class PatientStorage(RDBStorage):
     """
 
 
-for _name in ("create_new_study", "set_study_user_attr", "set_study_system_attr", "get_study_id_from_name",
-              "get_study_name_from_id", "get_study_directions", "get_study_user_attrs", "get_study_system_attrs",
-              "get_all_studies", "_create_new_trial", "_set_trial_param", "get_trial_id_from_study_id_trial_number",
-              "_get_best_trial_id", "set_trial_state_values", "set_trial_intermediate_value", "set_trial_user_attr",
-              "set_trial_system_attr", "get_trial", "_get_trials", "record_heartbeat", "_get_stale_trial_ids"):
+for _name in (
+    "create_new_study",
+    "set_study_user_attr",
+    "set_study_system_attr",
+    "get_study_id_from_name",
+    "get_study_name_from_id",
+    "get_study_directions",
+    "get_study_user_attrs",
+    "get_study_system_attrs",
+    "get_all_studies",
+    "_create_new_trial",
+    "_set_trial_param",
+    "get_trial_id_from_study_id_trial_number",
+    "_get_best_trial_id",
+    "set_trial_state_values",
+    "set_trial_intermediate_value",
+    "set_trial_user_attr",
+    "set_trial_system_attr",
+    "get_trial",
+    "_get_trials",
+    "record_heartbeat",
+    "_get_stale_trial_ids",
+):
     setattr(PatientStorage, _name, _patient(getattr(RDBStorage, _name)))
 
 
@@ -142,9 +165,12 @@ def journal_storage(name: str, create: bool = True) -> JournalStorage:
             path.parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(path), KernelLock(path)))
     except (OSError, ValueError) as error:
-        raise InputError(f"journal of the sweep {name}", got=f"{type(error).__name__}: {error}",
-                         wanted=f"a journal that this user can read and write, {path}",
-                         do="set SIDBENCH_HOME to a writable folder, or restore the file") from error
+        raise InputError(
+            f"journal of the sweep {name}",
+            got=f"{type(error).__name__}: {error}",
+            wanted=f"a journal that this user can read and write, {path}",
+            do="set SIDBENCH_HOME to a writable folder, or restore the file",
+        ) from error
 
 
 def database_storage(text: str, beat_seconds: int = BEAT_SECONDS) -> RDBStorage:
@@ -153,9 +179,12 @@ def database_storage(text: str, beat_seconds: int = BEAT_SECONDS) -> RDBStorage:
         url = make_url(text)
         kind = url.get_backend_name()
     except (ArgumentError, NoSuchModuleError) as error:
-        raise InputError("--storage", got=repr(text.partition("@")[2] or text), wanted="a database URL such as "
-                         "sqlite:///study.db or postgresql://user@host/name",
-                         do="leave it out for a journal file") from error
+        raise InputError(
+            "--storage",
+            got=repr(text.partition("@")[2] or text),
+            wanted="a database URL such as sqlite:///study.db or postgresql://user@host/name",
+            do="leave it out for a journal file",
+        ) from error
     if url.drivername in DRIVERS:
         url = url.set(drivername=f"{kind}+{DRIVERS[kind][0]}")
     shown = url.render_as_string(hide_password=True)
@@ -168,8 +197,12 @@ def database_storage(text: str, beat_seconds: int = BEAT_SECONDS) -> RDBStorage:
         driver, do = DRIVERS.get(kind, (kind, "install its driver"))
         raise InputError(f"--storage {shown}", got="no driver for it", wanted=driver, do=do) from error
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-        raise InputError(f"--storage {shown}", got=str(error).partition("\n")[0], wanted="a database that answers",
-                         do="check that it runs, its name and the user's rights") from error
+        raise InputError(
+            f"--storage {shown}",
+            got=str(error).partition("\n")[0],
+            wanted="a database that answers",
+            do="check that it runs, its name and the user's rights",
+        ) from error
 
 
 def _connect(url: str, options: dict[str, Any], beat_seconds: int) -> RDBStorage:

@@ -22,14 +22,19 @@ GRID = "grid"
 STARTUP_TRIALS = 8  # trials drawn at random before a model of them is worth anything
 FIRST_PRUNING = 4  # validations before a trial is compared: curves of the first epochs say little about where they end
 PRUNERS: dict[str, Callable[[], BasePruner]] = {
-    "median": lambda: MedianPruner(n_startup_trials=4, n_warmup_steps=FIRST_PRUNING), "hyperband": HyperbandPruner,
-    "wilcoxon": WilcoxonPruner, "none": NopPruner}
+    "median": lambda: MedianPruner(n_startup_trials=4, n_warmup_steps=FIRST_PRUNING),
+    "hyperband": HyperbandPruner,
+    "wilcoxon": WilcoxonPruner,
+    "none": NopPruner,
+}
 # A grid is queued point by point (`grid_points`); what lies beyond its end is drawn at random.
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True),
     "gp": lambda seed: GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
     "cmaes": CmaSampler,
-    "random": lambda seed: RandomSampler(seed=seed), GRID: lambda seed: RandomSampler(seed=seed)}
+    "random": lambda seed: RandomSampler(seed=seed),
+    GRID: lambda seed: RandomSampler(seed=seed),
+}
 
 
 class PerTrialSampler(BaseSampler):
@@ -51,12 +56,12 @@ class PerTrialSampler(BaseSampler):
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._of(trial).infer_relative_search_space(study, trial)
 
-    def sample_relative(self, study: Study, trial: FrozenTrial,
-                        search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         return self._of(trial).sample_relative(study, trial, search_space)
 
-    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str,
-                           param_distribution: BaseDistribution) -> Any:
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
         return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -79,9 +84,12 @@ def check_sampler(name: str, space: Space, n_objectives: int) -> None:
     """Raise ``InputError`` where CMA-ES could do nothing: it moves in intervals, and towards one objective."""
     intervals = [n for n, domain in space.domains.items() if isinstance(domain, Interval)]
     if name == "cmaes" and (len(intervals) < 2 or n_objectives > 1):
-        raise InputError("--sampler cmaes", got=f"{len(intervals)} interval(s) and {n_objectives} objective(s)",
-                         wanted="at least two intervals and one objective",
-                         do="search settings with interval(low,high), or use --sampler tpe")
+        raise InputError(
+            "--sampler cmaes",
+            got=f"{len(intervals)} interval(s) and {n_objectives} objective(s)",
+            wanted="at least two intervals and one objective",
+            do="search settings with interval(low,high), or use --sampler tpe",
+        )
 
 
 def make_pruner(name: str, n_objectives: int, n_seeds: int) -> BasePruner:
@@ -91,8 +99,12 @@ def make_pruner(name: str, n_objectives: int, n_seeds: int) -> BasePruner:
     if n_objectives > 1:
         return NopPruner()
     if name == "wilcoxon" and n_seeds < 2:
-        raise InputError("--pruner wilcoxon", got="one seed", wanted="several seeds, over which it compares trials",
-                         do="add --seeds 0,1,2,3,4")
+        raise InputError(
+            "--pruner wilcoxon",
+            got="one seed",
+            wanted="several seeds, over which it compares trials",
+            do="add --seeds 0,1,2,3,4",
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return PRUNERS[name]()

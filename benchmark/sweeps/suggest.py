@@ -55,8 +55,10 @@ def _stored(domain: Domain, value: Any) -> Any:
 
 def decode(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The values that stored parameters stand for."""
-    return {name: tuple(json.loads(value)) if isinstance(value, str) and value.startswith(LIST) else value
-            for name, value in parameters.items()}
+    return {
+        name: tuple(json.loads(value)) if isinstance(value, str) and value.startswith(LIST) else value
+        for name, value in parameters.items()
+    }
 
 
 def grid_points(space: Space, seed: int) -> list[dict[str, Any]]:
@@ -67,15 +69,23 @@ def grid_points(space: Space, seed: int) -> list[dict[str, Any]]:
     axes: list[list[Any]] = []
     for name, domain in space.domains.items():
         if isinstance(domain, Interval) and not domain.step and not (domain.whole and not domain.log):
-            raise InputError("--sampler grid", got=f"{name} in {domain}", wanted="a list or a range",
-                             do=f"for example {name}=choice({domain.low:g},{domain.high:g}), or fix it")
+            raise InputError(
+                "--sampler grid",
+                got=f"{name} in {domain}",
+                wanted="a list or a range",
+                do=f"for example {name}=choice({domain.low:g},{domain.high:g}), or fix it",
+            )
         axes.append(list(domain.values) if isinstance(domain, Choices) else _points(domain))
     size = 1
     for axis in axes:
         size *= len(axis)
     if size > GRID_LIMIT:
-        raise InputError("--sampler grid", got=f"{size} points", wanted=f"at most {GRID_LIMIT}",
-                         do="fix settings, or take another sampler")
+        raise InputError(
+            "--sampler grid",
+            got=f"{size} points",
+            wanted=f"at most {GRID_LIMIT}",
+            do="fix settings, or take another sampler",
+        )
     default = as_parameters(space.default, space)
     points = [as_parameters(dict(zip(space.domains, values, strict=True)), space) for values in itertools.product(*axes)]
     order = Rng(seed).child("sweep", "grid").numpy().permutation(len(points))

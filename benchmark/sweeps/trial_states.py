@@ -38,8 +38,11 @@ def began(trial: FrozenTrial) -> bool:
 
 def needs_retry(trial: FrozenTrial) -> bool:
     """Whether a failed trial is to be followed by another one with the same parameters."""
-    return trial.state == TrialState.FAIL and REFUSED not in trial.user_attrs and (
-        not began(trial) or attempt(trial) < ATTEMPTS)
+    return (
+        trial.state == TrialState.FAIL
+        and REFUSED not in trial.user_attrs
+        and (not began(trial) or attempt(trial) < ATTEMPTS)
+    )
 
 
 def retry_slot(number: int) -> str:
@@ -52,7 +55,7 @@ def reason(trial: FrozenTrial) -> str:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class TrialStates:
     """Numbers of the trials by what they are; ``followed`` failed and were tried again, ``unfollowed`` will be."""
 
     complete: tuple[int, ...] = ()
@@ -92,13 +95,17 @@ class Ledger:
         return {("retried" if name == "followed" else name): n for name, n in counts.items()}
 
 
-def read_ledger(trials: Sequence[FrozenTrial]) -> Ledger:
-    """Sort the trials of a study into a ledger."""
+def read_trial_states(trials: Sequence[FrozenTrial]) -> TrialStates:
+    """Sort the trials of a study into a states."""
     found: dict[str, list[int]] = {}
     slots: set[str] = set()
     failing: list[FrozenTrial] = []
-    names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.RUNNING: "running",
-             TrialState.WAITING: "waiting"}
+    names = {
+        TrialState.COMPLETE: "complete",
+        TrialState.PRUNED: "pruned",
+        TrialState.RUNNING: "running",
+        TrialState.WAITING: "waiting",
+    }
     ordered = sorted(trials, key=lambda t: t.number)
     for trial in ordered:
         slot = trial.user_attrs.get(SLOT)
@@ -116,17 +123,33 @@ def read_ledger(trials: Sequence[FrozenTrial]) -> Ledger:
     for trial in failing:
         found.setdefault("followed" if retry_slot(trial.number) in slots else "unfollowed", []).append(trial.number)
     seconds = sum(float(t.user_attrs.get(SECONDS, 0.0)) for t in ordered)
-    return Ledger(**{name: tuple(numbers) for name, numbers in found.items()}, slots=frozenset(slots), seconds=seconds,
-                  by_number={t.number: t for t in ordered})
+    return TrialStates(
+        **{name: tuple(numbers) for name, numbers in found.items()},
+        slots=frozenset(slots),
+        seconds=seconds,
+        by_number={t.number: t for t in ordered},
+    )
 
 
-def missing_slots(ledger: Ledger, planned: Mapping[str, Mapping[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def missing_slots(
+    states: TrialStates, planned: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """What must be queued: (parameters, user attributes) of every planned slot and every retry that has no trial yet."""
     wanted: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        (dict(values), {SLOT: slot}) for slot, values in planned.items() if slot not in ledger.slots]
-    for number in ledger.unfollowed:
-        trial = ledger.by_number[number]
+        (dict(values), {SLOT: slot}) for slot, values in planned.items() if slot not in states.slots
+    ]
+    for number in states.unfollowed:
+        trial = states.by_number[number]
         values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        wanted.append((values, {SLOT: retry_slot(number), RETRY_OF: number, "retry_reason": reason(trial),
-                                ATTEMPT: attempt(trial) + (1 if began(trial) else 0)}))
+        wanted.append(
+            (
+                values,
+                {
+                    SLOT: retry_slot(number),
+                    RETRY_OF: number,
+                    "retry_reason": reason(trial),
+                    ATTEMPT: attempt(trial) + (1 if began(trial) else 0),
+                },
+            )
+        )
     return wanted

@@ -25,15 +25,22 @@ TASKS = {"retriever": "retrieval", "ranker": "ranking"}
 def chosen_trial(result: StudyResult, number: int | None) -> FrozenTrial:
     """Trial ``number``, or the best one. Raises ``InputError`` when there is none, or several that no other one beats."""
     if number is not None:
-        if number not in result.ledger.complete:
-            raise InputError(f"trial {number} of {result.name}", got="no complete trial of that number",
-                             wanted=f"one of {', '.join(map(str, result.ledger.complete)) or '(none yet)'}")
-        return result.ledger.by_number[number]
+        if number not in result.states.complete:
+            raise InputError(
+                f"trial {number} of {result.name}",
+                got="no complete trial of that number",
+                wanted=f"one of {', '.join(map(str, result.states.complete)) or '(none yet)'}",
+            )
+        return result.states.by_number[number]
     if result.best is not None:
         return result.best
     if result.front:
-        raise InputError(f"best trial of {result.name}", got=f"{len(result.front)} on the Pareto front", wanted="a choice",
-                         do=f"--trial with one of {', '.join(str(t.number) for t in result.front)}")
+        raise InputError(
+            f"best trial of {result.name}",
+            got=f"{len(result.front)} on the Pareto front",
+            wanted="a choice",
+            do=f"--trial with one of {', '.join(str(t.number) for t in result.front)}",
+        )
     raise InputError(f"best trial of {result.name}", got="no complete trial", wanted="one", do="let the sweep go on")
 
 
@@ -47,33 +54,43 @@ def write_tuned(result: StudyResult, trial: FrozenTrial, out: Path | None) -> Pa
     folder = (out or home_folder() / FOLDER) / result.attributes["tokenizer"] / result.attributes["dataset"]
     path = folder / f"{TUNED}.toml"
     if path.exists() and not read_preset(path).source.startswith("sweep "):
-        raise InputError(f"preset {path}", got="one that is not from a sweep", wanted="none, or one from a sweep",
-                         do="move it, or choose another folder with --out")
+        raise InputError(
+            f"preset {path}",
+            got="one that is not from a sweep",
+            wanted="none, or one from a sweep",
+            do="move it, or choose another folder with --out",
+        )
     text = [f"source = {_toml(source_text(result, trial))}"]
     if left:
         text.append(f"note = {_toml('Found with ' + ', '.join(left) + '; a preset holds no such settings.')}")
     for name, table in tables.items():
         if table:
             text += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
-    text += ["", "[effort]", f"trials = {result.ledger.finished}", f"seconds = {result.ledger.seconds:.1f}", ""]
+    text += ["", "[effort]", f"trials = {result.states.finished}", f"seconds = {result.states.seconds:.1f}", ""]
     try:
         write_whole(path, "\n".join(text))
     except OSError as error:
-        raise InputError(f"preset {path}", got=f"{error.strerror}", wanted="a folder this user can write",
-                         do="choose another with --out") from error
+        raise InputError(
+            f"preset {path}", got=f"{error.strerror}", wanted="a folder this user can write", do="choose another with --out"
+        ) from error
     return path
 
 
 def source_text(result: StudyResult, trial: FrozenTrial) -> str:
     """Study, trials by state, budget, objective against the default, and data, in one line."""
-    attributes, ledger = result.attributes, result.ledger
-    states = ", ".join(f"{len(n)} {name}" for name, n in (
-        ("complete", ledger.complete), ("pruned", ledger.pruned), ("failed", ledger.failed)) if n)
+    attributes, states = result.attributes, result.states
+    counted = ", ".join(
+        f"{len(n)} {name}"
+        for name, n in (("complete", states.complete), ("pruned", states.pruned), ("failed", states.failed))
+        if n
+    )
     seeds = ", ".join(map(str, attributes["seeds"]))
     found = "; ".join(_against(name, i, result, trial) for i, name in enumerate(attributes["objectives"]))
-    return (f"sweep {result.name}, trial {trial.number} of {ledger.finished} trials ({states}), budget "
-            f"{attributes['budget']}, {found} (validation of {'+'.join(attributes['recommenders']) or 'SIDs'}, run seeds "
-            f"{seeds}), data {attributes['data_hash'][:12]}")
+    return (
+        f"sweep {result.name}, trial {trial.number} of {states.finished} trials ({counted}), budget "
+        f"{attributes['budget']}, {found} (validation of {'+'.join(attributes['recommenders']) or 'SIDs'}, run seeds "
+        f"{seeds}), data {attributes['data_hash'][:12]}"
+    )
 
 
 def _against(name: str, place: int, result: StudyResult, trial: FrozenTrial) -> str:
@@ -95,8 +112,12 @@ def _tables(result: StudyResult, trial: FrozenTrial) -> tuple[dict[str, dict[str
         if value is None and attributes["default"].get(name, 0) is None:
             continue  # the default stays: TOML has no word for it
         if value is None:
-            raise InputError(f"{name} of trial {trial.number}", got="none", wanted="a value that a preset can hold",
-                             do=f"choose another with --trial, or give {name}=null on the command line of the run")
+            raise InputError(
+                f"{name} of trial {trial.number}",
+                got="none",
+                wanted="a value that a preset can hold",
+                do=f"choose another with --trial, or give {name}=null on the command line of the run",
+            )
         if group == "tokenizer":
             tables[group][field] = value
         elif group in TASKS and TASKS[group] in by_task and name in trial.params:

@@ -29,9 +29,9 @@ from sidbench.benchmark.sweeps.trial_states import (
     RETRY_OF,
     SECONDS,
     SURPLUS,
-    Ledger,
+    TrialStates,
     missing_slots,
-    read_ledger,
+    read_trial_states,
 )
 from sidbench.datasets.foundation.errors import InputError, NonFiniteLoss, SidbenchError
 
@@ -73,8 +73,8 @@ class WorkPlan:
     poll_seconds: float = POLL_SECONDS
 
 
-def work(study: Study, plan: WorkPlan, objective: Objective, liveness: Liveness, tell: Callable[[str], None]) -> Ledger:
-    """Work until the study is finished, also by others, or its seconds are spent; returns the final ledger.
+def work(study: Study, plan: WorkPlan, objective: Objective, liveness: Liveness, tell: Callable[[str], None]) -> TrialStates:
+    """Work until the study is finished, also by others, or its seconds are spent; returns the final states.
 
     Raises ``InputError`` and whatever else stops a sweep as a whole; the trial at hand is given back.
     """
@@ -83,13 +83,13 @@ def work(study: Study, plan: WorkPlan, objective: Objective, liveness: Liveness,
         while True:
             if buried := liveness.bury(study, study.get_trials(deepcopy=False)):
                 tell(f"{study.study_name}: took over {buried} trial(s) whose worker died")
-            ledger = _queued(study, plan)
-            spent = 0 < plan.seconds <= ledger.seconds
-            if ledger.finished >= plan.trials or (spent and not ledger.running):
-                return ledger
-            if spent or not ledger.may_ask(plan.trials):
+            states = _queued(study, plan)
+            spent = 0 < plan.seconds <= states.seconds
+            if states.finished >= plan.trials or (spent and not states.running):
+                return states
+            if spent or not states.may_ask(plan.trials):
                 if not waiting:
-                    tell(f"{study.study_name}: waiting for {len(ledger.running)} trial(s) of other workers")
+                    tell(f"{study.study_name}: waiting for {len(states.running)} trial(s) of other workers")
                 waiting = True
                 time.sleep(plan.poll_seconds)
                 continue
@@ -102,24 +102,30 @@ def work(study: Study, plan: WorkPlan, objective: Objective, liveness: Liveness,
                     _run(study, plan, trial, objective, tell)
 
 
-def _queued(study: Study, plan: WorkPlan) -> Ledger:
-    """The ledger, after queueing what is missing in it."""
-    ledger = read_ledger(study.get_trials(deepcopy=False))
-    missing = missing_slots(ledger, plan.slots)
+def _queued(study: Study, plan: WorkPlan) -> TrialStates:
+    """The states, after queueing what is missing in it."""
+    states = read_trial_states(study.get_trials(deepcopy=False))
+    missing = missing_slots(states, plan.slots)
     for parameters, attributes in missing:
-        source = ledger.by_number.get(attributes.get(RETRY_OF, -1))
+        source = states.by_number.get(attributes.get(RETRY_OF, -1))
         # A retry continues from the checkpoints of the first attempt, which will not report these steps again.
         reported = dict(source.intermediate_values) if source is not None else {}
-        study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attributes, intermediate_values=reported,
-                                     system_attrs={"fixed_params": parameters}))
-    return read_ledger(study.get_trials(deepcopy=False)) if missing else ledger
+        study.add_trial(
+            create_trial(
+                state=TrialState.WAITING,
+                user_attrs=attributes,
+                intermediate_values=reported,
+                system_attrs={"fixed_params": parameters},
+            )
+        )
+    return read_trial_states(study.get_trials(deepcopy=False)) if missing else states
 
 
 def _claim(study: Study, plan: WorkPlan, trial: Trial, worker: str) -> bool:
     """Put this worker's name on a trial; False when another worker was faster and the places are taken."""
     trial.set_user_attr(OWNER, worker)
-    ledger = read_ledger(study.get_trials(deepcopy=False))
-    if ledger.has_place(trial.number, plan.trials):
+    states = read_trial_states(study.get_trials(deepcopy=False))
+    if states.has_place(trial.number, plan.trials):
         return True
     trial.set_user_attr(SURPLUS, "asked for when the places were taken")
     _finish(study, trial, TrialState.FAIL)
@@ -150,12 +156,16 @@ def _run(study: Study, plan: WorkPlan, trial: Trial, objective: Objective, tell:
             _note(trial, name, value)
         told = _finish(study, trial, TrialState.COMPLETE, outcome.values, time.monotonic() - start)
         shown = ", ".join(f"{v:.6g}" for v in outcome.values)
-        tell(f"{title}: {shown} in {time.monotonic() - start:.0f} s" if told else
-             f"{title}: was taken over by another worker; its result is dropped")
+        tell(
+            f"{title}: {shown} in {time.monotonic() - start:.0f} s"
+            if told
+            else f"{title}: was taken over by another worker; its result is dropped"
+        )
 
 
-def _fail(study: Study, trial: Trial, error: BaseException, tell: Callable[[str], None], start: float,
-          marks: Mapping[str, Any]) -> None:
+def _fail(
+    study: Study, trial: Trial, error: BaseException, tell: Callable[[str], None], start: float, marks: Mapping[str, Any]
+) -> None:
     told = cause(error)
     for name, value in {REASON: told, **marks}.items():
         _note(trial, name, value)
@@ -189,8 +199,9 @@ def _note(trial: Trial, name: str, value: Any) -> None:
         optuna.logging.get_logger(__name__).debug("trial %d is finished already", trial.number)
 
 
-def _finish(study: Study, trial: Trial, state: TrialState, values: tuple[float, ...] | None = None,
-            seconds: float | None = None) -> bool:
+def _finish(
+    study: Study, trial: Trial, state: TrialState, values: tuple[float, ...] | None = None, seconds: float | None = None
+) -> bool:
     """Tell the storage; False when the trial had been finished by a worker that thought this one dead."""
     if seconds is not None:
         _note(trial, SECONDS, seconds)

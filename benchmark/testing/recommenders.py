@@ -30,7 +30,7 @@ from sidbench.recommenders.base import (
 from sidbench.tokenizers.base import PAD, SemanticIds
 
 N_ITEMS, N_USERS = 23, 40
-POISON = -(10 ** 6)
+POISON = -(10**6)
 
 
 def check_recommender(cls: type[Recommender]) -> None:
@@ -82,8 +82,10 @@ def make_sids(n_items: int = N_ITEMS, pad: bool = True) -> SemanticIds:
 
 def as_sequences(rows: list[list[int]]) -> Sequences:
     """Compressed-row form of lists of items."""
-    return Sequences(np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64),
-                     np.array([i for r in rows for i in r], np.int32))
+    return Sequences(
+        np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64),
+        np.array([i for r in rows for i in r], np.int32),
+    )
 
 
 def make_retrieval(n_items: int = N_ITEMS, n_users: int = N_USERS, seed: int = 0) -> RetrievalData:
@@ -115,8 +117,9 @@ def make_chain(n_users: int, n_items: int = 30, keep: float = 0.8, steps: tuple[
 def _last_two_held_out(full: list[list[int]], n_items: int) -> RetrievalData:
     users = np.arange(len(full))
     validation, test = (np.array([s[-back] for s in full], np.int32) for back in (2, 1))
-    return RetrievalData(n_items, as_sequences([s[:-2] for s in full]), users, validation, users,
-                         as_sequences([s[:-1] for s in full]), test)
+    return RetrievalData(
+        n_items, as_sequences([s[:-2] for s in full]), users, validation, users, as_sequences([s[:-1] for s in full]), test
+    )
 
 
 def _same(a: TargetRanks, b: TargetRanks) -> bool:
@@ -135,22 +138,37 @@ def _check_ranks(cls: type[Any], ranks: TargetRanks, n_users: int, n_items: int,
     for f in fields(TargetRanks):
         column = getattr(ranks, f.name)
         kind = np.float32 if f.name == "score" else np.int64
-        _require(column.shape == (n_users,) and column.dtype == kind, cls,
-                 f"{when}: {f.name} has {column.dtype} {column.shape}, wanted {kind.__name__} ({n_users},)")
+        _require(
+            column.shape == (n_users,) and column.dtype == kind,
+            cls,
+            f"{when}: {f.name} has {column.dtype} {column.shape}, wanted {kind.__name__} ({n_users},)",
+        )
     for depth in ("depth", "sid_depth"):
         column = getattr(ranks, depth)
         _require(bool(((column >= 1) & (column <= n_items)).all()), cls, f"{when}: {depth} leaves 1..{n_items}")
     beyond = np.isnan(ranks.score) & (ranks.better >= ranks.depth) & (ranks.depth < n_items)
-    _require(bool((np.isfinite(ranks.score) | beyond).all()), cls,
-             f"{when}: scores must be finite, or NaN for targets beyond the depth")
+    _require(
+        bool((np.isfinite(ranks.score) | beyond).all()),
+        cls,
+        f"{when}: scores must be finite, or NaN for targets beyond the depth",
+    )
     for better, tied in (("better", "tied"), ("sid_better", "sid_tied"), ("masked_better", "masked_tied")):
         b, t = getattr(ranks, better), getattr(ranks, tied)
-        _require(bool((b >= 0).all() and (t >= 1).all() and (b + t <= n_items).all()), cls,
-                 f"{when}: {better}, {tied} leave 0..{n_items}")
-    _require(bool((ranks.masked_better <= ranks.better).all() and (ranks.masked_tied <= ranks.tied).all()), cls,
-             f"{when}: masking history may only remove candidates")
-    _require(bool((ranks.sid_better <= ranks.better).all() and (ranks.sid_tied <= ranks.tied).all()), cls,
-             f"{when}: there cannot be more SIDs than items")
+        _require(
+            bool((b >= 0).all() and (t >= 1).all() and (b + t <= n_items).all()),
+            cls,
+            f"{when}: {better}, {tied} leave 0..{n_items}",
+        )
+    _require(
+        bool((ranks.masked_better <= ranks.better).all() and (ranks.masked_tied <= ranks.tied).all()),
+        cls,
+        f"{when}: masking history may only remove candidates",
+    )
+    _require(
+        bool((ranks.sid_better <= ranks.better).all() and (ranks.sid_tied <= ranks.tied).all()),
+        cls,
+        f"{when}: there cannot be more SIDs than items",
+    )
 
 
 def _check_retriever(cls: type[Retriever], runtime: Runtime) -> None:
@@ -165,15 +183,25 @@ def _check_retriever(cls: type[Retriever], runtime: Runtime) -> None:
     _require(model.n_parameters > 0, cls, "n_parameters must be positive")
     _require(all(np.isfinite(v) for v in model.diagnostics().values()), cls, "diagnostics must be finite numbers")
     _require(_same(ranks, run(_make(cls), data, sids)), cls, "equal seeds must give equal ranks")
-    poisoned = replace(data, test_user=np.full(N_USERS, POISON), test_target=np.full(N_USERS, POISON, np.int32),
-                       test_history=as_sequences([[POISON]] * N_USERS))
+    poisoned = replace(
+        data,
+        test_user=np.full(N_USERS, POISON),
+        test_target=np.full(N_USERS, POISON, np.int32),
+        test_history=as_sequences([[POISON]] * N_USERS),
+    )
     blind = _make(cls).fit(poisoned, sids, Rng(7), runtime)
-    _require(_same(ranks, blind.rank_targets(data.test_history, data.test_target, sids, runtime)), cls,
-             "fit must not read the test fields")
+    _require(
+        _same(ranks, blind.rank_targets(data.test_history, data.test_target, sids, runtime)),
+        cls,
+        "fit must not read the test fields",
+    )
     loaded = _make(cls)
     loaded.load_state_dict(model.state_dict())
-    _require(_same(ranks, loaded.rank_targets(data.test_history, data.test_target, sids, runtime)), cls,
-             "state_dict and load_state_dict must restore equal ranks")
+    _require(
+        _same(ranks, loaded.rank_targets(data.test_history, data.test_target, sids, runtime)),
+        cls,
+        "state_dict and load_state_dict must restore equal ranks",
+    )
     broken = dict(model.state_dict())
     broken.popitem()
     _refuses(cls, "a saved state without one entry", lambda: _make(cls).load_state_dict(broken))
@@ -185,38 +213,47 @@ def _check_retriever(cls: type[Retriever], runtime: Runtime) -> None:
     _refuses(cls, "an empty history", lambda: model.rank_targets(empty, np.zeros(2, np.int32), sids, runtime))
     single = make_retrieval(n_items=1)
     one = run(_make(cls), single, make_sids(1, pad=False) if sids else None)
-    _require(bool((one.better == 0).all() and (one.tied == 1).all()), cls,
-             "in a one-item catalogue the target is first")
+    _require(bool((one.better == 0).all() and (one.tied == 1).all()), cls, "in a one-item catalogue the target is first")
     if sids is None:
         return
     same = replace(sids, codes=np.zeros_like(sids.codes))
     tied = run(_make(cls), data, same)
     whole = (tied.better == 0) & (tied.tied == N_ITEMS) & (tied.sid_tied == 1)
-    _require(bool(whole.all()), cls,
-             "items that share a SID must tie exactly: rank interval = whole catalogue")
+    _require(bool(whole.all()), cls, "items that share a SID must tie exactly: rank interval = whole catalogue")
     _require(bool((ranks.tied[data.test_target <= 1] >= 2).all()), cls, "items 0 and 1 share a SID, so they must tie")
     _refuses(cls, "missing SIDs", lambda: _make(cls).fit(data, None, Rng(7), runtime))
     _refuses(cls, "SIDs of another catalogue", lambda: _make(cls).fit(data, make_sids(5), Rng(7), runtime))
 
 
-def _check_every_target(cls: type[Retriever], model: Retriever, data: RetrievalData, sids: SemanticIds | None,
-                        runtime: Runtime) -> None:
+def _check_every_target(
+    cls: type[Retriever], model: Retriever, data: RetrievalData, sids: SemanticIds | None, runtime: Runtime
+) -> None:
     """Over all possible targets of one user the rank intervals tile 0..N, in any order of the rows."""
     history = data.test_history.of(0).tolist()
     order = np.random.default_rng(0).permutation(N_ITEMS).astype(np.int32)
     ranks = model.rank_targets(as_sequences([history] * N_ITEMS), order, sids, runtime)
     begins = np.sort(ranks.better)
     starts, sizes = np.unique(begins, return_counts=True)
-    _require(bool(np.array_equal(starts, np.concatenate([[0], np.cumsum(sizes)[:-1]]))), cls,
-             "over all targets of a user the rank intervals must tile the catalogue")
-    _require(bool((ranks.tied == sizes[np.searchsorted(starts, ranks.better)]).all()), cls,
-             "tied must be the number of items with the target's score")
+    _require(
+        bool(np.array_equal(starts, np.concatenate([[0], np.cumsum(sizes)[:-1]]))),
+        cls,
+        "over all targets of a user the rank intervals must tile the catalogue",
+    )
+    _require(
+        bool((ranks.tied == sizes[np.searchsorted(starts, ranks.better)]).all()),
+        cls,
+        "tied must be the number of items with the target's score",
+    )
     seen = np.unique(history)
     score = np.where(np.isnan(ranks.score), -np.inf, ranks.score)  # beyond a beam: below everything that it holds
-    expected = ranks.better - np.array([sum(1 for i in seen if i != t and score[order == i][0] > score[j])
-                                        for j, t in enumerate(order)])
-    _require(bool(np.array_equal(ranks.masked_better, expected)), cls,
-             "masked_better must leave out the user's distinct history items, and nothing else")
+    expected = ranks.better - np.array(
+        [sum(1 for i in seen if i != t and score[order == i][0] > score[j]) for j, t in enumerate(order)]
+    )
+    _require(
+        bool(np.array_equal(ranks.masked_better, expected)),
+        cls,
+        "masked_better must leave out the user's distinct history items, and nothing else",
+    )
 
 
 def _check_truncation(cls: type[Retriever], sids: SemanticIds | None, runtime: Runtime) -> None:
@@ -228,12 +265,21 @@ def _check_truncation(cls: type[Retriever], sids: SemanticIds | None, runtime: R
     long, short = [5, 6, 7, 8, 1, 2, 3, 4], [1, 2, 3, 4]
     ranks = model.rank_targets(as_sequences([long, short]), np.array([9, 9], np.int32), sids, runtime)
     _require(bool(ranks.better[0] == ranks.better[1]), cls, "only the newest max_length items may matter")
-    _require(model.diagnostics().get("truncated_histories") == 1.0, cls,
-             'diagnostics must count "truncated_histories" of the last ranking')
+    _require(
+        model.diagnostics().get("truncated_histories") == 1.0,
+        cls,
+        'diagnostics must count "truncated_histories" of the last ranking',
+    )
 
 
-def _check_narrow_beam(cls: type[Retriever], model: Retriever, exact: TargetRanks, data: RetrievalData,
-                       sids: SemanticIds | None, runtime: Runtime) -> None:
+def _check_narrow_beam(
+    cls: type[Retriever],
+    model: Retriever,
+    exact: TargetRanks,
+    data: RetrievalData,
+    sids: SemanticIds | None,
+    runtime: Runtime,
+) -> None:
     """A beam of one SID widens until it covers what was asked, and scores what it finds as the widest beam does."""
     cover = 4
     if not {"beam", "cover"} <= {f.name for f in fields(cls.config_class)}:
@@ -244,8 +290,11 @@ def _check_narrow_beam(cls: type[Retriever], model: Retriever, exact: TargetRank
     _check_ranks(cls, ranks, N_USERS, N_ITEMS, "with a beam of one")
     _require(bool((ranks.depth >= cover).all()), cls, f"a beam must widen until it covers {cover} items")
     found = np.isfinite(ranks.score)
-    _require(bool(np.allclose(ranks.score[found], exact.score[found], atol=1e-3)), cls,
-             "a target's score must not depend on the width of the beam")
+    _require(
+        bool(np.allclose(ranks.score[found], exact.score[found], atol=1e-3)),
+        cls,
+        "a target's score must not depend on the width of the beam",
+    )
     _require(bool(np.isfinite(list(narrow.diagnostics().values())).all()), cls, "diagnostics must be finite numbers")
 
 
@@ -258,12 +307,21 @@ def make_ranking(n_rows: int = 240, n_items: int = N_ITEMS, n_users: int = N_USE
         label = ((item % 2 == 0) ^ (generator.random(count) < 0.1)).astype(np.float32)
         history = np.where(generator.random((count, 4)) < 0.6, generator.integers(n_items, size=(count, 4)), -1)
         user = generator.integers(n_users + int(unseen), size=count).astype(np.int32)
-        return RankingRows(user, item, label, generator.integers(7, size=count).astype(np.int32),
-                           generator.integers(12, size=count).astype(np.int32), history.astype(np.int32),
-                           np.arange(first, first + count))
+        return RankingRows(
+            user,
+            item,
+            label,
+            generator.integers(7, size=count).astype(np.int32),
+            generator.integers(12, size=count).astype(np.int32),
+            history.astype(np.int32),
+            np.arange(first, first + count),
+        )
 
-    parts = {"train": rows(n_rows, 0, False), "validation": rows(n_rows // 4, n_rows, True),
-             "test": rows(n_rows // 4, 2 * n_rows, True)}
+    parts = {
+        "train": rows(n_rows, 0, False),
+        "validation": rows(n_rows // 4, n_rows, True),
+        "test": rows(n_rows // 4, 2 * n_rows, True),
+    }
     brand = (np.arange(n_items) % 3).astype(np.int32)
     return RankingData(n_users, n_items, parts, {"brand": brand}, {"brand": 3})
 
@@ -277,16 +335,20 @@ def _check_ranker(cls: type[Ranker], runtime: Runtime) -> None:
     model = _make(cls)
     scores = run(model, data, sids)
     n_test = len(data.rows["test"])
-    _require(scores.shape == (n_test,) and scores.dtype == np.float32, cls,
-             f"predict gave {scores.dtype} {scores.shape}, wanted float32 ({n_test},)")
+    _require(
+        scores.shape == (n_test,) and scores.dtype == np.float32,
+        cls,
+        f"predict gave {scores.dtype} {scores.shape}, wanted float32 ({n_test},)",
+    )
     _require(bool(np.isfinite(scores).all()), cls, "scores must be finite, also for unseen users and empty histories")
     _require(model.n_parameters > 0, cls, "n_parameters must be positive")
     _require(bool(np.array_equal(scores, run(_make(cls), data, sids))), cls, "equal seeds must give equal scores")
     hidden = data.rows["test"]
     poison = RankingRows(*(np.full_like(getattr(hidden, f.name), POISON) for f in fields(RankingRows)))
     blind = _make(cls).fit(replace(data, rows={**data.rows, "test": poison}), sids, Rng(7), runtime)
-    _require(bool(np.array_equal(scores, blind.predict(data, "test", sids, runtime))), cls,
-             "fit must not read the test rows")
+    _require(
+        bool(np.array_equal(scores, blind.predict(data, "test", sids, runtime))), cls, "fit must not read the test rows"
+    )
     relabelled = replace(hidden, label=1 - hidden.label)
     other = model.predict(replace(data, rows={**data.rows, "test": relabelled}), "test", sids, runtime)
     _require(bool(np.array_equal(scores, other)), cls, "predict must not read labels")
@@ -296,13 +358,19 @@ def _check_ranker(cls: type[Ranker], runtime: Runtime) -> None:
     _require(bool(np.allclose(scores[order], moved, atol=1e-5)), cls, "a row's score must not depend on the row order")
     loaded = _make(cls)
     loaded.load_state_dict(model.state_dict())
-    _require(bool(np.array_equal(scores, loaded.predict(data, "test", sids, runtime))), cls,
-             "state_dict and load_state_dict must restore equal scores")
+    _require(
+        bool(np.array_equal(scores, loaded.predict(data, "test", sids, runtime))),
+        cls,
+        "state_dict and load_state_dict must restore equal scores",
+    )
     broken = dict(model.state_dict())
     broken.popitem()
     _refuses(cls, "a saved state without one entry", lambda: _make(cls).load_state_dict(broken))
-    _require(bool(np.isfinite(run(_make(cls), make_ranking(n_items=1),
-                                  make_sids(1, pad=False) if sids else None)).all()), cls, "one-item catalogue")
+    _require(
+        bool(np.isfinite(run(_make(cls), make_ranking(n_items=1), make_sids(1, pad=False) if sids else None)).all()),
+        cls,
+        "one-item catalogue",
+    )
     if sids is not None:
         _refuses(cls, "missing SIDs", lambda: _make(cls).fit(data, None, Rng(7), runtime))
         _refuses(cls, "SIDs of another catalogue", lambda: _make(cls).fit(data, make_sids(5), Rng(7), runtime))

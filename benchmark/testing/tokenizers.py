@@ -52,7 +52,7 @@ def planted_features(n_items: int = 240, seed: int = 0, modalities: tuple[str, .
     draw = Rng(seed).child("planted").numpy()
     top, child = draw.integers(4, size=n_items), draw.integers(4, size=n_items)
     cold = np.zeros(n_items, bool)
-    cold[:n_items // 10] = True
+    cold[: n_items // 10] = True
     embeddings, available, scales = {}, {}, {}
     for name in modalities:
         width = WIDTHS[name]
@@ -68,12 +68,18 @@ def planted_features(n_items: int = 240, seed: int = 0, modalities: tuple[str, .
     indptr = np.concatenate([[0], np.cumsum([len(s) for s in sequences])])
     counts = np.bincount(items, minlength=n_items)
     return ItemFeatures(
-        embeddings, available, counts, (counts / max(counts.max(), 1)).astype(np.float32), "log_count",
-        Sequences(indptr, items), scales,
+        embeddings,
+        available,
+        counts,
+        (counts / max(counts.max(), 1)).astype(np.float32),
+        "log_count",
+        Sequences(indptr, items),
+        scales,
         absent={m: "not planted" for m in WIDTHS if m not in modalities},
         categories=tuple((f"top {t}", f"child {t}.{c}") for t, c in zip(top, child, strict=True)),
         item_text=tuple(f"item {i} of child {t}.{c}" for i, (t, c) in enumerate(zip(top, child, strict=True))),
-        item_keys=tuple(f"item-{i}" for i in range(n_items)))
+        item_keys=tuple(f"item-{i}" for i in range(n_items)),
+    )
 
 
 def check_tokenizer(cls: type[Tokenizer], config: Mapping[str, Any] | None = None) -> list[CheckResult]:
@@ -96,8 +102,10 @@ def run_checks(cls: type[Tokenizer], config: Mapping[str, Any] | None = None) ->
     """The results of every check of ``check_tokenizer``, failed ones included; raises for none of them."""
     case = _Case(cls, dict(config or {}))
     declared: Mapping[str, str] = getattr(cls, "inapplicable_checks", {})
-    results = [CheckResult(name, "failed", "inapplicable_checks names an unknown check")
-               for name in sorted(set(declared) - set(CHECKS))]
+    results = [
+        CheckResult(name, "failed", "inapplicable_checks names an unknown check")
+        for name in sorted(set(declared) - set(CHECKS))
+    ]
     for name, check in CHECKS.items():
         if name in declared:
             results.append(CheckResult(name, "skipped", declared[name]))
@@ -169,13 +177,19 @@ def _metadata(case: _Case) -> None:
     unknown = sorted(set(info.modalities) - set(INPUTS))
     _require(not unknown, f"info.modalities must be of {', '.join(INPUTS)}, got {', '.join(unknown)}")
     needed = {name for group in info.required for name in group.split("|")}
-    _require(needed <= set(info.modalities), f"info.required names {sorted(needed - set(info.modalities))}, "
-             "which info.modalities lacks")
-    _require(info.control or bool(info.modalities) or bool(info.needs_settings),
-             "info.modalities is empty, though neither info.control nor info.needs_settings is set")
+    _require(
+        needed <= set(info.modalities),
+        f"info.required names {sorted(needed - set(info.modalities))}, which info.modalities lacks",
+    )
+    _require(
+        info.control or bool(info.modalities) or bool(info.needs_settings),
+        "info.modalities is empty, though neither info.control nor info.needs_settings is set",
+    )
     config = cls.config_class
-    _require(is_dataclass(config) and issubclass(config, TokenizerConfig),
-             "config_class must be a dataclass that extends TokenizerConfig")
+    _require(
+        is_dataclass(config) and issubclass(config, TokenizerConfig),
+        "config_class must be a dataclass that extends TokenizerConfig",
+    )
     _require(bool(getattr(config, "__dataclass_params__").frozen), "config_class must be frozen")  # noqa: B009
     known = {f.name for f in fields(config)}
     for budget, changes in cls.budgets.items():
@@ -187,8 +201,13 @@ def _metadata(case: _Case) -> None:
 
 def _check_literal_info(cls: type[Tokenizer]) -> None:
     tree = ast.parse(inspect.getsource(sys.modules[cls.__module__]))
-    calls = [node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
-             and any(isinstance(t, ast.Name) and t.id == "INFO" for t in node.targets)]
+    calls = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Call)
+        and any(isinstance(t, ast.Name) and t.id == "INFO" for t in node.targets)
+    ]
     named = [c for c in calls if getattr(c.func, "attr", getattr(c.func, "id", "")) == "TokenizerInfo" and not c.args]
     _require(len(named) == 1, "the module needs one `INFO = TokenizerInfo(...)` with keyword arguments only")
     try:
@@ -200,13 +219,17 @@ def _check_literal_info(cls: type[Tokenizer]) -> None:
 
 def _shapes(case: _Case) -> None:
     sids = case.sids.check(case.features.n_items, case.cls.__name__)
-    _require(sids.ordered == case.cls.info.ordered or case.cls.info.control,
-             f"ordered is {sids.ordered}, info.ordered {case.cls.info.ordered}")
+    _require(
+        sids.ordered == case.cls.info.ordered or case.cls.info.control,
+        f"ordered is {sids.ordered}, info.ordered {case.cls.info.ordered}",
+    )
     _require(len(sids.position_names) in (0, sids.code_length), "position_names must be empty or one per position")
     _require(bool((sids.codes != PAD).any(axis=1).all()), "an item has PAD at every position")
     info = case.cls.info
-    _require(not sids.has_pad.any() or info.variable_length or info.composite, "a code is PAD, though "
-             "info.variable_length is not set")
+    _require(
+        not sids.has_pad.any() or info.variable_length or info.composite,
+        "a code is PAD, though info.variable_length is not set",
+    )
     if sids.weights is not None:
         _require(sids.weights.shape == sids.codes.shape, f"weights have shape {sids.weights.shape}")
         _require(bool((sids.weights[sids.codes == PAD] == 0).all()), "weights must be 0 where the code is PAD")
@@ -243,8 +266,10 @@ def _round_trip(case: _Case) -> None:
     state = case.fitted.state_dict()
     for name, array in state.items():
         kind = getattr(array, "dtype", type(array).__name__)
-        _require(isinstance(array, np.ndarray) and array.dtype.kind in "biuf",
-                 f"state entry {name} must be a numeric numpy array, got {kind}")
+        _require(
+            isinstance(array, np.ndarray) and array.dtype.kind in "biuf",
+            f"state entry {name} must be a numeric numpy array, got {kind}",
+        )
     other = case.make()
     other.load_state_dict({name: array.copy() for name, array in state.items()})
     codes = case.encode(other, case.features).codes
@@ -278,11 +303,13 @@ def _missing(*gone: str) -> Callable[[_Case], None]:
     def check(case: _Case) -> None:
         left = tuple(m for m in WIDTHS if m not in gone)
         features = planted_features(modalities=left)
-        if all(any(name in (*left, "sequences", "categories") for name in group.split("|"))
-               for group in case.cls.info.required):
+        if all(
+            any(name in (*left, "sequences", "categories") for name in group.split("|")) for group in case.cls.info.required
+        ):
             case.encode(case.fit(features), features).check(features.n_items, case.cls.__name__)
         else:
             _must_refuse(lambda: case.fit(features), f"features without {' and '.join(gone)} (see info.required)")
+
     return check
 
 

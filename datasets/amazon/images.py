@@ -29,11 +29,19 @@ def iterate_image_features(path: Path) -> Iterator[tuple[str, np.ndarray]]:
             while record := handle.read(_RECORD_BYTES):
                 where = f"{path}, record {number + 1} at byte {number * _RECORD_BYTES:,}"
                 if len(record) < _RECORD_BYTES:
-                    raise InputError(f"{where}: truncated", got=f"{len(record):,} bytes",
-                                     wanted=f"{_RECORD_BYTES:,} bytes", do="download the file again")
+                    raise InputError(
+                        f"{where}: truncated",
+                        got=f"{len(record):,} bytes",
+                        wanted=f"{_RECORD_BYTES:,} bytes",
+                        do="download the file again",
+                    )
                 if not (record[:ASIN_BYTES].isascii() and record[:ASIN_BYTES].isalnum()):
-                    raise InputError(f"{where}: no ASIN", got=repr(record[:ASIN_BYTES]), wanted="10 letters and digits",
-                                     do="check that the file is the original image_features file, unpacked")
+                    raise InputError(
+                        f"{where}: no ASIN",
+                        got=repr(record[:ASIN_BYTES]),
+                        wanted="10 letters and digits",
+                        do="check that the file is the original image_features file, unpacked",
+                    )
                 features = np.frombuffer(record, "<f4", WIDTH, ASIN_BYTES)
                 yield record[:ASIN_BYTES].decode("ascii"), features.astype(np.float32)
                 number += 1

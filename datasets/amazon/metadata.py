@@ -50,8 +50,9 @@ def read_metadata(path: Path, keys: Sequence[str]) -> ReadCatalog:
         record = parse_record(text, path, number)
         asin = record.get("asin")
         if not isinstance(asin, str):
-            raise InputError(f"{path}, line {number}: no asin", got=repr(asin), wanted="an item key",
-                             do=f"repair or remove line {number}")
+            raise InputError(
+                f"{path}, line {number}: no asin", got=repr(asin), wanted="an item key", do=f"repair or remove line {number}"
+            )
         position = index.get(asin)
         if position is None:
             unused += 1
@@ -62,8 +63,9 @@ def read_metadata(path: Path, keys: Sequence[str]) -> ReadCatalog:
     return _assemble(path, keys, rows, lines, {"metadata_lines_unused": unused, "metadata_repeats_dropped": repeated})
 
 
-def _assemble(path: Path, keys: Sequence[str], rows: Sequence[dict[str, Any] | None], lines: Sequence[int],
-              counts: dict[str, int]) -> ReadCatalog:
+def _assemble(
+    path: Path, keys: Sequence[str], rows: Sequence[dict[str, Any] | None], lines: Sequence[int], counts: dict[str, int]
+) -> ReadCatalog:
     clean = TextCleaner()
     columns: dict[str, list[str]] = {name: [""] * len(keys) for name in TEXT_FIELDS}
     categories: list[tuple[str, ...]] = [()] * len(keys)
@@ -81,17 +83,21 @@ def _assemble(path: Path, keys: Sequence[str], rows: Sequence[dict[str, Any] | N
         several += len(paths) > 1
         pictures += bool(record.get("imUrl"))
         price[i] = _price(record.get("price"), where)
-    counts |= {"items_without_metadata": sum(row is None for row in rows),
-               "items_with_several_category_paths": several, "items_with_picture_url": pictures,
-               **clean.repairs}
+    counts |= {
+        "items_without_metadata": sum(row is None for row in rows),
+        "items_with_several_category_paths": several,
+        "items_with_picture_url": pictures,
+        **clean.repairs,
+    }
     text = text_columns(dict(columns))
     counts["items_without_text"] = count_without_text(text, len(keys))
     priced, sorted_in = bool(np.isfinite(price).any()), any(categories)
     absent = {name: f"no item of {path.name} has the key {name!r}" for name in TEXT_FIELDS if name not in text}
     if not priced:
         absent["price"] = f"no item of {path.name} has the key 'price'"
-    catalog = Catalog(keys=tuple(keys), text=text, categories=tuple(categories) if sorted_in else None,
-                      price=price if priced else None)
+    catalog = Catalog(
+        keys=tuple(keys), text=text, categories=tuple(categories) if sorted_in else None, price=price if priced else None
+    )
     return ReadCatalog(catalog, counts, absent)
 
 
@@ -99,10 +105,15 @@ def _category_paths(value: Any, where: str) -> list[list[str]]:
     if value is None:
         return []
     is_paths = isinstance(value, (list, tuple)) and all(
-        isinstance(path, (list, tuple)) and all(isinstance(name, str) for name in path) for path in value)
+        isinstance(path, (list, tuple)) and all(isinstance(name, str) for name in path) for path in value
+    )
     if not is_paths:
-        raise InputError(f"{where}: categories", got=repr(value)[:80], wanted="a list of paths, [['Beauty', 'Makeup']]",
-                         do="repair or remove the line")
+        raise InputError(
+            f"{where}: categories",
+            got=repr(value)[:80],
+            wanted="a list of paths, [['Beauty', 'Makeup']]",
+            do="repair or remove the line",
+        )
     return [list(path) for path in value]
 
 
@@ -110,6 +121,10 @@ def _price(value: Any, where: str) -> float:
     if value is None:
         return float("nan")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_DOLLARS:
-        raise InputError(f"{where}: price", got=repr(value)[:40], wanted="a number of dollars, or no price",
-                         do="repair or remove the line")
+        raise InputError(
+            f"{where}: price",
+            got=repr(value)[:40],
+            wanted="a number of dollars, or no price",
+            do="repair or remove the line",
+        )
     return float(value)

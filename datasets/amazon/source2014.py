@@ -19,8 +19,9 @@ from sidbench.datasets.reading.events import index_events, make_card
 class Amazon2014Config:
     """Filters; the defaults give the published 5-core."""
 
-    k_core: int = setting(5, "keep users and items with at least this many events, to a fixed point", unit="events",
-                          low=1, high=100, paper=5)
+    k_core: int = setting(
+        5, "keep users and items with at least this many events, to a fixed point", unit="events", low=1, high=100, paper=5
+    )
     max_users: int = setting(0, "only the first users by key; 0 keeps all", unit="users", low=0)
 
     def __post_init__(self) -> None:
@@ -51,8 +52,11 @@ class Amazon2014(DatasetPlugin):
         if events.interactions.rating is None:
             absent["rating"] = f"no line of {events_path.name} has a rating"
         addresses = found.counts["items_with_picture_url"]
-        absent["vision"] = (f"{addresses} items name a picture address, but no pictures are in the files" if addresses
-                            else "no imUrl and no pictures in the files")
+        absent["vision"] = (
+            f"{addresses} items name a picture address, but no pictures are in the files"
+            if addresses
+            else "no imUrl and no pictures in the files"
+        )
         defaults = type(self.config)()
         subset = self.config.max_users > 0 or self.config.k_core != defaults.k_core
         files = {path.name: hash_file(path) for path in (events_path, metadata_path, *self.extra_files(locate))}

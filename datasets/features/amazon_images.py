@@ -23,8 +23,12 @@ def feature_file(card: DatasetCard) -> str:
     for name in card.files:
         if found := _METADATA.fullmatch(name):
             return f"image_features_{found[1]}.b"
-    raise InputError("vision encoder amazon_b", got=f"dataset {card.name}", wanted="an Amazon 2014 dataset",
-                     do="choose features.vision=pixels, precomputed or none")
+    raise InputError(
+        "vision encoder amazon_b",
+        got=f"dataset {card.name}",
+        wanted="an Amazon 2014 dataset",
+        do="choose features.vision=pixels, precomputed or none",
+    )
 
 
 def encode_amazon_images(path: Path, keys: Sequence[str], dim: int, rng: Rng) -> Encoding:
@@ -35,8 +39,13 @@ def encode_amazon_images(path: Path, keys: Sequence[str], dim: int, rng: Rng) ->
     """
     features, available = read_image_features(path, keys)
     if available.sum() < 2:
-        raise InputError(f"vision encoder amazon_b: {path.name}", got=f"{available.sum()} items of the catalogue",
-                         wanted="at least two", do="check that the file belongs to this category")
+        raise InputError(
+            f"vision encoder amazon_b: {path.name}",
+            got=f"{available.sum()} items of the catalogue",
+            wanted="at least two",
+            do="check that the file belongs to this category",
+        )
     components = principal_components(features[available], dim, rng, "vision encoder amazon_b")
-    return encoding(components, available, {"items_without_picture": int((~available).sum()),
-                                            "vision_width": components.shape[1]})
+    return encoding(
+        components, available, {"items_without_picture": int((~available).sum()), "vision_width": components.shape[1]}
+    )

@@ -22,19 +22,37 @@ Scaling = Callable[[str, np.ndarray, np.ndarray, int], tuple[np.ndarray, float]]
 class FeaturesConfig:
     """Which encoder makes each modality. Its settings are part of the comparability key."""
 
-    text: str = setting("tfidf", "text encoder; minilm needs the extra [text]",
-                        choices=("tfidf", "minilm", "precomputed", "none"))
-    vision: str = setting("pixels", "vision encoder; efficientnet_lite0 needs the extra [vision], amazon_b the "
-                          "original image features of Amazon", choices=("pixels", "efficientnet_lite0", "amazon_b",
-                                                               "precomputed", "none"))
-    behaviour: str = setting("sasrec", "behaviour encoder, trained on training interactions only", paper="sasrec",
-                             choices=("sasrec", "precomputed", "none"))
-    text_dim: int = setting(128, "largest width of tfidf (minilm has 384, precomputed its own)", unit="dimensions",
-                            low=2, high=4096)
-    vision_dim: int = setting(128, "largest width of pixels, efficientnet_lite0 and amazon_b (precomputed has its own)",
-                              unit="dimensions", low=2, high=4096)
-    richness: str = setting("auto", "proxy of how much behaviour an item has; auto is norm where it correlates with "
-                            "the training count, else log_count", choices=PROXIES, paper="norm", sweep=PROXIES)
+    text: str = setting(
+        "tfidf", "text encoder; minilm needs the extra [text]", choices=("tfidf", "minilm", "precomputed", "none")
+    )
+    vision: str = setting(
+        "pixels",
+        "vision encoder; efficientnet_lite0 needs the extra [vision], amazon_b the original image features of Amazon",
+        choices=("pixels", "efficientnet_lite0", "amazon_b", "precomputed", "none"),
+    )
+    behaviour: str = setting(
+        "sasrec",
+        "behaviour encoder, trained on training interactions only",
+        paper="sasrec",
+        choices=("sasrec", "precomputed", "none"),
+    )
+    text_dim: int = setting(
+        128, "largest width of tfidf (minilm has 384, precomputed its own)", unit="dimensions", low=2, high=4096
+    )
+    vision_dim: int = setting(
+        128,
+        "largest width of pixels, efficientnet_lite0 and amazon_b (precomputed has its own)",
+        unit="dimensions",
+        low=2,
+        high=4096,
+    )
+    richness: str = setting(
+        "auto",
+        "proxy of how much behaviour an item has; auto is norm where it correlates with the training count, else log_count",
+        choices=PROXIES,
+        paper="norm",
+        sweep=PROXIES,
+    )
     text_path: str = setting("", "file of precomputed text embeddings; empty: embeddings/text.{npz,npy,parquet}")
     vision_path: str = setting("", "file of precomputed vision embeddings, or of amazon_b; empty: its usual name")
     behaviour_path: str = setting("", "file of precomputed behaviour embeddings; empty: embeddings/behaviour.*")
@@ -79,15 +97,23 @@ def assemble_features(
     n_items = len(train_counts)
     both = sorted(set(raw) & set(absent))
     if both:
-        raise InputError("modalities", got=f"{both} both present and absent", wanted="one of the two",
-                         do="repair the caller of assemble_features")
+        raise InputError(
+            "modalities",
+            got=f"{both} both present and absent",
+            wanted="one of the two",
+            do="repair the caller of assemble_features",
+        )
     trained = train_counts > 0
     masks: dict[str, np.ndarray] = {}
     for name in raw:
         mask = available.get(name, trained if name == "behaviour" else np.ones(n_items, bool))
         if mask.shape != (n_items,) or mask.dtype != np.bool_:
-            raise InputError(f"availability of {name}", got=f"{mask.dtype} of shape {mask.shape}",
-                             wanted=f"bool of shape ({n_items},)", do="mark every catalogue item")
+            raise InputError(
+                f"availability of {name}",
+                got=f"{mask.dtype} of shape {mask.shape}",
+                wanted=f"bool of shape ({n_items},)",
+                do="mark every catalogue item",
+            )
         masks[name] = mask
     for name, column in {"categories": categories, "item_text": item_text, "item_keys": item_keys}.items():
         if column is not None and len(column) != n_items:
@@ -99,24 +125,41 @@ def assemble_features(
     coverage = {f"{name}_items_available": float(mask.sum()) for name, mask in masks.items()}
     counted = {name: float(value) for name, value in (notes or {}).items()}
     features = ItemFeatures(
-        modalities=modalities, available=masks, train_counts=np.asarray(train_counts, np.int64), richness=found.values,
-        richness_proxy=found.proxy, sequences=sequences, scales=scales, absent=dict(absent),
-        notes={**counted, **coverage, **found.notes}, categories=categories, item_text=item_text,
-        item_keys=item_keys)
+        modalities=modalities,
+        available=masks,
+        train_counts=np.asarray(train_counts, np.int64),
+        richness=found.values,
+        richness_proxy=found.proxy,
+        sequences=sequences,
+        scales=scales,
+        absent=dict(absent),
+        notes={**counted, **coverage, **found.notes},
+        categories=categories,
+        item_text=item_text,
+        item_keys=item_keys,
+    )
     return _with_provenance(features)
 
 
 def _with_provenance(features: ItemFeatures) -> ItemFeatures:
     """The same features with the SHA-256 over everything a later stage can read."""
-    arrays = {"train_counts": features.train_counts, "richness": features.richness,
-              "indptr": features.sequences.indptr, "sequences": features.sequences.items}
+    arrays = {
+        "train_counts": features.train_counts,
+        "richness": features.richness,
+        "indptr": features.sequences.indptr,
+        "sequences": features.sequences.items,
+    }
     arrays |= {f"embeddings/{name}": array for name, array in features.modalities.items()}
     arrays |= {f"available/{name}": array for name, array in features.available.items()}
     facts = {
-        "arrays": hash_arrays(arrays), "scales": features.scales, "absent": features.absent, "notes": features.notes,
+        "arrays": hash_arrays(arrays),
+        "scales": features.scales,
+        "absent": features.absent,
+        "notes": features.notes,
         "richness_proxy": features.richness_proxy,
         "categories": None if features.categories is None else hash_json(features.categories),
-        "item_text": None if features.item_text is None else hash_strings(features.item_text)}
+        "item_text": None if features.item_text is None else hash_strings(features.item_text),
+    }
     if features.item_keys is not None:
         facts["item_keys"] = hash_strings(features.item_keys)
     return replace(features, provenance=hash_json(facts))

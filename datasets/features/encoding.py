@@ -50,12 +50,20 @@ def principal_components(rows: np.ndarray, dim: int, rng: Rng, who: str) -> np.n
     Raises ``InputError`` with fewer than two rows or when all rows are equal.
     """
     if len(rows) < 2:
-        raise InputError(f"{who}: principal components", got=f"{len(rows)} items to fit on", wanted="at least two",
-                         do="use another encoder for so small a catalogue")
+        raise InputError(
+            f"{who}: principal components",
+            got=f"{len(rows)} items to fit on",
+            wanted="at least two",
+            do="use another encoder for so small a catalogue",
+        )
     centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
     if np.square(centred).sum() <= 1e-12 * max(1.0, float(np.square(rows, dtype=np.float64).sum())):
-        raise InputError(f"{who}: principal components", got="the same vector for every item",
-                         wanted="vectors that differ", do="check the source of the embeddings")
+        raise InputError(
+            f"{who}: principal components",
+            got="the same vector for every item",
+            wanted="vectors that differ",
+            do="check the source of the embeddings",
+        )
     width = min(dim, len(rows) - 1, rows.shape[1])
     if rows.shape[1] <= _EXACT_WIDTH:
         values, vectors = np.linalg.eigh(centred.T @ centred)

@@ -30,8 +30,7 @@ _RESAMPLE = Image.Resampling.BILINEAR
 _DAMAGE = (*ZIP_DAMAGE, SyntaxError, TypeError, AttributeError, MemoryError, struct.error, Image.DecompressionBombError)
 # Pillow knows many more; one of them (EPS) starts another program on the file.
 _FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "TIFF")
-_COUNTED = ("items_without_picture", "pictures_missing", "pictures_unsafe_name", "pictures_too_large",
-            "pictures_broken")
+_COUNTED = ("items_without_picture", "pictures_missing", "pictures_unsafe_name", "pictures_too_large", "pictures_broken")
 
 
 class PictureRefused(Exception):
@@ -57,8 +56,12 @@ def iterate_pictures(catalog: Catalog, size: int, counts: Counter[str]) -> Itera
         yield from _rendered(catalog.image_arrays, len(catalog), size)
         return
     if catalog.images is None or catalog.image_root is None:
-        raise InputError("pictures", got="a catalogue without pictures",
-                         wanted="image_arrays, or images and image_root", do="use features.vision=none")
+        raise InputError(
+            "pictures",
+            got="a catalogue without pictures",
+            wanted="image_arrays, or images and image_root",
+            do="use features.vision=none",
+        )
     with _open_root(catalog.image_root) as read:
         for item, name in enumerate(catalog.images):
             if not name:
@@ -97,8 +100,12 @@ def _to_rgb(picture: Image.Image, size: int) -> np.ndarray:
 
 def _rendered(arrays: np.ndarray, n_items: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
     if arrays.dtype != np.uint8 or arrays.ndim != 4 or arrays.shape[0] != n_items or arrays.shape[3] != 3:
-        raise InputError("image_arrays", got=f"{arrays.dtype} {arrays.shape}", wanted=f"uint8 ({n_items}, H, W, 3)",
-                         do="repair the dataset plugin")
+        raise InputError(
+            "image_arrays",
+            got=f"{arrays.dtype} {arrays.shape}",
+            wanted=f"uint8 ({n_items}, H, W, 3)",
+            do="repair the dataset plugin",
+        )
     for item, array in enumerate(arrays):
         fits = array.shape[:2] == (size, size)
         yield item, array if fits else np.asarray(Image.fromarray(array).resize((size, size), _RESAMPLE))
@@ -111,8 +118,12 @@ def _open_root(root: Path) -> AbstractContextManager[Reader]:
     if root.is_dir():
         return nullcontext(_folder_reader(root.resolve()))
     if not root.is_file():
-        raise InputError(f"pictures {root}", got="nothing there", wanted="a folder or a zip archive",
-                         do="put the pictures there or use features.vision=none")
+        raise InputError(
+            f"pictures {root}",
+            got="nothing there",
+            wanted="a folder or a zip archive",
+            do="put the pictures there or use features.vision=none",
+        )
     return _zip_reader(root)
 
 
@@ -144,8 +155,12 @@ def _zip_reader(archive: Path) -> Iterator[Reader]:
     try:
         bundle = zipfile.ZipFile(archive)
     except ZIP_DAMAGE as error:
-        raise InputError(f"{archive} is no readable zip archive", got=str(error), wanted="a complete archive",
-                         do="copy or download it again") from error
+        raise InputError(
+            f"{archive} is no readable zip archive",
+            got=str(error),
+            wanted="a complete archive",
+            do="copy or download it again",
+        ) from error
     with bundle:
         members = {info.filename: info for info in bundle.infolist()}
 

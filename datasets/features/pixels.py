@@ -44,8 +44,12 @@ def encode_pixels(catalog: Catalog, dim: int, rng: Rng) -> Encoding:
     if chunk:
         rows.append(picture_statistics(np.stack(chunk)))
     if available.sum() < 2:
-        raise InputError("vision encoder pixels", got=f"{available.sum()} usable pictures ({dict(counts)})",
-                         wanted="at least two", do="check the pictures or use features.vision=none")
+        raise InputError(
+            "vision encoder pixels",
+            got=f"{available.sum()} usable pictures ({dict(counts)})",
+            wanted="at least two",
+            do="check the pictures or use features.vision=none",
+        )
     groups = [np.concatenate([r[g] for r in rows]) for g in range(len(rows[0]))]
     whole = np.concatenate([_standardised(group) for group in groups], axis=1)
     components = principal_components(whole, dim, rng, "vision encoder pixels")
@@ -84,8 +88,14 @@ def _colours(rgb: np.ndarray) -> np.ndarray:
     saturation = chroma / np.maximum(value, 1e-6)
     red, green, blue = np.moveaxis(rgb, -1, 0)
     safe = np.maximum(chroma, 1e-6)
-    sextant = np.where(value == red, (green - blue) / safe,
-                       np.where(value == green, (blue - red) / safe + 2.0, (red - green) / safe + 4.0)) % 6.0
+    sextant = (
+        np.where(
+            value == red,
+            (green - blue) / safe,
+            np.where(value == green, (blue - red) / safe + 2.0, (red - green) / safe + 4.0),
+        )
+        % 6.0
+    )
     hue = _histogram(np.minimum((sextant * 2).astype(np.int64), 11), 12, chroma)
     others = [_histogram(np.minimum((v * 6).astype(np.int64), 5), 6) for v in (saturation, value)]
     mean = rgb.mean(axis=(1, 2))
@@ -99,7 +109,7 @@ def _grid_means(rgb: np.ndarray) -> np.ndarray:
     """Mean colour of each cell of a 4 x 4 grid: 48."""
     n, size = rgb.shape[:2]
     edge = size // _CELLS
-    cells = rgb[:, :edge * _CELLS, :edge * _CELLS].reshape(n, _CELLS, edge, _CELLS, edge, 3)
+    cells = rgb[:, : edge * _CELLS, : edge * _CELLS].reshape(n, _CELLS, edge, _CELLS, edge, 3)
     return cells.mean(axis=(2, 4)).reshape(n, -1)
 
 

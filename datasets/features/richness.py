@@ -38,8 +38,13 @@ class Richness:
     notes: Mapping[str, float]
 
 
-def item_richness(behaviour: np.ndarray | None, train_counts: np.ndarray, proxy: str = "auto",
-                  direction: np.ndarray | None = None, available: np.ndarray | None = None) -> Richness:
+def item_richness(
+    behaviour: np.ndarray | None,
+    train_counts: np.ndarray,
+    proxy: str = "auto",
+    direction: np.ndarray | None = None,
+    available: np.ndarray | None = None,
+) -> Richness:
     """Richness of every item from **raw** (unscaled) behaviour embeddings.
 
     Parameters
@@ -54,14 +59,19 @@ def item_richness(behaviour: np.ndarray | None, train_counts: np.ndarray, proxy:
     finite, or a signal equal for all trained items.
     """
     if proxy not in PROXIES:
-        raise InputError("richness proxy", got=repr(proxy), wanted=f"one of {', '.join(PROXIES)}",
-                         do="set features.richness=auto")
+        raise InputError(
+            "richness proxy", got=repr(proxy), wanted=f"one of {', '.join(PROXIES)}", do="set features.richness=auto"
+        )
     trained = train_counts > 0
     log_count = _log_count(train_counts, trained)
     if behaviour is None:
         if proxy not in ("auto", "log_count"):
-            raise InputError(f"richness proxy {proxy}", got="no behaviour embeddings", wanted="behaviour embeddings",
-                             do="set features.richness=log_count or choose an encoder with features.behaviour=…")
+            raise InputError(
+                f"richness proxy {proxy}",
+                got="no behaviour embeddings",
+                wanted="behaviour embeddings",
+                do="set features.richness=log_count or choose an encoder with features.behaviour=…",
+            )
         return Richness(log_count.astype(np.float32), "log_count", _quantiles("richness", log_count, trained))
     usable = trained if available is None else trained & available
     _check_shape(behaviour, len(usable))
@@ -76,14 +86,20 @@ def item_richness(behaviour: np.ndarray | None, train_counts: np.ndarray, proxy:
         notes["N_min"], notes["N_max"] = limits["norm"]
     scaled = {"log_count": log_count} | {
         name: _min_max(signal, usable, *limits[name])  # eqs. 12-13
-        for name, signal in signals.items() if limits[name][1] > limits[name][0]}
+        for name, signal in signals.items()
+        if limits[name][1] > limits[name][0]
+    }
     chosen = proxy
     if proxy == "auto":
         trusted = "norm" in scaled and notes.get("spearman_norm_count", -1.0) > NORM_TRUSTED_ABOVE
         chosen = "norm" if trusted else "log_count"
     if chosen not in scaled:
-        raise InputError(f"richness proxy {chosen}", got="no difference between the items with training interactions",
-                         wanted="a signal that differs between items", do="set features.richness=log_count")
+        raise InputError(
+            f"richness proxy {chosen}",
+            got="no difference between the items with training interactions",
+            wanted="a signal that differs between items",
+            do="set features.richness=log_count",
+        )
     notes |= _quantiles("richness", scaled[chosen], trained)
     for name in ("norm", "log_count"):
         if name in scaled:
@@ -104,8 +120,9 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return np.asarray((np.cumsum(sizes) - (sizes - 1) / 2.0)[group])
 
 
-def _signals(behaviour: np.ndarray, counts: np.ndarray, usable: np.ndarray,
-             direction: np.ndarray | None) -> dict[str, np.ndarray]:
+def _signals(
+    behaviour: np.ndarray, counts: np.ndarray, usable: np.ndarray, direction: np.ndarray | None
+) -> dict[str, np.ndarray]:
     """Raw signal float64 ``[N]`` of each proxy that reads the embeddings, in blocks; none when no item is usable.
 
     Rows that are not usable count as zeros. Raises ``InputError`` as ``item_richness`` says.
@@ -115,8 +132,12 @@ def _signals(behaviour: np.ndarray, counts: np.ndarray, usable: np.ndarray,
         return {}
     mean, direction = total / usable.sum(), weighted if direction is None else np.asarray(direction, np.float64)
     if direction.shape != mean.shape or not np.isfinite(direction).all():
-        raise InputError("richness direction", got=f"shape {direction.shape}",
-                         wanted=f"finite numbers of shape {mean.shape}", do="pass one number per dimension")
+        raise InputError(
+            "richness direction",
+            got=f"shape {direction.shape}",
+            wanted=f"finite numbers of shape {mean.shape}",
+            do="pass one number per dimension",
+        )
     length = np.linalg.norm(direction)
     signals = {name: np.empty(len(behaviour)) for name in ("norm", "norm_centred", "proj")}
     for part, rows in _usable_blocks(behaviour, usable):
@@ -135,8 +156,12 @@ def _sums(behaviour: np.ndarray, counts: np.ndarray, usable: np.ndarray) -> tupl
         total, weighted = total + known.sum(axis=0), weighted + counts[part][usable[part]] @ known
     broken = np.concatenate(bad)
     if len(broken):
-        raise InputError("behaviour embeddings", got=f"NaN or infinite values in {len(broken)} of {len(behaviour)} rows "
-                         f"(first: item {broken[0]})", wanted="finite numbers", do="check the behaviour encoder")
+        raise InputError(
+            "behaviour embeddings",
+            got=f"NaN or infinite values in {len(broken)} of {len(behaviour)} rows (first: item {broken[0]})",
+            wanted="finite numbers",
+            do="check the behaviour encoder",
+        )
     return total, weighted
 
 
@@ -148,8 +173,12 @@ def _usable_blocks(behaviour: np.ndarray, usable: np.ndarray) -> Iterator[tuple[
 
 def _check_shape(behaviour: np.ndarray, n_items: int) -> None:
     if behaviour.ndim != 2 or len(behaviour) != n_items:
-        raise InputError("behaviour embeddings", got=f"shape {behaviour.shape}", wanted=f"({n_items}, dimensions)",
-                         do="export one row per catalogue item, in item order")
+        raise InputError(
+            "behaviour embeddings",
+            got=f"shape {behaviour.shape}",
+            wanted=f"({n_items}, dimensions)",
+            do="export one row per catalogue item, in item order",
+        )
 
 
 def _limits(signal: np.ndarray) -> tuple[float, float]:

@@ -56,8 +56,12 @@ def _columns(catalog: Catalog) -> dict[str, tuple[str, ...]]:
         columns.setdefault("price", tuple(f"{p:.2f}" if math.isfinite(p) else "" for p in catalog.price.tolist()))
     for name, column in columns.items():
         if len(column) != len(catalog):
-            raise InputError(f"item field {name}", got=f"{len(column)} entries", wanted=f"{len(catalog)}, one per item",
-                             do="repair the dataset plugin")
+            raise InputError(
+                f"item field {name}",
+                got=f"{len(column)} entries",
+                wanted=f"{len(catalog)}, one per item",
+                do="repair the dataset plugin",
+            )
     known = [name for name in FIELD_ORDER if name in columns]
     return {name: columns[name] for name in known + sorted(set(columns) - set(known))}
 

@@ -32,28 +32,44 @@ def encode_tfidf(text: ItemText, dim: int, rng: Rng) -> Encoding:
 
     documents = [sentence for sentence in text.sentences if sentence]
     if len(documents) < 3:
-        raise InputError("text encoder tfidf", got=f"{len(documents)} items with text", wanted="at least 3",
-                         do="declare the modality absent with features.text=none")
+        raise InputError(
+            "text encoder tfidf",
+            got=f"{len(documents)} items with text",
+            wanted="at least 3",
+            do="declare the modality absent with features.text=none",
+        )
     least = 2 if len(documents) >= _SMALL else 1
     vectorizer = TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, min_df=least, max_df=max(least, int(_MAX_SHARE * len(documents))),
-        max_features=_MAX_TERMS, token_pattern=_WORDS, dtype=np.float32)
+        ngram_range=(1, 2),
+        sublinear_tf=True,
+        min_df=least,
+        max_df=max(least, int(_MAX_SHARE * len(documents))),
+        max_features=_MAX_TERMS,
+        token_pattern=_WORDS,
+        dtype=np.float32,
+    )
     try:
         matrix = vectorizer.fit_transform(documents)
     except ValueError as error:  # scikit-learn's only way to say that no term survives the frequency limits
-        raise InputError("text encoder tfidf: no term tells items apart", got=str(error).splitlines()[0],
-                         wanted="words that occur in some texts and not in others",
-                         do="check the item texts or use features.text=none") from error
+        raise InputError(
+            "text encoder tfidf: no term tells items apart",
+            got=str(error).splitlines()[0],
+            wanted="words that occur in some texts and not in others",
+            do="check the item texts or use features.text=none",
+        ) from error
     width = min(dim, len(documents) - 1, matrix.shape[1] - 1)
     if width < 1:
-        raise InputError("text encoder tfidf", got=f"{matrix.shape[1]} usable terms", wanted="at least 2",
-                         do="check the item texts or use features.text=none")
+        raise InputError(
+            "text encoder tfidf",
+            got=f"{matrix.shape[1]} usable terms",
+            wanted="at least 2",
+            do="check the item texts or use features.text=none",
+        )
     left, singular, components = randomized_svd(matrix, width, n_iter=4, random_state=rng.integer() % 2**32)
     rows = left * singular * fix_signs(components)
     norms = np.linalg.norm(rows, axis=1)
     known = norms > 1e-6
     available = text.available.copy()
     available[text.available] = known
-    counts = {"text_without_known_terms": int((~known).sum()), "text_terms": int(matrix.shape[1]),
-              "text_width": width}
+    counts = {"text_without_known_terms": int((~known).sum()), "text_terms": int(matrix.shape[1]), "text_width": width}
     return encoding(rows[known] / norms[known, None], available, counts)

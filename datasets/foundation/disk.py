@@ -38,12 +38,18 @@ def storage_error(what: str, folder: Path, error: BaseException) -> SidbenchErro
     if isinstance(error, SidbenchError) or _elsewhere(folder, error):
         return None
     if is_full(error):
-        return StageError(f"{what}: the disk of {folder} is full ({str(error)[:120]}); finished stages are kept. To do: "
-                          "free space, for example with `bench cache gc`, or set SIDBENCH_HOME to another disk, then run "
-                          "the same command again.")
+        return StageError(
+            f"{what}: the disk of {folder} is full ({str(error)[:120]}); finished stages are kept. To do: "
+            "free space, for example with `bench cache gc`, or set SIDBENCH_HOME to another disk, then run "
+            "the same command again."
+        )
     if is_unwritable(error):
-        return InputError(what, got=f"{os.strerror(getattr(error, 'errno', 0))} while writing below {folder}",
-                          wanted="a folder this user can write", do="set SIDBENCH_HOME to a writable folder")
+        return InputError(
+            what,
+            got=f"{os.strerror(getattr(error, 'errno', 0))} while writing below {folder}",
+            wanted="a folder this user can write",
+            do="set SIDBENCH_HOME to a writable folder",
+        )
     return None
 
 

@@ -63,6 +63,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, do: str = "") ->
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return InputError(
-        f"unknown {kind}", got=repr(name), wanted=f"one of {', '.join(names) or '(none)'}",
+        f"unknown {kind}",
+        got=repr(name),
+        wanted=f"one of {', '.join(names) or '(none)'}",
         do=hint + (do or f"run `bench list` for every {kind}"),
     )

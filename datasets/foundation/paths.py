@@ -32,6 +32,10 @@ def inside(folder: Path, name: str, what: str) -> Path:
     except (OSError, RuntimeError, ValueError):  # too long, a link that leads to itself, bytes no path can hold
         kept = False
     if not kept:
-        raise InputError(f"{what} names a file outside its folder", got=repr(name)[:120], wanted=f"a file in {folder}",
-                         do="do not use this folder unless you know who wrote it")
+        raise InputError(
+            f"{what} names a file outside its folder",
+            got=repr(name)[:120],
+            wanted=f"a file in {folder}",
+            do="do not use this folder unless you know who wrote it",
+        )
     return path

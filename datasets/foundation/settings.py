@@ -34,9 +34,15 @@ def setting(
     paper: the value printed in the method's paper, if it prints one.
     sweep: search space: ``(low, high)`` interval for floats, a list of choices otherwise.
     """
-    meta = {"doc": doc, "unit": unit, "low": low, "high": high, "paper": paper,
-            "choices": tuple(choices) if choices is not None else None,
-            "sweep": tuple(sweep) if sweep is not None else None}
+    meta = {
+        "doc": doc,
+        "unit": unit,
+        "low": low,
+        "high": high,
+        "paper": paper,
+        "choices": tuple(choices) if choices is not None else None,
+        "sweep": tuple(sweep) if sweep is not None else None,
+    }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=meta)
     return field(default=default, metadata=meta)
@@ -51,12 +57,20 @@ def check_settings(config: Any) -> None:
         value, meta = getattr(config, f.name), f.metadata
         where = f"setting {type(config).__name__}.{f.name}"
         if meta.get("choices") is not None and value not in meta["choices"]:
-            raise InputError(where, got=repr(value), wanted=f"one of {', '.join(map(repr, meta['choices']))}",
-                             do=f"set {f.name}=<one of these>")
+            raise InputError(
+                where,
+                got=repr(value),
+                wanted=f"one of {', '.join(map(repr, meta['choices']))}",
+                do=f"set {f.name}=<one of these>",
+            )
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         low, high = meta.get("low"), meta.get("high")
         below, above = low is not None and value < low, high is not None and value > high
         if math.isnan(value) or below or above:
-            raise InputError(where, got=value, do=f"set {f.name} inside the range",
-                             wanted=f"{'-inf' if low is None else low} <= {f.name} <= {'inf' if high is None else high}")
+            raise InputError(
+                where,
+                got=value,
+                do=f"set {f.name} inside the range",
+                wanted=f"{'-inf' if low is None else low} <= {f.name} <= {'inf' if high is None else high}",
+            )

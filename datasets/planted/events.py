@@ -24,8 +24,9 @@ def draw_events(law: Law, n_users: int, mean_length: float, rng: Rng) -> tuple[I
     three events of a user never do, so validation and test targets and the items before them are the same under every
     tie rule, and the oracle of (user, last item) stays exact.
     """
-    lengths = MINIMUM_LENGTH + rng.child("lengths").numpy().geometric(1.0 / (mean_length - MINIMUM_LENGTH + 1.0),
-                                                                      size=n_users) - 1
+    lengths = (
+        MINIMUM_LENGTH + rng.child("lengths").numpy().geometric(1.0 / (mean_length - MINIMUM_LENGTH + 1.0), size=n_users) - 1
+    )
     first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     user = np.repeat(np.arange(n_users, dtype=np.int32), lengths)
     item, noisy = np.empty(len(user), np.int32), np.empty(len(user), bool)

@@ -45,8 +45,9 @@ def oracle_ranking(probability: np.ndarray, k: int) -> np.ndarray:
     return np.take_along_axis(top, best_first, axis=1)
 
 
-def oracle_bounds(truth: PlantedTruth, user: np.ndarray, last_item: np.ndarray,
-                  cutoffs: Sequence[int] = (10,)) -> dict[str, float]:
+def oracle_bounds(
+    truth: PlantedTruth, user: np.ndarray, last_item: np.ndarray, cutoffs: Sequence[int] = (10,)
+) -> dict[str, float]:
     """Mean expected metrics of the oracle over (user, last item) pairs: ``{"recall@10": ..., "ndcg@10": ...}``.
 
     user, last_item: int ``[B]``; ``last_item`` -1 for an empty history. No method exceeds these in expectation.
@@ -62,8 +63,9 @@ def oracle_bounds(truth: PlantedTruth, user: np.ndarray, last_item: np.ndarray,
     return {name: total / len(user) for name, total in totals.items()}
 
 
-def oracle_ranks(truth: PlantedTruth, user: np.ndarray, last_item: np.ndarray,
-                 target: np.ndarray) -> Mapping[str, np.ndarray]:
+def oracle_ranks(
+    truth: PlantedTruth, user: np.ndarray, last_item: np.ndarray, target: np.ndarray
+) -> Mapping[str, np.ndarray]:
     """Where the realised targets stand in the oracle's ranking, ties stated: "better" and "tied" int64 ``[B]``.
 
     better: items strictly more probable than the target; tied: items equally probable, the target included.
@@ -86,16 +88,14 @@ def expected_auc(score: np.ndarray, like: np.ndarray) -> float:
     """
     p = np.asarray(like, np.float64)
     if len(p) != len(score) or len(p) < 2:
-        raise InputError("expected AUC", got=f"{len(score)} scores and {len(p)} probabilities",
-                         wanted="two or more of each")
+        raise InputError("expected AUC", got=f"{len(score)} scores and {len(p)} probabilities", wanted="two or more of each")
     _, group = np.unique(score, return_inverse=True)
     positive, negative = np.bincount(group, p), np.bincount(group, 1.0 - p)
     below = np.concatenate([[0.0], np.cumsum(negative)[:-1]])
     itself = float(p @ (1.0 - p))  # the pair of a row with itself is no pair
     pairs = float(p.sum() * (1.0 - p).sum()) - itself
     if pairs <= 0.0:
-        raise InputError("expected AUC", got="like probabilities that are all 0 or all 1",
-                         wanted="both classes possible")
+        raise InputError("expected AUC", got="like probabilities that are all 0 or all 1", wanted="both classes possible")
     return (float(positive @ below) + 0.5 * (float(positive @ negative) - itself)) / pairs
 
 

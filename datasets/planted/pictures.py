@@ -33,12 +33,12 @@ def render_pictures(tree: Tree, size: int, rng: Rng) -> np.ndarray:
     draw, n = rng.child("pictures").numpy(), tree.n_items
     path = tree.path()
     levels = np.zeros((n, 3), np.int64)
-    levels[:, :min(3, tree.depth)] = path[:, :3]
+    levels[:, : min(3, tree.depth)] = path[:, :3]
     branching = (*tree.branching, 1, 1, 1)
     axis = np.linspace(-1.0, 1.0, size)
     pictures = np.empty((n, size, size, 3), np.uint8)
     for begin in range(0, n, _CHUNK):
-        level = levels[begin:begin + _CHUNK]
+        level = levels[begin : begin + _CHUNK]
         count = len(level)
         shift, phase = draw.uniform(-0.2, 0.2, (2, count, 1, 1)), draw.uniform(0.0, 1.0, (count, 1, 1))
         brightness = draw.uniform(0.8, 1.0, (count, 1, 1, 1))
@@ -51,5 +51,5 @@ def render_pictures(tree: Tree, size: int, rng: Rng) -> np.ndarray:
         colour = np.where(stripes[..., None], 0.45 + 0.5 * stripe, 0.15 + 0.5 * ground)
         colour = np.where(inside[..., None], ink, colour) * brightness * 255.0
         colour += _PIXEL_NOISE * draw.standard_normal(colour.shape, dtype=np.float32)
-        pictures[begin:begin + count] = np.clip(np.rint(colour), 0, 255).astype(np.uint8)
+        pictures[begin : begin + count] = np.clip(np.rint(colour), 0, 255).astype(np.uint8)
     return pictures

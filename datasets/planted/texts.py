@@ -20,8 +20,24 @@ _VOWELS = ("a", "e", "i", "o", "u", "ai", "ou")
 _ENDS = ("l", "n", "r", "s", "x", "nd")
 _WORD_SHARES = (0.7, 0.2, 0.1)  # how often a node is called by each of its words; the first is its category name
 _SPOKEN = 0.8  # chance that a title mentions a level of its path
-_FILLERS = ("new", "classic", "large", "small", "premium", "daily", "original", "light", "compact", "double", "soft",
-            "pure", "extra", "basic", "set", "pack")
+_FILLERS = (
+    "new",
+    "classic",
+    "large",
+    "small",
+    "premium",
+    "daily",
+    "original",
+    "light",
+    "compact",
+    "double",
+    "soft",
+    "pure",
+    "extra",
+    "basic",
+    "set",
+    "pack",
+)
 _LEAF_MISSING, _BRAND_MISSING, _PRICE_MISSING = 0.15, 0.15, 0.05
 _BRANDS_PER_NODE = 4
 

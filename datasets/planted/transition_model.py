@@ -85,8 +85,9 @@ class Law:
         law = np.where(tree.tail, (1.0 - self.tail_noise) * proposal, proposal) + self.tail_noise * in_tail * noise
         return np.asarray(law / law.sum(axis=1, keepdims=True), np.float32)
 
-    def draw_next(self, user: np.ndarray, last_item: np.ndarray,
-                  generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def draw_next(
+        self, user: np.ndarray, last_item: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Draw (item int32 ``[B]``, noisy bool ``[B]``) from the law in O(B log N).
 
         noisy: the item came from ``eps pop`` or replaced a tail proposal, so neither user nor history caused it.
@@ -117,11 +118,14 @@ class Law:
         return np.asarray(1.0 / (1.0 + np.exp(-(_LIKE_BIAS + _LIKE_SLOPE * affinity + self.quality[item]))), np.float32)
 
     def _check(self, user: np.ndarray, item: np.ndarray, lowest_item: int) -> None:
-        for name, values, low, size in (("user", user, 0, len(self.interest)), ("item", item, lowest_item,
-                                                                                self.tree.n_items)):
+        for name, values, low, size in (
+            ("user", user, 0, len(self.interest)),
+            ("item", item, lowest_item, self.tree.n_items),
+        ):
             if len(values) and (values.min() < low or values.max() >= size):
-                raise InputError(f"{name} index of the planted law", got=f"{values.min()}..{values.max()}",
-                                 wanted=f"{low}..{size - 1}")
+                raise InputError(
+                    f"{name} index of the planted law", got=f"{values.min()}..{values.max()}", wanted=f"{low}..{size - 1}"
+                )
 
 
 def build_law(tree: Tree, n_users: int, transition: float, noise: float, tail_noise: float, rng: Rng) -> Law:
@@ -132,9 +136,12 @@ def build_law(tree: Tree, n_users: int, transition: float, noise: float, tail_no
     Raises ``InputError`` when transition and noise leave no weight for preferences.
     """
     if transition + noise >= 1.0:
-        raise InputError("weights of the planted law", got=f"transition {transition} + noise {noise}",
-                         wanted="a sum below 1, the rest being preferences",
-                         do="lower dataset.transition or dataset.noise")
+        raise InputError(
+            "weights of the planted law",
+            got=f"transition {transition} + noise {noise}",
+            wanted="a sum below 1, the rest being preferences",
+            do="lower dataset.transition or dataset.noise",
+        )
     users, items = rng.child("users").numpy(), rng.child("items").numpy()
     leaf_mass = np.diff(tree.mass[tree.first])
     interest = users.choice(tree.n_leaves, size=(n_users, INTERESTS), p=leaf_mass / leaf_mass.sum()).astype(np.int32)
@@ -149,5 +156,14 @@ def build_law(tree: Tree, n_users: int, transition: float, noise: float, tail_no
         successor[:, k] = tree.draw(*places, items.random(tree.n_items))
     taste = np.einsum("uk,ukw->uw", weight, tree.leaf_latent[interest])
     quality = _QUALITY_DEVIATION * items.normal(size=tree.n_items)
-    return Law(tree, interest, weight, successor, quality.astype(np.float32), taste.astype(np.float32),
-               transition, noise, tail_noise)
+    return Law(
+        tree,
+        interest,
+        weight,
+        successor,
+        quality.astype(np.float32),
+        taste.astype(np.float32),
+        transition,
+        noise,
+        tail_noise,
+    )

@@ -88,9 +88,12 @@ def build_tree(n_items: int, branching: tuple[int, ...], zipf: float, rng: Rng) 
     """
     leaves = math.prod(branching)
     if not branching or min(branching) < 2 or leaves > n_items:
-        raise InputError("branching of the planted tree", got=f"{tuple(branching)} with {leaves} leaves",
-                         wanted=f"at least two children per node and at most {n_items} leaves (one per item)",
-                         do="lower dataset.branching or raise dataset.n_items")
+        raise InputError(
+            "branching of the planted tree",
+            got=f"{tuple(branching)} with {leaves} leaves",
+            wanted=f"at least two children per node and at most {n_items} leaves (one per item)",
+            do="lower dataset.branching or raise dataset.n_items",
+        )
     draw = rng.child("tree").numpy()
     weights = draw.dirichlet(np.full(leaves, 4.0))
     leaf = np.concatenate([np.arange(leaves), draw.choice(leaves, size=n_items - leaves, p=weights)])
@@ -108,8 +111,13 @@ def build_tree(n_items: int, branching: tuple[int, ...], zipf: float, rng: Rng) 
         leaf_latent += scale[depth - 1] * np.repeat(node_vectors, leaves // nodes, axis=0)
     noise = vectors.normal(size=(n_items, LATENT_WIDTH)) / math.sqrt(LATENT_WIDTH)
     return Tree(
-        branching=tuple(branching), leaf=leaf, popularity=popularity, tail=rank > n_items * (1.0 - TAIL_SHARE),
-        order=order, mass=np.concatenate([[0.0], np.cumsum(popularity[order])]),
+        branching=tuple(branching),
+        leaf=leaf,
+        popularity=popularity,
+        tail=rank > n_items * (1.0 - TAIL_SHARE),
+        order=order,
+        mass=np.concatenate([[0.0], np.cumsum(popularity[order])]),
         first=np.concatenate([[0], np.cumsum(np.bincount(leaf, minlength=leaves))]).astype(np.int64),
         leaf_latent=leaf_latent.astype(np.float32),
-        latent=(leaf_latent[leaf] + _ITEM_NOISE * noise).astype(np.float32))
+        latent=(leaf_latent[leaf] + _ITEM_NOISE * noise).astype(np.float32),
+    )

@@ -21,20 +21,43 @@ from sidbench.datasets.foundation.errors import InputError
 FREE_BYTES = 1 << 30
 MAX_RATIO = 100
 
-ZIP_DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, OverflowError, NotImplementedError,
-              zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
+ZIP_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    IndexError,
+    RuntimeError,
+    OverflowError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+)
 """What damaged, encrypted or unknown archives make ``zipfile`` raise."""
-NUMPY_DAMAGE = (*ZIP_DAMAGE, TypeError, AttributeError, SyntaxError, AssertionError, MemoryError, RecursionError,
-                tokenize.TokenError)
+NUMPY_DAMAGE = (
+    *ZIP_DAMAGE,
+    TypeError,
+    AttributeError,
+    SyntaxError,
+    AssertionError,
+    MemoryError,
+    RecursionError,
+    tokenize.TokenError,
+)
 """What damaged files make ``numpy.load`` raise: its header is a Python literal."""
 
 
 def check_unpacked(what: str, unpacked: int, packed: int, free_bytes: int = FREE_BYTES) -> None:
     """Raise ``InputError`` naming ``what`` when ``unpacked`` bytes from ``packed`` ones make a decompression bomb."""
     if unpacked > max(free_bytes, MAX_RATIO * packed):
-        raise InputError(f"{what}: too large when decompressed", got=f"{unpacked:,} bytes from {packed:,}",
-                         wanted=f"at most {free_bytes:,} bytes, or {MAX_RATIO} times the size of the file",
-                         do="check that this is the intended file and no decompression bomb")
+        raise InputError(
+            f"{what}: too large when decompressed",
+            got=f"{unpacked:,} bytes from {packed:,}",
+            wanted=f"at most {free_bytes:,} bytes, or {MAX_RATIO} times the size of the file",
+            do="check that this is the intended file and no decompression bomb",
+        )
 
 
 def check_zip(path: Path, free_bytes: int = FREE_BYTES) -> None:
@@ -47,8 +70,12 @@ def check_zip(path: Path, free_bytes: int = FREE_BYTES) -> None:
             unpacked = sum(member.file_size for member in archive.infolist())
         packed = path.stat().st_size
     except ZIP_DAMAGE as error:
-        raise InputError(f"cannot read {path}", got=f"no zip archive ({str(error)[:80]})", wanted="a complete archive",
-                         do="save or download it again") from error
+        raise InputError(
+            f"cannot read {path}",
+            got=f"no zip archive ({str(error)[:80]})",
+            wanted="a complete archive",
+            do="save or download it again",
+        ) from error
     check_unpacked(str(path), unpacked, packed, free_bytes)
 
 
@@ -95,6 +122,9 @@ def read_npy(path: Path, *, mapped: bool = False) -> np.ndarray:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"cannot read {path}: it is damaged or holds pickled objects",
-                      got=f"{type(error).__name__}: {str(error)[:200]}", wanted="plain arrays saved without pickling",
-                      do="save it again with numpy.save or numpy.savez of numbers and texts")
+    return InputError(
+        f"cannot read {path}: it is damaged or holds pickled objects",
+        got=f"{type(error).__name__}: {str(error)[:200]}",
+        wanted="plain arrays saved without pickling",
+        do="save it again with numpy.save or numpy.savez of numbers and texts",
+    )

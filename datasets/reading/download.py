@@ -49,12 +49,15 @@ SOURCES: Mapping[str, Mapping[str, Source]] = {
     "sports": _amazon_2014("Sports_and_Outdoors"),
     "toys": _amazon_2014("Toys_and_Games"),
     "ml-100k": {
-        "u.data": Source(_MOVIELENS_100K, "06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490",
-                         member="ml-100k/u.data"),
-        "u.item": Source(_MOVIELENS_100K, "553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701",
-                         member="ml-100k/u.item"),
-        "u.genre": Source(_MOVIELENS_100K, "9757e0d3e6b298159a80dd48eaf938114690e911e39af97a76949ef1663610bb",
-                          member="ml-100k/u.genre"),
+        "u.data": Source(
+            _MOVIELENS_100K, "06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490", member="ml-100k/u.data"
+        ),
+        "u.item": Source(
+            _MOVIELENS_100K, "553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701", member="ml-100k/u.item"
+        ),
+        "u.genre": Source(
+            _MOVIELENS_100K, "9757e0d3e6b298159a80dd48eaf938114690e911e39af97a76949ef1663610bb", member="ml-100k/u.genre"
+        ),
     },
 }
 """Dataset folder -> file name -> public source."""
@@ -88,13 +91,22 @@ def _download(source: Source, target: Path, known_hash: str | None) -> None:
     reasons = []
     for url in source.urls:
         try:
-            pooch.retrieve(url, known_hash, fname=target.name, path=target.parent,
-                           downloader=_Resume(Path(f"{target}.part"), source.size))
+            pooch.retrieve(
+                url,
+                known_hash,
+                fname=target.name,
+                path=target.parent,
+                downloader=_Resume(Path(f"{target}.part"), source.size),
+            )
             return
         except (requests.RequestException, OSError, ValueError) as error:  # pooch: ValueError for a wrong hash
             reasons.append(f"{url}: {error}")
-    raise InputError(f"cannot download {target.name}", got="; ".join(reasons), wanted="a complete file",
-                     do=f"fetch {source.urls[0]} by hand and put it at {target}")
+    raise InputError(
+        f"cannot download {target.name}",
+        got="; ".join(reasons),
+        wanted="a complete file",
+        do=f"fetch {source.urls[0]} by hand and put it at {target}",
+    )
 
 
 class _Resume:
@@ -143,8 +155,9 @@ class _Resume:
         return total
 
 
-def extract_member(archive: Path, member: str, target: Path, *, sha256: str | None = None,
-                   max_bytes: int = _MAX_MEMBER_BYTES) -> Path:
+def extract_member(
+    archive: Path, member: str, target: Path, *, sha256: str | None = None, max_bytes: int = _MAX_MEMBER_BYTES
+) -> Path:
     """Unpack one member of a zip archive to ``target``, which is chosen here and never by the archive.
 
     Raises ``InputError`` when the archive is damaged, holds any path that leaves its folder or is a link, lacks
@@ -156,24 +169,40 @@ def extract_member(archive: Path, member: str, target: Path, *, sha256: str | No
             for info in bundle.infolist():
                 _refuse_hostile(archive, info)
             if member not in bundle.namelist():
-                raise InputError(f"{archive} lacks {member}", got=", ".join(bundle.namelist()[:8]) or "no file",
-                                 wanted=member, do=f"remove {archive} and download it again")
+                raise InputError(
+                    f"{archive} lacks {member}",
+                    got=", ".join(bundle.namelist()[:8]) or "no file",
+                    wanted=member,
+                    do=f"remove {archive} and download it again",
+                )
             written = 0
             with bundle.open(member) as reader, open(partial, "wb") as writer:
                 # The size in the archive's directory is a claim; only the bytes that really come are counted.
                 while chunk := reader.read(_CHUNK):
                     written += len(chunk)
                     if written > max_bytes:
-                        raise InputError(f"{archive}: {member} is too large", got=f"more than {max_bytes:,} bytes",
-                                         wanted=f"at most {max_bytes:,} bytes", do="get the archive from its source")
+                        raise InputError(
+                            f"{archive}: {member} is too large",
+                            got=f"more than {max_bytes:,} bytes",
+                            wanted=f"at most {max_bytes:,} bytes",
+                            do="get the archive from its source",
+                        )
                     writer.write(chunk)
         if sha256 is not None and hash_file(partial) != sha256:
-            raise InputError(f"{archive}: {member} is not the known file", got=f"SHA-256 {hash_file(partial)}",
-                             wanted=sha256, do=f"remove {archive} and download it again")
+            raise InputError(
+                f"{archive}: {member} is not the known file",
+                got=f"SHA-256 {hash_file(partial)}",
+                wanted=sha256,
+                do=f"remove {archive} and download it again",
+            )
         os.replace(partial, target)
     except ZIP_DAMAGE as error:
-        raise InputError(f"{archive} is a damaged zip archive", got=str(error), wanted="a complete, unencrypted archive",
-                         do="remove it and download it again") from error
+        raise InputError(
+            f"{archive} is a damaged zip archive",
+            got=str(error),
+            wanted="a complete, unencrypted archive",
+            do="remove it and download it again",
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
     return target
@@ -182,5 +211,9 @@ def extract_member(archive: Path, member: str, target: Path, *, sha256: str | No
 def _refuse_hostile(archive: Path, info: zipfile.ZipInfo) -> None:
     is_link = stat.S_ISLNK(info.external_attr >> 16)
     if leaves_folder(info.filename) or ":" in info.filename or is_link:
-        raise InputError(f"{archive} holds a path that leaves its folder", got=repr(info.filename),
-                         wanted="plain relative paths", do="get the archive from its source")
+        raise InputError(
+            f"{archive} holds a path that leaves its folder",
+            got=repr(info.filename),
+            wanted="plain relative paths",
+            do="get the archive from its source",
+        )

@@ -36,11 +36,16 @@ def check_events(table: pl.DataFrame, source: Path | str) -> pl.DataFrame:
     Raises ``InputError`` naming file and line of the first missing user, item or time, of a time before 1970, and of
     a rating that is missing (while others have one) or not finite.
     """
+
     def fail(bad: np.ndarray, what: str, wanted: str) -> None:
         row = int(np.flatnonzero(bad)[0])
         place = f"line {line_of_row(source, row)}" if isinstance(source, Path) else f"record {row + 1}"
-        raise InputError(f"{source}, {place}: {what}", got=f"{int(bad.sum())} such lines",
-                         wanted=wanted, do="repair or remove these lines")
+        raise InputError(
+            f"{source}, {place}: {what}",
+            got=f"{int(bad.sum())} such lines",
+            wanted=wanted,
+            do="repair or remove these lines",
+        )
 
     for name in ("user", "item", "timestamp"):
         missing = table[name].is_null() if name == "timestamp" else table[name].fill_null("") == ""
@@ -95,8 +100,9 @@ def _compress(codes: np.ndarray, keys: list[str]) -> tuple[np.ndarray, tuple[str
     return position[codes], tuple(keys[i] for i in used)
 
 
-def index_events(table: pl.DataFrame, *, min_events: int = 0, max_users: int = 0,
-                 numeric_keys: bool = False) -> IndexedEvents:
+def index_events(
+    table: pl.DataFrame, *, min_events: int = 0, max_users: int = 0, numeric_keys: bool = False
+) -> IndexedEvents:
     """Index checked event columns (row order = file order).
 
     Steps: exact duplicate lines dropped; of a repeated (user, item) pair the earliest event kept (file order among
@@ -120,8 +126,7 @@ def index_events(table: pl.DataFrame, *, min_events: int = 0, max_users: int = 0
     copies = table.height - table.n_unique() if len(repeats) else 0
     keep = np.ones(len(user), bool)
     keep[repeats] = False
-    counts = {"lines_read": len(user), "duplicate_lines_dropped": copies,
-              "duplicate_pairs_dropped": len(repeats) - copies}
+    counts = {"lines_read": len(user), "duplicate_lines_dropped": copies, "duplicate_pairs_dropped": len(repeats) - copies}
     filters = ["of every (user, item) pair the earliest event"]
 
     rows = line[keep]
@@ -136,26 +141,55 @@ def index_events(table: pl.DataFrame, *, min_events: int = 0, max_users: int = 0
         rows = rows[inside]
         filters.append(f"first {max_users} users by key")
     if not len(rows):
-        raise InputError("no interaction left", got=f"{len(user):,} lines and filters: {'; '.join(filters)}",
-                         wanted="at least one", do="lower k_core")
+        raise InputError(
+            "no interaction left",
+            got=f"{len(user):,} lines and filters: {'; '.join(filters)}",
+            wanted="at least one",
+            do="lower k_core",
+        )
 
     users, used_users = _compress(user[rows], user_keys)
     items, used_items = _compress(item[rows], item_keys)
     final = np.lexsort((rows, time[rows], users))
-    interactions = Interactions(users[final], items[final], time[rows][final],
-                                None if rating is None else rating[rows][final], final.astype(np.int64))
+    interactions = Interactions(
+        users[final],
+        items[final],
+        time[rows][final],
+        None if rating is None else rating[rows][final],
+        final.astype(np.int64),
+    )
     counts |= {"users": len(used_users), "items": len(used_items), "interactions": len(rows)}
     return IndexedEvents(interactions, used_users, used_items, counts, tuple(filters))
 
 
-def make_card(name: str, info: DatasetInfo, events: IndexedEvents, *, subset: bool, absent: Mapping[str, str],
-              files: Mapping[str, str], counts: Mapping[str, int], notes: tuple[str, ...] = ()) -> DatasetCard:
+def make_card(
+    name: str,
+    info: DatasetInfo,
+    events: IndexedEvents,
+    *,
+    subset: bool,
+    absent: Mapping[str, str],
+    files: Mapping[str, str],
+    counts: Mapping[str, int],
+    notes: tuple[str, ...] = (),
+) -> DatasetCard:
     """The card, with a note for every published statistic that the data miss (not for a ``subset`` asked for)."""
     found = events.counts | dict(counts)
-    wrong = [f"{key} {found[key]:,} (published {value:,})" for key, value in info.published.items()
-             if found.get(key) != value and not subset]
+    wrong = [
+        f"{key} {found[key]:,} (published {value:,})"
+        for key, value in info.published.items()
+        if found.get(key) != value and not subset
+    ]
     found["published_mismatches"] = len(wrong)
     warning = (f"WARNING: differs from the published statistics: {', '.join(wrong)}",) if wrong else ()
     return DatasetCard(
-        name=name, source=info.source, licence=info.licence, citation=info.citation, counts=found,
-        filters=events.filters, absent=dict(absent), files=dict(files), notes=warning + info.notes + notes)
+        name=name,
+        source=info.source,
+        licence=info.licence,
+        citation=info.citation,
+        counts=found,
+        filters=events.filters,
+        absent=dict(absent),
+        files=dict(files),
+        notes=warning + info.notes + notes,
+    )

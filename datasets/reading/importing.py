@@ -32,8 +32,20 @@ from sidbench.datasets.reading.table import (
 from sidbench.datasets.reading.vectors import read_vectors, write_vectors
 
 FORMAT_VERSION = 1
-ROLES = ("user", "item", "timestamp", "rating", "items.item", "items.title", "items.brand", "items.categories",
-         "items.price", "items.description", "embeddings.item", "embeddings.embedding")
+ROLES = (
+    "user",
+    "item",
+    "timestamp",
+    "rating",
+    "items.item",
+    "items.title",
+    "items.brand",
+    "items.categories",
+    "items.price",
+    "items.description",
+    "embeddings.item",
+    "embeddings.embedding",
+)
 MODALITY = re.compile(r"[a-z][a-z0-9_]{0,63}")  # names become files: embeddings/<modality>.npz
 _MILLISECONDS_FROM = 10**11  # as seconds this is the year 5138
 
@@ -53,10 +65,12 @@ class ImportReport:
 
     def lines(self) -> list[str]:
         """The report as text, one fact a line."""
-        return [*(f"{role} <- column {column!r}" for role, column in self.columns.items()),
-                *(f"{name}: {count:,}" for name, count in self.counts.items()),
-                *map(str, self.problems),
-                f"written to {self.folder}" if self.written else "nothing written: repair the errors and import again"]
+        return [
+            *(f"{role} <- column {column!r}" for role, column in self.columns.items()),
+            *(f"{name}: {count:,}" for name, count in self.counts.items()),
+            *map(str, self.problems),
+            f"written to {self.folder}" if self.written else "nothing written: repair the errors and import again",
+        ]
 
 
 @dataclass
@@ -68,13 +82,23 @@ class _State:
 
     def choices(self, part: str) -> dict[str, str]:
         """Columns the user chose for the roles of one file ("" interactions, "items.", "embeddings.")."""
-        return {role.removeprefix(part): column for role, column in self.chosen.items()
-                if role.startswith(part) and "." not in role.removeprefix(part)}
+        return {
+            role.removeprefix(part): column
+            for role, column in self.chosen.items()
+            if role.startswith(part) and "." not in role.removeprefix(part)
+        }
 
 
-def import_custom(folder: Path, interactions: Path, items: Path | None = None,
-                  embeddings: Mapping[str, Path] | None = None, *, columns: Mapping[str, str] | None = None,
-                  time_unit: str = "s", overwrite: bool = False) -> ImportReport:
+def import_custom(
+    folder: Path,
+    interactions: Path,
+    items: Path | None = None,
+    embeddings: Mapping[str, Path] | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    time_unit: str = "s",
+    overwrite: bool = False,
+) -> ImportReport:
     """Check a user's files and write the normalised folder that ``--dataset custom dataset.path=FOLDER`` reads.
 
     Parameters
@@ -110,8 +134,7 @@ def import_custom(folder: Path, interactions: Path, items: Path | None = None,
     return ImportReport(folder, written, state.columns, state.counts, tuple(state.problems.found))
 
 
-def _check_call(folder: Path, chosen: Mapping[str, str], embeddings: Mapping[str, Path], unit: str,
-                again: bool) -> None:
+def _check_call(folder: Path, chosen: Mapping[str, str], embeddings: Mapping[str, Path], unit: str, again: bool) -> None:
     unknown = sorted(set(chosen) - set(ROLES))
     if unknown:
         raise InputError("unknown column roles", got=", ".join(unknown), wanted=", ".join(ROLES))
@@ -121,8 +144,12 @@ def _check_call(folder: Path, chosen: Mapping[str, str], embeddings: Mapping[str
         if not MODALITY.fullmatch(modality):
             raise InputError("modality name", got=repr(modality), wanted="lower-case letters, digits, _ (text, vision)")
     if folder.exists() and not (again and (folder / "schema.json").is_file()):
-        raise InputError(f"{folder} exists", got="a file or folder of that name", wanted="a new folder",
-                         do="choose another folder, or overwrite an earlier import on purpose")
+        raise InputError(
+            f"{folder} exists",
+            got="a file or folder of that name",
+            wanted="a new folder",
+            do="choose another folder, or overwrite an earlier import on purpose",
+        )
 
 
 def _read_interactions(path: Path, state: _State, unit: str) -> pl.DataFrame | None:
@@ -130,8 +157,14 @@ def _read_interactions(path: Path, state: _State, unit: str) -> pl.DataFrame | N
     found = {role: find_column(table, role, state.choices("")) for role in ("user", "item", "timestamp", "rating")}
     missing = [role for role in ("user", "item", "timestamp") if found[role] is None]
     missing += [role for role in ("rating",) if role in state.chosen and found[role] is None]
-    problems.add("error", name, f"columns missing ({', '.join(missing)})", len(missing),
-                 [f"columns present: {', '.join(table.columns)}"], "name them with columns=")
+    problems.add(
+        "error",
+        name,
+        f"columns missing ({', '.join(missing)})",
+        len(missing),
+        [f"columns present: {', '.join(table.columns)}"],
+        "name them with columns=",
+    )
     state.counts["interaction_rows"] = table.height
     problems.add("error", name, "no rows", int(table.height == 0))
     if missing or table.height == 0:
@@ -144,11 +177,16 @@ def _read_interactions(path: Path, state: _State, unit: str) -> pl.DataFrame | N
         problems.rows("error", name, f"{role} missing", columns[role].is_null(), raw)
     raw = table[str(found["timestamp"])]
     columns["timestamp"] = seconds = as_seconds(raw, unit)
-    problems.rows("error", name, "timestamp missing or unreadable", seconds.is_null(), raw,
-                  "use unix times or ISO dates")
+    problems.rows("error", name, "timestamp missing or unreadable", seconds.is_null(), raw, "use unix times or ISO dates")
     problems.rows("error", name, "timestamp before 1970", seconds < 0, raw)
-    problems.rows("error", name, "timestamp after the year 5138", seconds >= _MILLISECONDS_FROM, raw,
-                  "these look like milliseconds: set the time unit to ms")
+    problems.rows(
+        "error",
+        name,
+        "timestamp after the year 5138",
+        seconds >= _MILLISECONDS_FROM,
+        raw,
+        "these look like milliseconds: set the time unit to ms",
+    )
     if found["rating"] is not None:
         raw = table[found["rating"]]
         columns["rating"] = as_numbers(raw)
@@ -160,8 +198,12 @@ def _read_interactions(path: Path, state: _State, unit: str) -> pl.DataFrame | N
     events = pl.DataFrame({role: column.alias(role) for role, column in columns.items()})
     copies = events.height - events.n_unique()
     problems.add("warning", name, "duplicate rows (the first counts)", copies)
-    problems.add("warning", name, "repeated (user, item) pairs (the earliest counts)",
-                 events.height - events.select("user", "item").n_unique() - copies)
+    problems.add(
+        "warning",
+        name,
+        "repeated (user, item) pairs (the earliest counts)",
+        events.height - events.select("user", "item").n_unique() - copies,
+    )
     per_user = events.group_by("user").len()["len"]
     problems.add("warning", name, "users with fewer than 3 events (no leave-last-out split)", int((per_user < 3).sum()))
     state.counts |= {"users": events["user"].n_unique(), "items": events["item"].n_unique()}
@@ -171,11 +213,18 @@ def _read_interactions(path: Path, state: _State, unit: str) -> pl.DataFrame | N
 def _read_items(path: Path, state: _State) -> pl.DataFrame | None:
     table, problems, name = read_table(path), state.problems, path.name
     chosen = state.choices("items.")
-    found = {role: find_column(table, role, chosen)
-             for role in ("item", "title", "brand", "categories", "description", "price")}
+    found = {
+        role: find_column(table, role, chosen) for role in ("item", "title", "brand", "categories", "description", "price")
+    }
     missing = [role for role, column in found.items() if column is None and (role == "item" or role in chosen)]
-    problems.add("error", name, f"columns missing ({', '.join(missing)})", len(missing),
-                 [f"columns present: {', '.join(table.columns)}"], "name them with columns=")
+    problems.add(
+        "error",
+        name,
+        f"columns missing ({', '.join(missing)})",
+        len(missing),
+        [f"columns present: {', '.join(table.columns)}"],
+        "name them with columns=",
+    )
     state.counts["item_rows"] = table.height
     if found["item"] is None:
         return None
@@ -183,8 +232,14 @@ def _read_items(path: Path, state: _State) -> pl.DataFrame | None:
     keys = as_keys(table[found["item"]])
     problems.rows("error", name, "item key missing", keys.is_null(), table[found["item"]])
     repeats = keys.drop_nulls().value_counts().filter(pl.col("count") > 1)
-    problems.add("error", name, "item keys that repeat", repeats.height,
-                 [str(key) for key in repeats[:, 0].sort().to_list()[:3]], "keep one row per item")
+    problems.add(
+        "error",
+        name,
+        "item keys that repeat",
+        repeats.height,
+        [str(key) for key in repeats[:, 0].sort().to_list()[:3]],
+        "keep one row per item",
+    )
     columns: dict[str, pl.Series] = {"item": keys}
     for role in ("title", "brand", "description"):
         if found[role] is not None:
@@ -200,8 +255,14 @@ def _read_items(path: Path, state: _State) -> pl.DataFrame | None:
         raw = table[found["price"]]
         columns["price"] = as_numbers(raw)
         empty = _text(raw) == "" if raw.dtype == pl.String else raw.is_null()
-        problems.rows("error", name, "price is no finite number", columns["price"].is_null() & ~empty, raw,
-                      "use plain numbers, empty where unknown")
+        problems.rows(
+            "error",
+            name,
+            "price is no finite number",
+            columns["price"].is_null() & ~empty,
+            raw,
+            "use plain numbers, empty where unknown",
+        )
     return pl.DataFrame({role: column.alias(role) for role, column in columns.items()})
 
 
@@ -213,8 +274,14 @@ def _compare(events: pl.DataFrame, catalog: pl.DataFrame, file: str, state: _Sta
     seen, known = set(events["item"].drop_nulls()), set(catalog["item"].drop_nulls())
     unknown = sorted(seen - known)
     strangers = "error" if len(unknown) == len(seen) else "warning"
-    state.problems.add(strangers, file, "items without a row in the items file (they have no text)", len(unknown),
-                       unknown[:3], "use the same item keys in both files" if strangers == "error" else "")
+    state.problems.add(
+        strangers,
+        file,
+        "items without a row in the items file (they have no text)",
+        len(unknown),
+        unknown[:3],
+        "use the same item keys in both files" if strangers == "error" else "",
+    )
     idle = sorted(known - seen)
     state.problems.add("warning", file, "items of the items file without interactions (left out)", len(idle), idle[:3])
 
@@ -226,17 +293,28 @@ def _cover(modality: str, file: str, keys: np.ndarray, events: pl.DataFrame | No
     seen, given = set(events["item"].drop_nulls()), set(keys.tolist())
     covered = len(seen & given)
     state.counts[f"items_with_{modality}"] = covered
-    state.problems.add("error", file, "no key equals an item of the interactions", int(covered == 0), sorted(given)[:3],
-                       "use the same item keys in both files")
+    state.problems.add(
+        "error",
+        file,
+        "no key equals an item of the interactions",
+        int(covered == 0),
+        sorted(given)[:3],
+        "use the same item keys in both files",
+    )
     if covered:
         lacking, unknown = sorted(seen - given), sorted(given - seen)
         state.problems.add("warning", file, f"items without {modality} embedding", len(lacking), lacking[:3])
-        state.problems.add("warning", file, "embeddings of items without interactions (not used)", len(unknown),
-                           unknown[:3])
+        state.problems.add("warning", file, "embeddings of items without interactions (not used)", len(unknown), unknown[:3])
 
 
-def _write(folder: Path, events: pl.DataFrame, catalog: pl.DataFrame | None,
-           vectors: Mapping[str, tuple[np.ndarray, np.ndarray]], sources: Mapping[str, Path], state: _State) -> None:
+def _write(
+    folder: Path,
+    events: pl.DataFrame,
+    catalog: pl.DataFrame | None,
+    vectors: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    sources: Mapping[str, Path],
+    state: _State,
+) -> None:
     """Write beside ``folder`` and rename, so that a folder is complete or absent."""
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.importing")
     try:
@@ -246,16 +324,19 @@ def _write(folder: Path, events: pl.DataFrame, catalog: pl.DataFrame | None,
             catalog.write_parquet(partial / "items.parquet")
         for modality, (keys, values) in vectors.items():
             write_vectors(partial, modality, keys, values)
-        schema = {"format": FORMAT_VERSION, "columns": state.columns, "counts": state.counts,
-                  "embeddings": {modality: int(values.shape[1]) for modality, (_, values) in vectors.items()},
-                  "sources": {role: {"name": path.name, "sha256": hash_file(path)} for role, path in sources.items()},
-                  "warnings": [str(problem) for problem in state.problems.found]}
+        schema = {
+            "format": FORMAT_VERSION,
+            "columns": state.columns,
+            "counts": state.counts,
+            "embeddings": {modality: int(values.shape[1]) for modality, (_, values) in vectors.items()},
+            "sources": {role: {"name": path.name, "sha256": hash_file(path)} for role, path in sources.items()},
+            "warnings": [str(problem) for problem in state.problems.found],
+        }
         (partial / "schema.json").write_text(json.dumps(schema, indent=1, sort_keys=True), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)
     except OSError as error:
-        raise InputError(f"cannot write {folder}", got=error.strerror or str(error),
-                         wanted="a writable place") from error
+        raise InputError(f"cannot write {folder}", got=error.strerror or str(error), wanted="a writable place") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

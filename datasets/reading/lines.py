@@ -39,15 +39,20 @@ def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
         if magic == _GZIP_MAGIC:
             return gzip.open(path, "rb")
         if path.suffix == ".gz" and magic:
-            raise InputError(f"{path} is no gzip file", got=f"first bytes {magic!r}", wanted="the gzip magic 1f 8b",
-                             do="download it again (an error page may have been saved under this name) or gzip it")
+            raise InputError(
+                f"{path} is no gzip file",
+                got=f"first bytes {magic!r}",
+                wanted="the gzip magic 1f 8b",
+                do="download it again (an error page may have been saved under this name) or gzip it",
+            )
         return open(path, "rb")
     except OSError as error:
         raise InputError(f"cannot open {path}", got=error.strerror or str(error), wanted="a readable file") from error
 
 
-def read_blocks(path: Path, *, block_bytes: int = _BLOCK_BYTES, max_bytes: int = MAX_FILE_BYTES,
-                max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes]]:
+def read_blocks(
+    path: Path, *, block_bytes: int = _BLOCK_BYTES, max_bytes: int = MAX_FILE_BYTES, max_line_bytes: int = MAX_LINE_BYTES
+) -> Iterator[tuple[int, bytes]]:
     """Yield (number of the block's first line, whole lines as bytes); lines count from 1.
 
     Raises ``InputError`` for a damaged or truncated gzip stream (with the line reached), for a file that decompresses
@@ -64,13 +69,20 @@ def read_blocks(path: Path, *, block_bytes: int = _BLOCK_BYTES, max_bytes: int =
             try:
                 chunk = handle.read1(1 << 20)
             except (EOFError, zlib.error, OSError) as error:
-                raise InputError(f"{path}, line {reached()}: the file breaks off or is damaged", got=str(error),
-                                 wanted="a complete file", do="download or copy it again") from error
+                raise InputError(
+                    f"{path}, line {reached()}: the file breaks off or is damaged",
+                    got=str(error),
+                    wanted="a complete file",
+                    do="download or copy it again",
+                ) from error
             total, held = total + len(chunk), held + len(chunk)
             if total > max_bytes:
-                raise InputError(f"{path}, line {reached()}: too large when decompressed",
-                                 got=f"more than {max_bytes:,} bytes", wanted=f"at most {max_bytes:,} bytes",
-                                 do="check that this is the intended file and no decompression bomb")
+                raise InputError(
+                    f"{path}, line {reached()}: too large when decompressed",
+                    got=f"more than {max_bytes:,} bytes",
+                    wanted=f"at most {max_bytes:,} bytes",
+                    do="check that this is the intended file and no decompression bomb",
+                )
             if total > FREE_BYTES:
                 check_unpacked(str(path), total, path.stat().st_size, FREE_BYTES)
             chunks.append(chunk)
@@ -79,8 +91,11 @@ def read_blocks(path: Path, *, block_bytes: int = _BLOCK_BYTES, max_bytes: int =
             block = b"".join(chunks)
             cut = len(block) if not chunk else block.rfind(b"\n") + 1
             if len(block) - cut > max_line_bytes:
-                raise InputError(f"{path}, line {reached()}: line too long",
-                                 got=f"more than {max_line_bytes:,} bytes", wanted="one record a line")
+                raise InputError(
+                    f"{path}, line {reached()}: line too long",
+                    got=f"more than {max_line_bytes:,} bytes",
+                    wanted="one record a line",
+                )
             if cut:
                 yield number, block[:cut]
                 number += block.count(b"\n", 0, cut)
@@ -106,8 +121,12 @@ def _split(path: Path | str, first: int, block: bytes, encoding: str = "utf-8") 
         try:
             yield number, raw.rstrip(b"\r").decode(encoding)
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}, line {number}: not {encoding} text", got=str(error), wanted=f"{encoding} bytes",
-                             do="convert the file or repair the line") from error
+            raise InputError(
+                f"{path}, line {number}: not {encoding} text",
+                got=str(error),
+                wanted=f"{encoding} bytes",
+                do="convert the file or repair the line",
+            ) from error
 
 
 def _refuse_constant(text: str) -> float:
@@ -136,22 +155,28 @@ def parse_record(text: str, path: Path | str, number: int) -> dict[str, Any]:
     if record is None:
         record = _parse_literal(text, path, number)
     if not isinstance(record, dict):
-        raise InputError(f"{path}, line {number}: no record", got=type(record).__name__,
-                         wanted="one object {...} a line")
+        raise InputError(f"{path}, line {number}: no record", got=type(record).__name__, wanted="one object {...} a line")
     return record
 
 
 def _parse_literal(text: str, path: Path | str, number: int) -> Any:
     if len(text) > MAX_LITERAL_CHARACTERS:
-        raise InputError(f"{path}, line {number}: record too long", got=f"{len(text):,} characters",
-                         wanted=f"at most {MAX_LITERAL_CHARACTERS:,}")
+        raise InputError(
+            f"{path}, line {number}: record too long",
+            got=f"{len(text):,} characters",
+            wanted=f"at most {MAX_LITERAL_CHARACTERS:,}",
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the parser's advice on style, such as for "1or 2"
             return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise InputError(f"{path}, line {number}: neither JSON nor a Python literal", got=repr(text[:80]),
-                         wanted="one record a line", do=f"repair or remove line {number}") from error
+        raise InputError(
+            f"{path}, line {number}: neither JSON nor a Python literal",
+            got=repr(text[:80]),
+            wanted="one record a line",
+            do=f"repair or remove line {number}",
+        ) from error
 
 
 def read_records(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -196,8 +221,13 @@ def _fast_frame(block: bytes, fast: Callable[[bytes], pl.DataFrame]) -> pl.DataF
     return frame if frame.height == n_lines else None
 
 
-def _columns(path: Path | str, blocks: Iterable[tuple[int, bytes]] | None, schema: Mapping[str, Any],
-             fast: Callable[[bytes], pl.DataFrame], slow: Callable[[int, str], Mapping[str, Any]]) -> pl.DataFrame:
+def _columns(
+    path: Path | str,
+    blocks: Iterable[tuple[int, bytes]] | None,
+    schema: Mapping[str, Any],
+    fast: Callable[[bytes], pl.DataFrame],
+    slow: Callable[[int, str], Mapping[str, Any]],
+) -> pl.DataFrame:
     frames = []
     for first, block in read_blocks(Path(path)) if blocks is None else blocks:
         frame = _fast_frame(block, fast)
@@ -208,9 +238,12 @@ def _columns(path: Path | str, blocks: Iterable[tuple[int, bytes]] | None, schem
                 try:
                     rows.append([_checked(record.get(name), dtype) for name, dtype in schema.items()])
                 except (ValueError, OverflowError) as error:
-                    raise InputError(f"{path}, line {number}: wrong type", got=str(error),
-                                     wanted=", ".join(f"{n}: {d}" for n, d in schema.items()),
-                                     do=f"repair or remove line {number}") from error
+                    raise InputError(
+                        f"{path}, line {number}: wrong type",
+                        got=str(error),
+                        wanted=", ".join(f"{n}: {d}" for n, d in schema.items()),
+                        do=f"repair or remove line {number}",
+                    ) from error
             frame = pl.DataFrame(rows, schema=dict(schema), orient="row")
         frames.append(frame)
     table = pl.concat(frames) if frames else pl.DataFrame(schema=dict(schema))
@@ -219,19 +252,26 @@ def _columns(path: Path | str, blocks: Iterable[tuple[int, bytes]] | None, schem
     return table
 
 
-def json_columns(path: Path | str, schema: Mapping[str, Any],
-                 blocks: Iterable[tuple[int, bytes]] | None = None) -> pl.DataFrame:
+def json_columns(
+    path: Path | str, schema: Mapping[str, Any], blocks: Iterable[tuple[int, bytes]] | None = None
+) -> pl.DataFrame:
     """The fields ``schema`` (name -> polars String, Int64 or Float64) of a JSON-lines file; missing fields are null.
 
     blocks: (first line number, whole lines) of a stream, read instead of the file; ``path`` then only names it.
     Row ``r`` is the ``r``-th record of the file. Raises ``InputError`` naming file and line for anything malformed.
     """
-    return _columns(path, blocks, schema, lambda block: pl.read_ndjson(io.BytesIO(block), schema=dict(schema)),
-                    lambda number, text: parse_record(text, path, number))
+    return _columns(
+        path,
+        blocks,
+        schema,
+        lambda block: pl.read_ndjson(io.BytesIO(block), schema=dict(schema)),
+        lambda number, text: parse_record(text, path, number),
+    )
 
 
-def delimited_columns(path: Path | str, schema: Mapping[str, Any], separator: str,
-                      blocks: Iterable[tuple[int, bytes]] | None = None) -> pl.DataFrame:
+def delimited_columns(
+    path: Path | str, schema: Mapping[str, Any], separator: str, blocks: Iterable[tuple[int, bytes]] | None = None
+) -> pl.DataFrame:
     """All columns of a delimited file without header and quotes, in the order of ``schema``; empty cells are null.
 
     blocks: as for ``json_columns``.
@@ -239,14 +279,24 @@ def delimited_columns(path: Path | str, schema: Mapping[str, Any], separator: st
     """
 
     def fast(block: bytes) -> pl.DataFrame:
-        return pl.read_csv(io.BytesIO(block), has_header=False, separator=separator, quote_char=None,
-                           schema=dict(schema), raise_if_empty=False)
+        return pl.read_csv(
+            io.BytesIO(block),
+            has_header=False,
+            separator=separator,
+            quote_char=None,
+            schema=dict(schema),
+            raise_if_empty=False,
+        )
 
     def slow(number: int, text: str) -> dict[str, Any]:
         cells = text.split(separator)
         if len(cells) != len(schema):
-            raise InputError(f"{path}, line {number}: {len(cells)} cells", got=repr(text[:80]),
-                             wanted=f"{len(schema)} cells: {', '.join(schema)}", do=f"repair or remove line {number}")
+            raise InputError(
+                f"{path}, line {number}: {len(cells)} cells",
+                got=repr(text[:80]),
+                wanted=f"{len(schema)} cells: {', '.join(schema)}",
+                do=f"repair or remove line {number}",
+            )
         return {name: _cell(cell, schema[name], path, number) for name, cell in zip(schema, cells, strict=True)}
 
     return _columns(path, blocks, schema, fast, slow)
@@ -260,5 +310,6 @@ def _cell(text: str, dtype: Any, path: Path | str, number: int) -> Any:
             raise ValueError(text)
         return int(text) if dtype == pl.Int64 else float(text)
     except ValueError as error:
-        raise InputError(f"{path}, line {number}: no number", got=repr(text[:40]), wanted="a number",
-                         do=f"repair or remove line {number}") from error
+        raise InputError(
+            f"{path}, line {number}: no number", got=repr(text[:40]), wanted="a number", do=f"repair or remove line {number}"
+        ) from error

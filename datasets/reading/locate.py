@@ -77,7 +77,9 @@ class LocalFiles(FileLocator):
         place = next(iter(self.roots().values())) / dataset
         where = f" from {source.urls[0]}" if source else ""
         return InputError(
-            f"dataset {dataset}: {' or '.join(names)} not found", got=f"nothing in {looked}; {reason}",
+            f"dataset {dataset}: {' or '.join(names)} not found",
+            got=f"nothing in {looked}; {reason}",
             wanted=" or ".join(names) + " (with or without .gz)",
             do=f"put {names[0]}{where} into {place}, "
-               f"or point --data-dir or $SIDBENCH_DATA at the folder that holds {dataset}/")
+            f"or point --data-dir or $SIDBENCH_DATA at the folder that holds {dataset}/",
+        )

@@ -19,8 +19,20 @@ FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "user": ("user", "user_id", "userid", "uid", "reviewerid", "customer_id", "session_id", "visitorid"),
-    "item": ("item", "item_id", "itemid", "iid", "asin", "parent_asin", "movie_id", "movieid", "product_id", "sku",
-             "key", "id"),
+    "item": (
+        "item",
+        "item_id",
+        "itemid",
+        "iid",
+        "asin",
+        "parent_asin",
+        "movie_id",
+        "movieid",
+        "product_id",
+        "sku",
+        "key",
+        "id",
+    ),
     "timestamp": ("timestamp", "time", "unix_time", "unixreviewtime", "ts", "datetime", "date"),
     "rating": ("rating", "overall", "score", "stars", "label"),
     "title": ("title", "name", "item_name", "product_name"),
@@ -78,8 +90,12 @@ def format_of(path: Path) -> str:
     """The format suffix of ``path`` (without .gz). Raises ``InputError`` for one that is not in ``FORMATS``."""
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in FORMATS:
-        raise InputError(f"format of {path}", got=repr(suffix), wanted=" ".join(FORMATS) + ", plain or .gz",
-                         do="convert the file or rename it")
+        raise InputError(
+            f"format of {path}",
+            got=repr(suffix),
+            wanted=" ".join(FORMATS) + ", plain or .gz",
+            do="convert the file or rename it",
+        )
     return suffix
 
 
@@ -101,8 +117,12 @@ def read_table(path: Path) -> pl.DataFrame:
             for _ in read_records(path):  # names the malformed line, if there is one
                 pass
         reason = str(error).partition("\n")[0]
-        raise InputError(f"cannot read {path}", got=reason, wanted=f"a {suffix[1:]} table with a header",
-                         do="repair the file or export it again") from error
+        raise InputError(
+            f"cannot read {path}",
+            got=reason,
+            wanted=f"a {suffix[1:]} table with a header",
+            do="repair the file or export it again",
+        ) from error
 
 
 def find_column(table: pl.DataFrame, role: str, chosen: Mapping[str, str]) -> str | None:

@@ -47,7 +47,7 @@ class Sequences:
 
     def of(self, user: int) -> np.ndarray:
         """int32 sequence of one user."""
-        return self.items[self.indptr[user]:self.indptr[user + 1]]
+        return self.items[self.indptr[user] : self.indptr[user + 1]]
 
     @staticmethod
     def from_interactions(events: Interactions, n_users: int) -> Sequences:

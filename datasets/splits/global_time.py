@@ -24,17 +24,25 @@ def global_time(interactions: Interactions, test_share: float = 0.1, validation_
     _check_shares(test_share, validation_share)
     timeless = int(np.sum(interactions.timestamp == INVALID_TIME))
     if timeless:
-        raise InputError("global_time split", got=f"{timeless} events without a time", wanted="a time for every event",
-                         do="use leave_last_out, or drop these events while reading")
+        raise InputError(
+            "global_time split",
+            got=f"{timeless} events without a time",
+            wanted="a time for every event",
+            do="use leave_last_out, or drop these events while reading",
+        )
     time = interactions.timestamp
     test_cut = _cut(time, test_share, "test")
     validation_cut = _cut(time[time <= test_cut], validation_share, "validation")
-    return Split("global_time", "ties_to_training", interactions.take(time <= validation_cut),
-                 interactions.take((time > validation_cut) & (time <= test_cut)), interactions.take(time > test_cut))
+    return Split(
+        "global_time",
+        "ties_to_training",
+        interactions.take(time <= validation_cut),
+        interactions.take((time > validation_cut) & (time <= test_cut)),
+        interactions.take(time > test_cut),
+    )
 
 
-def per_user_time(interactions: Interactions, n_users: int, test_share: float = 0.1,
-                  validation_share: float = 0.1) -> Split:
+def per_user_time(interactions: Interactions, n_users: int, test_share: float = 0.1, validation_share: float = 0.1) -> Split:
     """The last ``ceil(test_share * n)`` of each user's ``n`` events are test rows, the same of the rest validation.
 
     Ties keep file order. Every user with an event keeps at least one training event, so nobody with two or more is
@@ -48,8 +56,14 @@ def per_user_time(interactions: Interactions, n_users: int, test_share: float = 
     n_validation = _last_of(counts - n_test, validation_share)
     test = from_end < n_test[interactions.user]
     validation = ~test & (from_end < (n_test + n_validation)[interactions.user])
-    return Split("per_user_time", "file", interactions.take(~(test | validation)), interactions.take(validation),
-                 interactions.take(test), {"users_without_test_event": int(np.sum(n_test == 0))})
+    return Split(
+        "per_user_time",
+        "file",
+        interactions.take(~(test | validation)),
+        interactions.take(validation),
+        interactions.take(test),
+        {"users_without_test_event": int(np.sum(n_test == 0))},
+    )
 
 
 def _check_shares(*shares: float) -> None:
@@ -62,10 +76,12 @@ def _cut(time: np.ndarray, later_share: float, part: str) -> int:
     rank = min(max(len(time) - int(round(later_share * len(time), 6)), 1), len(time)) - 1
     cut = int(np.partition(time, rank)[rank])
     if cut == time.max():
-        raise InputError(f"global_time split leaves no {part} events", got=f"{int(np.sum(time == cut))} of {len(time)} "
-                         f"events at the last time {cut}",
-                         wanted=f"at most {later_share:.0%} of events on the last time",
-                         do="use leave_last_out or per_user_time, or a source with finer times")
+        raise InputError(
+            f"global_time split leaves no {part} events",
+            got=f"{int(np.sum(time == cut))} of {len(time)} events at the last time {cut}",
+            wanted=f"at most {later_share:.0%} of events on the last time",
+            do="use leave_last_out or per_user_time, or a source with finer times",
+        )
     return cut
 
 

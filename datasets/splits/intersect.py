@@ -22,7 +22,10 @@ def shared_training(*splits: Split) -> Interactions:
     for other in others:
         keep &= np.isin(first.train.row, other.train.row)
     if not keep.any():
-        raise InputError("shared training data", got="no event is training data in all of "
-                         + ", ".join(s.protocol for s in splits), wanted="at least one",
-                         do="run the tasks separately or enlarge the dataset")
+        raise InputError(
+            "shared training data",
+            got="no event is training data in all of " + ", ".join(s.protocol for s in splits),
+            wanted="at least one",
+            do="run the tasks separately or enlarge the dataset",
+        )
     return first.train.take(keep)

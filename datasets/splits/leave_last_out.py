@@ -50,5 +50,6 @@ def leave_last_out(interactions: Interactions, n_users: int, ties: str, rng: Rng
     dropped = {f"users_under_{MINIMUM_EVENTS}_events": int(np.sum(counts < MINIMUM_EVENTS))}
     if timeless := int(np.sum(events.timestamp == INVALID_TIME)):
         dropped["events_without_time"] = timeless
-    return Split("leave_last_out", ties, events.take(~(test | validation)), events.take(validation), events.take(test),
-                 dropped)
+    return Split(
+        "leave_last_out", ties, events.take(~(test | validation)), events.take(validation), events.take(test), dropped
+    )

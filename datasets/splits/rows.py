@@ -51,11 +51,19 @@ def ranking_rows(split: Split, n_users: int, history_length: int = 20) -> dict[s
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     for name, part in parts.items():
         if part.rating is None:
-            raise InputError(f"ranking rows of the {name} part", got="no ratings", wanted="a rating per event",
-                             do="leave the ranking task out for this dataset")
+            raise InputError(
+                f"ranking rows of the {name} part",
+                got="no ratings",
+                wanted="a rating per event",
+                do="leave the ranking task out for this dataset",
+            )
         if np.any(part.timestamp == INVALID_TIME):
-            raise InputError(f"ranking rows of the {name} part", got="events without a time",
-                             wanted="a time for every event", do="leave the ranking task out for this dataset")
+            raise InputError(
+                f"ranking rows of the {name} part",
+                got="events without a time",
+                wanted="a time for every event",
+                do="leave the ranking task out for this dataset",
+            )
     histories = _histories(Interactions.concatenate(*parts.values()), history_length)
     known = np.zeros(n_users, bool)
     known[split.train.user] = True
@@ -65,10 +73,14 @@ def ranking_rows(split: Split, n_users: int, history_length: int = 20) -> dict[s
         days = part.timestamp // _SECONDS_PER_DAY
         months = part.timestamp.astype("datetime64[s]").astype("datetime64[M]").astype(np.int64) % 12
         rows[name] = EventRows(
-            user=np.where(known[part.user], part.user, n_users).astype(np.int32), item=part.item.astype(np.int32),
+            user=np.where(known[part.user], part.user, n_users).astype(np.int32),
+            item=part.item.astype(np.int32),
             label=(rating > LIKED_ABOVE).astype(np.float32),
-            day_of_week=((days + _EPOCH_WEEKDAY) % 7).astype(np.int32), month=months.astype(np.int32),
-            history=histories[begin:begin + len(part)], row=part.row.astype(np.int64))
+            day_of_week=((days + _EPOCH_WEEKDAY) % 7).astype(np.int32),
+            month=months.astype(np.int32),
+            history=histories[begin : begin + len(part)],
+            row=part.row.astype(np.int64),
+        )
         begin += len(part)
     return rows
 

@@ -69,8 +69,9 @@ def cost_text(costs: Costs, column: CostColumn) -> str:
     return "–" if value is None else f"{value:,.{column.digits}f}"
 
 
-def doubt_text(cell: Cell, column: Column, plus_minus: str = " ±", over_seeds: str = "ˢ", exact: str = " =",
-               unknown: str = " ±?") -> str:
+def doubt_text(
+    cell: Cell, column: Column, plus_minus: str = " ±", over_seeds: str = "ˢ", exact: str = " =", unknown: str = " ±?"
+) -> str:
     """What stands behind a number: its half-width and over what, or that it is exact, or that there is none."""
     if cell.half_width is None:
         return {EXACT: exact, UNKNOWN: unknown}.get(cell.interval, "")
@@ -106,5 +107,3 @@ def row_markers(row: Row) -> tuple[str, ...]:
     """Words that belong behind a row's name: its kind where it competes with nobody, and that it is stale."""
     kind = () if row.kind == "tokenizer" else (row.kind,)
     return (*kind, *(("stale",) if row.stale else ()))
-
-

@@ -23,8 +23,11 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 def unequal(left: Any, right: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
     """Dotted name -> both values, where two nested mappings differ; "(absent)" for a side without the name."""
     a, b = flat(left, path), flat(right, path)
-    return {name: (a.get(name, ABSENT), b.get(name, ABSENT)) for name in dict.fromkeys([*a, *b])
-            if a.get(name, ABSENT) != b.get(name, ABSENT)}
+    return {
+        name: (a.get(name, ABSENT), b.get(name, ABSENT))
+        for name in dict.fromkeys([*a, *b])
+        if a.get(name, ABSENT) != b.get(name, ABSENT)
+    }
 
 
 def common_tasks(left: RunRecord, right: RunRecord) -> list[str]:
@@ -41,8 +44,10 @@ def incomparable_parts(left: RunRecord, right: RunRecord) -> list[str]:
     tasks = {t: (_task(left, t), _task(right, t)) for t in common_tasks(left, right)}
     baseline = left.tokenizer is None or right.tokenizer is None
     if tasks:
-        equal = all((a.protocol_key == b.protocol_key) if baseline else (a.comparability_key == b.comparability_key)
-                    for a, b in tasks.values())
+        equal = all(
+            (a.protocol_key == b.protocol_key) if baseline else (a.comparability_key == b.comparability_key)
+            for a, b in tasks.values()
+        )
     else:
         equal = left.comparability_key == right.comparability_key
     if equal:
@@ -102,20 +107,42 @@ def settings(record: RunRecord) -> dict[str, Any]:
     """Everything that was chosen for a run, and the code and machine it met, as nested values to compare."""
     where = record.environment
     chosen: dict[str, Any] = {
-        "budget": record.budget, "dataset": _dataset(record), "features": _features(record),
-        "tokenizer": None if record.tokenizer is None else {
-            "name": record.tokenizer.name, "code": record.tokenizer.code, "config": record.tokenizer.config,
-            "settings_source": record.tokenizer.settings_source, "effort": record.tokenizer.effort},
-        "collisions": None if record.sids is None else {
-            "policy": record.sids.collision_policy, "config": record.sids.collision_config,
-            "code": record.sids.collision_code},
-        "sids": None if record.sids is None else {
-            "code_length": record.sids.code_length, "sizes": list(record.sids.sizes), "ordered": record.sids.ordered},
+        "budget": record.budget,
+        "dataset": _dataset(record),
+        "features": _features(record),
+        "tokenizer": None
+        if record.tokenizer is None
+        else {
+            "name": record.tokenizer.name,
+            "code": record.tokenizer.code,
+            "config": record.tokenizer.config,
+            "settings_source": record.tokenizer.settings_source,
+            "effort": record.tokenizer.effort,
+        },
+        "collisions": None
+        if record.sids is None
+        else {
+            "policy": record.sids.collision_policy,
+            "config": record.sids.collision_config,
+            "code": record.sids.collision_code,
+        },
+        "sids": None
+        if record.sids is None
+        else {"code_length": record.sids.code_length, "sizes": list(record.sids.sizes), "ordered": record.sids.ordered},
     }
     for task in record.tasks:
         chosen[task.task] = {"recommender": _recommender(task), "code": task.recommender.code, "protocol": task.protocol}
     chosen["environment"] = {
-        **_numerics(record), "device": where.device, "threads": where.threads, "processes": where.processes,
-        "compiled": where.compiled, "allocator": where.allocator, "python": where.python, "platform": where.platform,
-        "git_commit": where.git_commit, "git_dirty": where.git_dirty, "versions": where.versions}
+        **_numerics(record),
+        "device": where.device,
+        "threads": where.threads,
+        "processes": where.processes,
+        "compiled": where.compiled,
+        "allocator": where.allocator,
+        "python": where.python,
+        "platform": where.platform,
+        "git_commit": where.git_commit,
+        "git_dirty": where.git_dirty,
+        "versions": where.versions,
+    }
     return chosen

@@ -23,7 +23,17 @@ def missing_controls(members: Sequence[StoredRun]) -> tuple[str, ...]:
         return ()
     lead = records[0]
     recommenders = ",".join(t.recommender.name for t in lead.tasks) or "none"
-    words = ["bench", "run", "--tokenizer", ",".join(missing), "--dataset", lead.dataset.name, "--recommender",
-             recommenders, "--budget", lead.budget,
-             *[w for w in lead.environment.command_line if w.startswith(_SHARED_GROUPS)]]
+    words = [
+        "bench",
+        "run",
+        "--tokenizer",
+        ",".join(missing),
+        "--dataset",
+        lead.dataset.name,
+        "--recommender",
+        recommenders,
+        "--budget",
+        lead.budget,
+        *[w for w in lead.environment.command_line if w.startswith(_SHARED_GROUPS)],
+    ]
     return (f"Controls without a row: {', '.join(missing)}. To add them: `{shlex.join(words)}`.",)

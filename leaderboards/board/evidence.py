@@ -18,8 +18,9 @@ from sidbench.leaderboards.statistics.resampling import bootstrap, user_keys
 from sidbench.leaderboards.statistics.seeds import t_interval
 
 
-def collect(task: str | None, columns: Sequence[Column],
-            groups: Sequence[Sequence[StoredRun]]) -> tuple[list[dict[str, Evidence]], tuple[str, ...]]:
+def collect(
+    task: str | None, columns: Sequence[Column], groups: Sequence[Sequence[StoredRun]]
+) -> tuple[list[dict[str, Evidence]], tuple[str, ...]]:
     """For each group of seeds: metric -> evidence in the columns of one task (``None``: the SID table); and notes.
 
     Per-user results are paired over the same users and items. A file whose users or targets are not those of most
@@ -33,8 +34,7 @@ def collect(task: str | None, columns: Sequence[Column],
         users = _read(task, columns, [r for g in groups for r in g if r.task(task) is not None], notes)
     keys = np.arange(max((int(u["user"].max()) + 1 for u in users.values()), default=0))
     metrics = [c.metric for c in columns]
-    parts = {run_id: {m: p for m in metrics if (p := contributions(u, m, keys)) is not None}
-             for run_id, u in users.items()}
+    parts = {run_id: {m: p for m in metrics if (p := contributions(u, m, keys)) is not None} for run_id, u in users.items()}
     drawn = bootstrap(list(users.values()), [m for m in metrics if m != "auc"], rng) if users else []
     draws = dict(zip(users, drawn, strict=True))
     found: list[dict[str, Evidence]] = []
@@ -48,8 +48,13 @@ def collect(task: str | None, columns: Sequence[Column],
     return found, tuple(notes)
 
 
-def _evidence(column: Column, group: Sequence[StoredRun], parts: Mapping[str, Mapping[str, Ratio | Auc]],
-              draws: Mapping[str, Mapping[str, np.ndarray]], notes: list[str]) -> Evidence | None:
+def _evidence(
+    column: Column,
+    group: Sequence[StoredRun],
+    parts: Mapping[str, Mapping[str, Ratio | Auc]],
+    draws: Mapping[str, Mapping[str, np.ndarray]],
+    notes: list[str],
+) -> Evidence | None:
     metric, task = column.metric, column.task
     found = [(r, m) for r in group if (m := r.record.metric(metric, task)) is not None]
     name = group[0].record.tokenizer.name if group[0].record.tokenizer is not None else "a baseline"
@@ -60,16 +65,20 @@ def _evidence(column: Column, group: Sequence[StoredRun], parts: Mapping[str, Ma
     if not found:
         return None
     if len(found) < len(group):
-        notes.append(f"{column.heading} of {name} is undefined for {len(group) - len(found)} of {len(group)} seeds; its "
-                     "mean is over the others.")
+        notes.append(
+            f"{column.heading} of {name} is undefined for {len(group) - len(found)} of {len(group)} seeds; its "
+            "mean is over the others."
+        )
     values = tuple(m.value for _, m in found)
     value, n = float(np.mean(values)), min(m.n for _, m in found)
     ids = [r.record.run_id for r, _ in found]
     shares = [parts[i][metric] for i in ids if metric in parts.get(i, {})]
     for run_id, recorded, share in zip(ids, values, shares, strict=False) if len(shares) == len(ids) else ():
         if not abs(share.value - recorded) <= DISAGREE * max(1.0, abs(recorded)):
-            notes.append(f"{run_id}: {metric} is {recorded:.6g} on the record and {share.value:.6g} by its per-user "
-                         "results; one of them was changed.")
+            notes.append(
+                f"{run_id}: {metric} is {recorded:.6g} on the record and {share.value:.6g} by its per-user "
+                "results; one of them was changed."
+            )
             shares = []
     if shares and len(shares) == len(ids):
         influence = np.mean([s.influence() for s in shares], axis=0)
@@ -85,22 +94,29 @@ def _evidence(column: Column, group: Sequence[StoredRun], parts: Mapping[str, Ma
     return _with(value, values, n, None, EXACT if task is None else UNKNOWN)
 
 
-def _with(value: float, values: tuple[float, ...], n: int, ends: tuple[float, float] | None, interval: str,
-          influence: np.ndarray | None = None) -> Evidence:
+def _with(
+    value: float,
+    values: tuple[float, ...],
+    n: int,
+    ends: tuple[float, float] | None,
+    interval: str,
+    influence: np.ndarray | None = None,
+) -> Evidence:
     low, high = ends if ends is not None else (None, None)
     # Intervals over seeds do not make a row "as if independent": the test over seeds is the better one there.
     half = (high - low) / 2 if low is not None and high is not None and interval == OVER_USERS else None
     return Evidence(value, values, half, influence, n, low, high, interval)
 
 
-def _user_interval(metric: str, shares: Sequence[Ratio | Auc], influence: np.ndarray,
-                   draws: Sequence[np.ndarray | None]) -> tuple[float, float] | None:
+def _user_interval(
+    metric: str, shares: Sequence[Ratio | Auc], influence: np.ndarray, draws: Sequence[np.ndarray | None]
+) -> tuple[float, float] | None:
     """BCa over users of the mean over seeds; for AUC the normal interval from DeLong's components."""
     n, value = len(influence), float(np.mean([s.value for s in shares]))
     if n < 2 or not np.isfinite(influence).all():
         return None
     if metric == "auc":
-        reach = 1.959964 * float(np.sqrt((influence ** 2).sum() * n / (n - 1)))
+        reach = 1.959964 * float(np.sqrt((influence**2).sum() * n / (n - 1)))
         return max(0.0, value - reach), min(1.0, value + reach)
     present = [d for d in draws if d is not None]
     if len(present) < len(shares):
@@ -115,8 +131,10 @@ def _read(task: str, columns: Sequence[Column], runs: Sequence[StoredRun], notes
     for run in runs:
         found = read_users(run, task, wanted)
         if isinstance(found, str):
-            notes.append(f"{run.record.run_id}: no per-user {task} results ({found}); its differences are judged by "
-                         "intervals as if rows shared no users.")
+            notes.append(
+                f"{run.record.run_id}: no per-user {task} results ({found}); its differences are judged by "
+                "intervals as if rows shared no users."
+            )
         else:
             read[run.record.run_id] = found
     if not read:
@@ -126,8 +144,9 @@ def _read(task: str, columns: Sequence[Column], runs: Sequence[StoredRun], notes
     index = np.searchsorted(keys, first)
     same: list[tuple[list[np.ndarray], list[str]]] = []  # runs by the units their results belong to
     for run_id, table in read.items():
-        table["user"] = index if table["user"] is first or np.array_equal(table["user"], first) \
-            else np.searchsorted(keys, table["user"])
+        table["user"] = (
+            index if table["user"] is first or np.array_equal(table["user"], first) else np.searchsorted(keys, table["user"])
+        )
         units = _units(task, table)
         mates = next((ids for known, ids in same if all(map(np.array_equal, known, units))), None)
         if mates is None:
@@ -137,8 +156,10 @@ def _read(task: str, columns: Sequence[Column], runs: Sequence[StoredRun], notes
     kept = max((ids for _, ids in same), key=len)
     odd = [run_id for run_id in read if run_id not in kept]
     for run_id in odd:
-        notes.append(f"{run_id}: its {task} results are not about the users and items of the other rows; its differences "
-                     "are judged by intervals.")
+        notes.append(
+            f"{run_id}: its {task} results are not about the users and items of the other rows; its differences "
+            "are judged by intervals."
+        )
     return {run_id: table for run_id, table in read.items() if run_id in kept}
 
 

@@ -11,8 +11,9 @@ from sidbench.leaderboards.statistics.groups import Evidence
 NAME = "oracle"
 
 
-def oracle_rows(members: Sequence[StoredRun], columns: Sequence[Column],
-                evidence: Sequence[Mapping[str, Evidence]]) -> tuple[Row, ...]:
+def oracle_rows(
+    members: Sequence[StoredRun], columns: Sequence[Column], evidence: Sequence[Mapping[str, Evidence]]
+) -> tuple[Row, ...]:
     """One row for a table whose data are planted, none for others. It has no rank and nothing is compared with it.
 
     The newest record that states bounds is asked; all rows of a table test on the same events of the same data.

@@ -26,9 +26,11 @@ def costs_of(group: Sequence[StoredRun]) -> Costs:
         ms_per_user=_median(_diagnostic(r, "retrieval", "ms_per_user") for r in records),
         ms_per_row=_median(_diagnostic(r, "ranking", "ms_per_row") for r in records),
         tokenizer_parameters=_median(None if r.tokenizer is None else r.tokenizer.n_parameters for r in records),
-        recommender_parameters=_median(sum(t.recommender.n_parameters for t in r.tasks) if r.tasks else None
-                                       for r in records),
-        peak_memory_bytes=max((float(s.peak_memory_bytes) for r in records for s in r.stages), default=None))
+        recommender_parameters=_median(
+            sum(t.recommender.n_parameters for t in r.tasks) if r.tasks else None for r in records
+        ),
+        peak_memory_bytes=max((float(s.peak_memory_bytes) for r in records for s in r.stages), default=None),
+    )
 
 
 def _median(values: Iterable[float | None]) -> float | None:

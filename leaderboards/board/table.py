@@ -28,15 +28,23 @@ from sidbench.leaderboards.statistics.groups import Evidence, marks, ranks
 _HAVE_COLUMNS = ("code_length", "codebook_size")
 
 COLUMNS = (
-    Column("R@10", "retrieval", "item_recall_at_10"), Column("N@10", "retrieval", "item_ndcg_at_10"),
-    Column("R@50", "retrieval", "item_recall_at_50"), Column("R@100", "retrieval", "item_recall_at_100"),
-    Column("N@100", "retrieval", "item_ndcg_at_100"), Column("SID R@10", "retrieval", "sid_recall_at_10"),
+    Column("R@10", "retrieval", "item_recall_at_10"),
+    Column("N@10", "retrieval", "item_ndcg_at_10"),
+    Column("R@50", "retrieval", "item_recall_at_50"),
+    Column("R@100", "retrieval", "item_recall_at_100"),
+    Column("N@100", "retrieval", "item_ndcg_at_100"),
+    Column("SID R@10", "retrieval", "sid_recall_at_10"),
     Column("inflation", "retrieval", "inflation_recall_at_10", 3),
-    Column("AUC", "ranking", "auc"), Column("GAUC", "ranking", "gauc"),
-    Column("entropy", None, "entropy", 3), Column("utilisation", None, "utilisation", 3),
-    Column("collision rate", None, "collision_rate"), Column("before policy", None, "collision_rate_before"),
-    Column("category AMI", None, "cat_ami", 3), Column("co-occurrence lift", None, "cooc_lift", 2),
-    Column("probe text", None, "probe_text", 3), Column("probe vision", None, "probe_vision", 3),
+    Column("AUC", "ranking", "auc"),
+    Column("GAUC", "ranking", "gauc"),
+    Column("entropy", None, "entropy", 3),
+    Column("utilisation", None, "utilisation", 3),
+    Column("collision rate", None, "collision_rate"),
+    Column("before policy", None, "collision_rate_before"),
+    Column("category AMI", None, "cat_ami", 3),
+    Column("co-occurrence lift", None, "cooc_lift", 2),
+    Column("probe text", None, "probe_text", 3),
+    Column("probe vision", None, "probe_vision", 3),
     Column("probe behaviour", None, "probe_behaviour", 3),
 )
 HEADLINES = ("item_recall_at_10", "auc")  # one a task: ranked, and compared with the best competitor
@@ -63,8 +71,10 @@ def build_tables(store: Store, current: Mapping[Plugin, str] | None = None, titl
     for run in alone:
         groups[run.record.comparability_key].append(run)
     data = newest_data(store.runs)
-    tables = sorted((_table(key, members, current, data) for key, members in groups.items()),
-                    key=lambda t: (t.caption["dataset"], t.caption["budget"], t.key))
+    tables = sorted(
+        (_table(key, members, current, data) for key, members in groups.items()),
+        key=lambda t: (t.caption["dataset"], t.caption["budget"], t.key),
+    )
     named = zip(tables, titles([t.caption for t in tables]), strict=True)
     return Leaderboard(tuple(replace(t, title=own) for t, own in named), store.skipped, superseded, title)
 
@@ -93,8 +103,10 @@ def _table(key: str, members: Sequence[StoredRun], current: Mapping[Plugin, str]
     rows = [_row(i, groups, evidence[i], ranked) for i in range(len(groups))]
     stale = [tuple(dict.fromkeys(s for r in g for s in stale_reasons(r.record, current, data))) for g in groups]
     headlines = tuple(c for c in columns if c.metric in HEADLINES)
-    rows = [replace(row, stale=reasons, improvements=_improvements(row, rows, headlines))
-            for row, reasons in zip(rows, stale, strict=True)]
+    rows = [
+        replace(row, stale=reasons, improvements=_improvements(row, rows, headlines))
+        for row, reasons in zip(rows, stale, strict=True)
+    ]
     rows += oracle_rows(members, columns, evidence)
     order = [c for c in columns if (d := describe(c.metric)) is not None and d.direction == HIGHER]
 
@@ -102,8 +114,14 @@ def _table(key: str, members: Sequence[StoredRun], current: Mapping[Plugin, str]
         cell = row.cells.get(order[0].metric) if order else None
         return (cell is None, 0.0 if cell is None else -cell.value, row.name, row.settings)
 
-    return Table(key, caption(key, members), columns, tuple(sorted(rows, key=standing)),
-                 (*missing_controls(members), *dict.fromkeys(notes), *warnings_of(members)), headlines)
+    return Table(
+        key,
+        caption(key, members),
+        columns,
+        tuple(sorted(rows, key=standing)),
+        (*missing_controls(members), *dict.fromkeys(notes), *warnings_of(members)),
+        headlines,
+    )
 
 
 def _unequal_units(columns: Sequence[Column], evidence: Sequence[Mapping[str, Evidence]]) -> list[str]:
@@ -134,8 +152,9 @@ def _improvements(row: Row, rows: Sequence[Row], headlines: Sequence[Column]) ->
     found = {}
     for column in headlines if row.kind == TOKENIZER else ():
         own = row.cells.get(column.metric)
-        others = [r.cells[column.metric].value for r in rows
-                  if r is not row and r.kind == TOKENIZER and column.metric in r.cells]
+        others = [
+            r.cells[column.metric].value for r in rows if r is not row and r.kind == TOKENIZER and column.metric in r.cells
+        ]
         if own is not None and others:
             best = min(others) if _lower(column) else max(others)
             if best:
@@ -148,8 +167,12 @@ def _lower(column: Column) -> bool:
     return description is not None and description.direction == LOWER
 
 
-def _row(index: int, groups: Sequence[Sequence[StoredRun]], evidence: Mapping[str, Evidence],
-         ranked: Mapping[str, Mapping[int, tuple[int, str]]]) -> Row:
+def _row(
+    index: int,
+    groups: Sequence[Sequence[StoredRun]],
+    evidence: Mapping[str, Evidence],
+    ranked: Mapping[str, Mapping[int, tuple[int, str]]],
+) -> Row:
     group, record = groups[index], groups[index][0].record
     cells = {}
     for metric, e in evidence.items():
@@ -165,12 +188,21 @@ def _row(index: int, groups: Sequence[Sequence[StoredRun]], evidence: Mapping[st
         active = float(np.mean([r.record.sids.mean_active for r in group if r.record.sids is not None]))
         length += f" ({active:.1f} used)" if abs(active - record.sids.code_length) >= 0.05 else ""
         size = str(sizes[0]) if len(set(sizes)) == 1 else f"{min(sizes)}–{max(sizes)}"
-    return Row(row_name(record), kind, _settings(record, twins), length, size, cells,
-               float(np.median([r.record.wall_seconds() for r in group])),
-               tuple(dict.fromkeys(r.record.environment.device for r in group)),
-               tuple(r.record.seed for r in group), tuple(group),
-               ranks={m: ranked[m][index][0] for m in HEADLINES if index in ranked.get(m, {})},
-               costs=costs_of(group), effort="; ".join(dict.fromkeys(effort_of(r.record) for r in group)))
+    return Row(
+        row_name(record),
+        kind,
+        _settings(record, twins),
+        length,
+        size,
+        cells,
+        float(np.median([r.record.wall_seconds() for r in group])),
+        tuple(dict.fromkeys(r.record.environment.device for r in group)),
+        tuple(r.record.seed for r in group),
+        tuple(group),
+        ranks={m: ranked[m][index][0] for m in HEADLINES if index in ranked.get(m, {})},
+        costs=costs_of(group),
+        effort="; ".join(dict.fromkeys(effort_of(r.record) for r in group)),
+    )
 
 
 def row_name(record: RunRecord) -> str:
@@ -185,10 +217,16 @@ def _settings(record: RunRecord, twins: Sequence[RunRecord]) -> str:
     parts = []
     for index, plugin in enumerate(_plugins(record)):
         others = [_plugins(t)[index].config for t in twins]
-        typed = {m[1] for word in record.environment.command_line
-                 if (m := re.match(r"(?:tokenizer|collisions|retriever|ranker)\.(\w+)=", word))}
-        shown = [k for k, v in plugin.config.items() if k not in _HAVE_COLUMNS
-                 and (k in typed or any(k not in o or o[k] != v for o in others))]
+        typed = {
+            m[1]
+            for word in record.environment.command_line
+            if (m := re.match(r"(?:tokenizer|collisions|retriever|ranker)\.(\w+)=", word))
+        }
+        shown = [
+            k
+            for k, v in plugin.config.items()
+            if k not in _HAVE_COLUMNS and (k in typed or any(k not in o or o[k] != v for o in others))
+        ]
         parts += [f"{k}={plugin.config[k]}" for k in shown]
     return ", ".join(parts)
 
@@ -198,6 +236,9 @@ def _plugins(record: RunRecord) -> list[PluginRecord]:
     if record.tokenizer is None:
         return [t.recommender for t in record.tasks]
     sids = record.sids
-    policy = [] if sids is None or sids.collision_policy == "none" else \
-        [PluginRecord(name=sids.collision_policy, config=sids.collision_config)]
+    policy = (
+        []
+        if sids is None or sids.collision_policy == "none"
+        else [PluginRecord(name=sids.collision_policy, config=sids.collision_config)]
+    )
     return [record.tokenizer, *policy]

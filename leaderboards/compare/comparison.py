@@ -92,8 +92,9 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare_rows(left: Sequence[StoredRun], right: Sequence[StoredRun], names: tuple[str, str],
-                 incomparable: Sequence[str] = ()) -> Comparison:
+def compare_rows(
+    left: Sequence[StoredRun], right: Sequence[StoredRun], names: tuple[str, str], incomparable: Sequence[str] = ()
+) -> Comparison:
     """Compare two rows, each with the runs of its seeds.
 
     incomparable: the parts of the comparability key that differ, compared all the same: they become warnings, and units
@@ -116,17 +117,26 @@ def compare_rows(left: Sequence[StoredRun], right: Sequence[StoredRun], names: t
     lines += [_line(None, ALL, c, left, right, None) for c in COLUMNS if c.task is None and _both(c, left, right)]
     warnings = tuple(f"Not comparable: {part}." for part in incomparable)
     return Comparison(
-        *names, tuple(left), tuple(right), tuple(_adjusted(lines)), tuple(extremes),
-        unequal(settings(first), settings(second)), (costs_of(left), costs_of(right)),
-        (_devices(left), _devices(right)), warnings, tuple(dict.fromkeys(notes)))
+        *names,
+        tuple(left),
+        tuple(right),
+        tuple(_adjusted(lines)),
+        tuple(extremes),
+        unequal(settings(first), settings(second)),
+        (costs_of(left), costs_of(right)),
+        (_devices(left), _devices(right)),
+        warnings,
+        tuple(dict.fromkeys(notes)),
+    )
 
 
 def _devices(runs: Sequence[StoredRun]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(r.record.environment.device for r in runs))
 
 
-def _paired(task: str, left: Sequence[StoredRun], right: Sequence[StoredRun], partial: bool,
-            notes: list[str]) -> Paired | None:
+def _paired(
+    task: str, left: Sequence[StoredRun], right: Sequence[StoredRun], partial: bool, notes: list[str]
+) -> Paired | None:
     wanted = {c.metric for c in COLUMNS if c.task == task} | {"stratum", "item", *RESULT_COLUMNS[task], *UNIT_COLUMNS[task]}
     sides: list[list[Columns]] = [[], []]
     for side, runs in zip(sides, (left, right), strict=True):
@@ -142,18 +152,21 @@ def _paired(task: str, left: Sequence[StoredRun], right: Sequence[StoredRun], pa
     return paired
 
 
-def _task_lines(task: str, left: Sequence[StoredRun], right: Sequence[StoredRun], paired: Paired | None, rng: Rng,
-                notes: list[str]) -> list[Line]:
+def _task_lines(
+    task: str, left: Sequence[StoredRun], right: Sequence[StoredRun], paired: Paired | None, rng: Rng, notes: list[str]
+) -> list[Line]:
     columns = {c.metric: c for c in COLUMNS if c.task == task}
     found = {d.metric: d for d in differences(paired, list(columns), rng.child(ALL))} if paired is not None else {}
-    lines = [_line(task, ALL, c, left, right, found.get(m)) for m, c in columns.items()
-             if _both(c, left, right) or m in found]
+    lines = [
+        _line(task, ALL, c, left, right, found.get(m)) for m, c in columns.items() if _both(c, left, right) or m in found
+    ]
     if paired is None:
         return lines
     labels = paired.units.get("stratum")
     if labels is None:
-        notes.append(f"{task}: no strata in these files (an older release wrote them); run again for head, torso, tail and "
-                     "cold.")
+        notes.append(
+            f"{task}: no strata in these files (an older release wrote them); run again for head, torso, tail and cold."
+        )
         return lines
     if any(not np.array_equal(labels, c["stratum"]) for c in (*paired.left, *paired.right) if "stratum" in c):
         notes.append(f"{task}: the runs sort items into other strata, so there is no comparison by stratum.")
@@ -175,8 +188,14 @@ def _both(column: Column, left: Sequence[StoredRun], right: Sequence[StoredRun])
     return all(_values(side, column.metric, column.task) for side in (left, right))
 
 
-def _line(task: str | None, stratum: str, column: Column, left: Sequence[StoredRun], right: Sequence[StoredRun],
-          paired: Difference | None) -> Line:
+def _line(
+    task: str | None,
+    stratum: str,
+    column: Column,
+    left: Sequence[StoredRun],
+    right: Sequence[StoredRun],
+    paired: Difference | None,
+) -> Line:
     metric = column.metric if stratum == ALL else f"{column.metric}_{stratum}"
     values = [_values(side, metric, task) for side in (left, right)]
     seeds = seed_test(values[0], values[1]) if min(map(len, values)) > 1 else None
@@ -199,27 +218,37 @@ def _extremes(task: str, paired: Paired) -> list[Extreme]:
         _, left, right = gaps
         n = len(left)
         share = (left - right) / n
-        return [*_most(task, metric, "user", paired.users[paired.units["user"]], share, left, right),
-                *_most(task, metric, "item", paired.units["target"].astype(str), share, left, right)]
+        return [
+            *_most(task, metric, "user", paired.users[paired.units["user"]], share, left, right),
+            *_most(task, metric, "item", paired.units["target"].astype(str), share, left, right),
+        ]
     found: list[Extreme] = []
     within = user_gaps(paired, "gauc")
     if within is not None and len(within[0]):
         users, left, right = within
         rows = np.bincount(paired.units["user"])[users]
-        found += _most(task, "gauc", "user", paired.users[users], (left - right) * rows / rows.sum(), left, right,
-                       rows)
+        found += _most(task, "gauc", "user", paired.users[users], (left - right) * rows / rows.sum(), left, right, rows)
     label = paired.units["label"]
     components = [np.mean([auc_components(label, c["score"]) for c in side], axis=0) for side in (paired.left, paired.right)]
     if "item" in paired.units and np.isfinite(components[0][0]):
         # Either class alone averages to the AUC, so half of each makes shares that sum to the difference.
         weight = np.where(label > 0, 0.5 / (label > 0).sum(), 0.5 / (label <= 0).sum())
-        found += _most(task, "auc", "item", paired.units["item"].astype(str), (components[0] - components[1]) * weight,
-                       None, None)
+        found += _most(
+            task, "auc", "item", paired.units["item"].astype(str), (components[0] - components[1]) * weight, None, None
+        )
     return found
 
 
-def _most(task: str, metric: str, kind: str, names: np.ndarray, share: np.ndarray, left: np.ndarray | None,
-          right: np.ndarray | None, results: np.ndarray | None = None) -> list[Extreme]:
+def _most(
+    task: str,
+    metric: str,
+    kind: str,
+    names: np.ndarray,
+    share: np.ndarray,
+    left: np.ndarray | None,
+    right: np.ndarray | None,
+    results: np.ndarray | None = None,
+) -> list[Extreme]:
     """The ``MOST`` names with the largest shares for either side; names whose share is 0 are none."""
     keys, index, times = np.unique(names, return_inverse=True, return_counts=True)
     n = times if results is None else np.bincount(index, weights=results)
@@ -227,5 +256,16 @@ def _most(task: str, metric: str, kind: str, names: np.ndarray, share: np.ndarra
     means = [None if v is None else np.bincount(index, weights=v) / times for v in (left, right)]
     order = np.argsort(-total, kind="stable")
     chosen = [*(i for i in order[:MOST] if total[i] > 0), *(i for i in order[::-1][:MOST][::-1] if total[i] < 0)]
-    return [Extreme(task, metric, kind, str(keys[i]), float(total[i]), None if means[0] is None else float(means[0][i]),
-                    None if means[1] is None else float(means[1][i]), int(n[i])) for i in chosen]
+    return [
+        Extreme(
+            task,
+            metric,
+            kind,
+            str(keys[i]),
+            float(total[i]),
+            None if means[0] is None else float(means[0][i]),
+            None if means[1] is None else float(means[1][i]),
+            int(n[i]),
+        )
+        for i in chosen
+    ]

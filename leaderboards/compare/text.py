@@ -39,11 +39,18 @@ def _line(line: Line) -> list[str]:
         ends = "exact" if seeds is None else "–"
     if paired is not None and paired.better is not None:
         users = f"{paired.better:,} / {paired.worse:,} / {paired.equal:,}"
-    return [f"{line.column.heading}{'' if line.stratum == ALL else f' {line.stratum}'}",
-            f"{line.left:.{digits}f}", f"{line.right:.{digits}f}", f"{line.difference:+.{digits}f}", ends,
-            _p(None if paired is None else paired.test.p), _p(line.p_adjusted), users,
-            "–" if paired is None else f"{paired.n_users:,}",
-            "–" if seeds is None else f"{_p(seeds.p)} (smallest {_p(seeds.smallest)})"]
+    return [
+        f"{line.column.heading}{'' if line.stratum == ALL else f' {line.stratum}'}",
+        f"{line.left:.{digits}f}",
+        f"{line.right:.{digits}f}",
+        f"{line.difference:+.{digits}f}",
+        ends,
+        _p(None if paired is None else paired.test.p),
+        _p(line.p_adjusted),
+        users,
+        "–" if paired is None else f"{paired.n_users:,}",
+        "–" if seeds is None else f"{_p(seeds.p)} (smallest {_p(seeds.smallest)})",
+    ]
 
 
 _HEADS = ("metric", "left", "right", "difference", "95 %", "p", "p Holm", "users left / right / equal", "users", "p seeds")
@@ -60,11 +67,20 @@ def _extreme(found: Extreme) -> list[str]:
 
 
 def _markdown(found: Comparison) -> str:
-    lines = ["# Comparison", "", _runs("left", found.left_name, found.left),
-             _runs("right", found.right_name, found.right), ""]
+    lines = [
+        "# Comparison",
+        "",
+        _runs("left", found.left_name, found.left),
+        _runs("right", found.right_name, found.right),
+        "",
+    ]
     if found.warnings:
-        lines += ["**Warning: these runs are not comparable; nothing below can be put down to the rows alone.**", "",
-                  *(f"- {escaped(w)}" for w in found.warnings), ""]
+        lines += [
+            "**Warning: these runs are not comparable; nothing below can be put down to the rows alone.**",
+            "",
+            *(f"- {escaped(w)}" for w in found.warnings),
+            "",
+        ]
     lines += [_READING, ""]
     for task in dict.fromkeys(line.task for line in found.lines):
         chosen = [line for line in found.lines if line.task == task]
@@ -74,9 +90,17 @@ def _markdown(found: Comparison) -> str:
     rows = [[escaped(name), escaped(short(a)), escaped(short(b))] for name, (a, b) in found.settings.items()]
     lines += markdown_table(("setting", "left", "right"), rows) if rows else ["Nothing.", ""]
     costs = [c for c in shown.COSTS if any(shown.cost(side, c) is not None for side in found.costs)]
-    lines += ["## Costs", "", *markdown_table(("cost", "left", "right"), [
-        *([c.heading, *(shown.cost_text(side, c) for side in found.costs)] for c in costs),
-        ["device", *(escaped(", ".join(d)) for d in found.devices)]])]
+    lines += [
+        "## Costs",
+        "",
+        *markdown_table(
+            ("cost", "left", "right"),
+            [
+                *([c.heading, *(shown.cost_text(side, c) for side in found.costs)] for c in costs),
+                ["device", *(escaped(", ".join(d)) for d in found.devices)],
+            ],
+        ),
+    ]
     if found.devices[0] != found.devices[1]:
         lines += ["The devices differ, so the seconds say nothing about the rows.", ""]
     if found.notes:
@@ -97,13 +121,30 @@ def _most(extremes: Sequence[Extreme]) -> list[str]:
 def _plain(line: Line) -> dict[str, Any]:
     paired, seeds = line.paired, line.seeds
     values: dict[str, Any] = {
-        "task": line.task, "stratum": line.stratum, "metric": line.column.metric, "left": line.left, "right": line.right,
-        "difference": line.difference, **dict.fromkeys(_PAIRED), "p_holm": line.p_adjusted, "p_seeds": None,
-        "smallest_p_seeds": None}
+        "task": line.task,
+        "stratum": line.stratum,
+        "metric": line.column.metric,
+        "left": line.left,
+        "right": line.right,
+        "difference": line.difference,
+        **dict.fromkeys(_PAIRED),
+        "p_holm": line.p_adjusted,
+        "p_seeds": None,
+        "smallest_p_seeds": None,
+    }
     if paired is not None:
-        values |= {"low": paired.low, "high": paired.high, "p": paired.test.p, "p_exact": paired.test.exact,
-                   "smallest_p": paired.test.smallest, "users_left": paired.better, "users_right": paired.worse,
-                   "users_equal": paired.equal, "n_users": paired.n_users, "n_units": paired.n_units}
+        values |= {
+            "low": paired.low,
+            "high": paired.high,
+            "p": paired.test.p,
+            "p_exact": paired.test.exact,
+            "smallest_p": paired.test.smallest,
+            "users_left": paired.better,
+            "users_right": paired.worse,
+            "users_equal": paired.equal,
+            "n_users": paired.n_users,
+            "n_units": paired.n_units,
+        }
     if seeds is not None:
         values |= {"p_seeds": seeds.p, "smallest_p_seeds": seeds.smallest}
     return {name: rounded(value) for name, value in values.items()}
@@ -118,23 +159,48 @@ def _csv(found: Comparison) -> str:
     names = ["left_runs", "right_runs", "warning", *(rows[0] if rows else ())]
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
-    sides = {f"{side}_runs": " ".join(r.record.run_id for r in runs)
-             for side, runs in (("left", found.left), ("right", found.right))}
+    sides = {
+        f"{side}_runs": " ".join(r.record.run_id for r in runs)
+        for side, runs in (("left", found.left), ("right", found.right))
+    }
     writer.writerows({**sides, "warning": " ".join(found.warnings), **row} for row in rows)
     return out.getvalue()
 
 
 def _json(found: Comparison) -> str:
-    sides = {side: {"name": name, "runs": [r.record.run_id for r in runs], "seeds": [r.record.seed for r in runs],
-                    "devices": list(devices), "costs": {k: rounded(v) for k, v in vars(costs).items()}}
-             for side, name, runs, devices, costs in zip(
-                 ("left", "right"), (found.left_name, found.right_name), (found.left, found.right), found.devices,
-                 found.costs, strict=True)}
-    return json.dumps({
-        "warnings": list(found.warnings), **sides, "metrics": [_plain(line) for line in found.lines],
-        "extremes": [{k: rounded(v) for k, v in vars(e).items()} for e in found.extremes],
-        "settings": {name: {"left": a, "right": b} for name, (a, b) in found.settings.items()},
-        "notes": list(found.notes)}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    sides = {
+        side: {
+            "name": name,
+            "runs": [r.record.run_id for r in runs],
+            "seeds": [r.record.seed for r in runs],
+            "devices": list(devices),
+            "costs": {k: rounded(v) for k, v in vars(costs).items()},
+        }
+        for side, name, runs, devices, costs in zip(
+            ("left", "right"),
+            (found.left_name, found.right_name),
+            (found.left, found.right),
+            found.devices,
+            found.costs,
+            strict=True,
+        )
+    }
+    return (
+        json.dumps(
+            {
+                "warnings": list(found.warnings),
+                **sides,
+                "metrics": [_plain(line) for line in found.lines],
+                "extremes": [{k: rounded(v) for k, v in vars(e).items()} for e in found.extremes],
+                "settings": {name: {"left": a, "right": b} for name, (a, b) in found.settings.items()},
+                "notes": list(found.notes),
+            },
+            indent=2,
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+        + "\n"
+    )
 
 
 COMPARISON_FORMATS: dict[str, Callable[[Comparison], str]] = {"md": _markdown, "csv": _csv, "json": _json}

@@ -71,20 +71,26 @@ def compact(entry: TaskRecord, source: Path, target: Path, units: Path) -> None:
     Raises ``InputError`` for a file that lacks the columns, or for a task that has no compact form.
     """
     if entry.task not in _KEYS:
-        raise InputError(f"per-user results of task {entry.task!r}", got="no compact form",
-                         wanted=f"one of {', '.join(_KEYS)}")
+        raise InputError(
+            f"per-user results of task {entry.task!r}", got="no compact form", wanted=f"one of {', '.join(_KEYS)}"
+        )
     table = pyarrow.parquet.read_table(source)
     columns = {name: table[name].to_numpy() for name in table.column_names}
     ranks = [f"{p}_{end}" for p in _VIEWS.values() for end in ("low", "high")] if entry.task == "retrieval" else []
     needed = [*_KEYS[entry.task], *(ranks or ("row", "label", "score"))]
     missing = [name for name in needed if name not in columns]
     if missing:
-        raise InputError(f"columns of {source.name} of {source.parent.name}", got=f"no {', '.join(missing)}",
-                         wanted="a per-user file as `bench run` writes it", do="run it again")
+        raise InputError(
+            f"columns of {source.name} of {source.parent.name}",
+            got=f"no {', '.join(missing)}",
+            wanted="a per-user file as `bench run` writes it",
+            do="run it again",
+        )
     order = np.lexsort([columns["row"] if "row" in columns else columns["user"].astype(str)])
     columns = {name: values[order] for name, values in columns.items()}
     belongs: dict[str, np.ndarray] = {
-        name: np.unique(columns[name].astype(str), return_inverse=True)[1].astype(np.int32) for name in _KEYS[entry.task]}
+        name: np.unique(columns[name].astype(str), return_inverse=True)[1].astype(np.int32) for name in _KEYS[entry.task]
+    }
     if entry.task == "ranking":
         belongs |= {"row": columns["row"].astype(np.int64), "label": columns["label"].astype(np.int8)}
     labels = columns.get("stratum", stratum_labels(columns))
@@ -111,10 +117,19 @@ def _write(columns: Mapping[str, np.ndarray], path: Path, metadata: Mapping[byte
     table = pyarrow.table(dict(columns)).replace_schema_metadata(dict(metadata or {}))
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     # Half the size of pyarrow's defaults: running numbers as deltas, float bytes by significance, few values by dictionary.
-    encoding = {name: "BYTE_STREAM_SPLIT" if values.dtype.kind == "f" else "DELTA_BINARY_PACKED"
-                for name, values in columns.items() if values.dtype.kind == "f" or name in _RUNNING}
-    pyarrow.parquet.write_table(table, temporary, compression="zstd", compression_level=19, column_encoding=encoding,
-                                use_dictionary=[name for name in columns if name not in encoding])
+    encoding = {
+        name: "BYTE_STREAM_SPLIT" if values.dtype.kind == "f" else "DELTA_BINARY_PACKED"
+        for name, values in columns.items()
+        if values.dtype.kind == "f" or name in _RUNNING
+    }
+    pyarrow.parquet.write_table(
+        table,
+        temporary,
+        compression="zstd",
+        compression_level=19,
+        column_encoding=encoding,
+        use_dictionary=[name for name in columns if name not in encoding],
+    )
     os.replace(temporary, path)
 
 
@@ -145,8 +160,11 @@ def expand(entry: TaskRecord, path: Path, units: Path, wanted: Collection[str]) 
     found |= {name: results[name] for name in ("score",) if name in results}
     if entry.task == "retrieval":
         deep = np.full(len(found["user"]), np.iinfo(np.int32).max)
-        parts = {("" if view == "item" else f"{view}_") + end: results[f"{view}_{end}"].astype(np.int64)
-                 for view in _VIEWS for end in ("better", "tied")}
+        parts = {
+            ("" if view == "item" else f"{view}_") + end: results[f"{view}_{end}"].astype(np.int64)
+            for view in _VIEWS
+            for end in ("better", "tied")
+        }
         recorded = set(entry.metrics)
         values = per_user_metrics(_Ranks(**parts, depth=deep, sid_depth=deep), cutoffs_of(entry))
         found |= {name: column for name, column in values.items() if name in recorded}

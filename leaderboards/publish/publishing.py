@@ -44,14 +44,18 @@ class BoardSettings:
 
     def select(self, store: Store) -> Store:
         """The runs that belong on the board."""
-        return replace(store, runs=tuple(
-            r for r in store.runs if self.dataset in ("", r.record.dataset.name)
-            and (not self.budgets or r.record.budget in self.budgets)))
+        return replace(
+            store,
+            runs=tuple(
+                r
+                for r in store.runs
+                if self.dataset in ("", r.record.dataset.name) and (not self.budgets or r.record.budget in self.budgets)
+            ),
+        )
 
     def toml(self) -> str:
         """The text of ``board.toml``."""
-        values = {"title": self.title, "dataset": self.dataset, "budgets": list(self.budgets),
-                  "formats": list(self.formats)}
+        values = {"title": self.title, "dataset": self.dataset, "budgets": list(self.budgets), "formats": list(self.formats)}
         return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
 
 
@@ -61,8 +65,12 @@ def read_settings(folder: Path) -> BoardSettings:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"board {folder}", got=f"no {SETTINGS}", wanted="the folder of a published board",
-                         do=f"write one with `bench leaderboard --publish NAME --out {folder}`") from error
+        raise InputError(
+            f"board {folder}",
+            got=f"no {SETTINGS}",
+            wanted="the folder of a published board",
+            do=f"write one with `bench leaderboard --publish NAME --out {folder}`",
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"settings {path}", got=one_line(error), wanted="TOML") from error
     known: dict[str, type] = {"title": str, "dataset": str, "budgets": list, "formats": list}
@@ -70,10 +78,14 @@ def read_settings(folder: Path) -> BoardSettings:
         if name not in known:
             raise unknown_name(f"setting of {path}", name, known, do="correct the file")
         if not isinstance(value, known[name]) or (isinstance(value, list) and not all(isinstance(v, str) for v in value)):
-            raise InputError(f"setting {name} of {path}", got=repr(value)[:80],
-                             wanted="text" if known[name] is str else "a list of texts", do="correct the file")
+            raise InputError(
+                f"setting {name} of {path}",
+                got=repr(value)[:80],
+                wanted="text" if known[name] is str else "a list of texts",
+                do="correct the file",
+            )
     if not raw.get("title"):
-        raise InputError(f"settings {path}", got="no title", wanted="title = \"…\"")
+        raise InputError(f"settings {path}", got="no title", wanted='title = "…"')
     plain: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in raw.items()}
     settings = BoardSettings(**plain)
     for form in settings.formats:
@@ -104,12 +116,17 @@ def publish(settings: BoardSettings, store: Store, folder: Path) -> Published:
     there = {r.record.run_id: r.record.created for r in old.runs}
     fresh = [r for r in store.runs if r.record.created > there.get(r.record.run_id, "")]  # repeated runs keep their id
     ids = there.keys() - {r.record.run_id for r in fresh}
-    together = sorted([*(r for r in old.runs if r.record.run_id in ids), *fresh],
-                      key=lambda r: (r.record.created, r.record.run_id))
+    together = sorted(
+        [*(r for r in old.runs if r.record.run_id in ids), *fresh], key=lambda r: (r.record.created, r.record.run_id)
+    )
     runs, superseded = newest(settings.select(Store(tuple(together))).runs)
     if not runs:
-        raise InputError(f"board {folder.name}", got="no run that belongs on it", do="run `bench run` first",
-                         wanted=f"{settings.dataset or 'any dataset'}, budget {', '.join(settings.budgets) or 'any'}")
+        raise InputError(
+            f"board {folder.name}",
+            got="no run that belongs on it",
+            do="run `bench run` first",
+            wanted=f"{settings.dataset or 'any dataset'}, budget {', '.join(settings.budgets) or 'any'}",
+        )
     temporary, retired = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -126,8 +143,13 @@ def publish(settings: BoardSettings, store: Store, folder: Path) -> Published:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
     names = [r.record.run_id for r in runs]
-    return Published(tuple(n for n in names if n not in ids), tuple(n for n in names if n in ids), superseded,
-                     tuple(f"{s.path}: {s.reason}" for s in (*store.skipped, *old.skipped)), size)
+    return Published(
+        tuple(n for n in names if n not in ids),
+        tuple(n for n in names if n in ids),
+        superseded,
+        tuple(f"{s.path}: {s.reason}" for s in (*store.skipped, *old.skipped)),
+        size,
+    )
 
 
 def _is_compact(run: StoredRun) -> bool:
@@ -162,13 +184,22 @@ def _compact(run: StoredRun, board: Path) -> None:
             try:
                 compact(entry, source, target / entry.users_file, board / UNITS)
             except (OSError, ValueError, pyarrow.ArrowException) as error:
-                raise InputError(f"per-user file {source}", got=one_line(error), wanted="the file that the run wrote",
-                                 do=f"run it again, or leave it out: remove {source.parent}") from error
+                raise InputError(
+                    f"per-user file {source}",
+                    got=one_line(error),
+                    wanted="the file that the run wrote",
+                    do=f"run it again, or leave it out: remove {source.parent}",
+                ) from error
             entry = entry.model_copy(update={"users_hash": hash_file(target / entry.users_file)})
         tasks.append(entry)
-    record = run.record.model_copy(update={
-        "tasks": tuple(tasks), "environment": run.record.environment.model_copy(update={
-            "command_line": tuple(map(_without_folder, run.record.environment.command_line))})})
+    record = run.record.model_copy(
+        update={
+            "tasks": tuple(tasks),
+            "environment": run.record.environment.model_copy(
+                update={"command_line": tuple(map(_without_folder, run.record.environment.command_line))}
+            ),
+        }
+    )
     (target / RECORD_NAME).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
@@ -229,8 +260,10 @@ def _check_figure(published: Path, drawn: Path) -> str:
     words and numbers stand on the plot does not."""
     if not published.is_file():
         return f"{FIGURES}/{drawn.name}: missing"
-    words = [re.findall(r"<text[^>]*>(.*?)</text>", path.read_bytes().decode("utf-8", "replace"), re.DOTALL)
-             for path in (published, drawn)]
+    words = [
+        re.findall(r"<text[^>]*>(.*?)</text>", path.read_bytes().decode("utf-8", "replace"), re.DOTALL)
+        for path in (published, drawn)
+    ]
     return "" if words[0] == words[1] else f"{FIGURES}/{drawn.name}: its words are not those that the records give"
 
 
@@ -245,8 +278,11 @@ def _strangers(folder: Path, store: Store, own: set[str]) -> list[str]:
                 known |= {path, *((units,) if path.suffix == ".parquet" and (units := units_of(path)) is not None else ())}
             except (OSError, ValueError, pyarrow.ArrowException, InputError):
                 known.add(run.folder / entry.users_file)  # told by ``_check_files``
-    return [f"{path.relative_to(folder).as_posix()}: belongs to no record, table or plot; remove it"
-            for path in sorted(folder.rglob("*")) if path.is_file() and path not in known and path.parent not in unreadable]
+    return [
+        f"{path.relative_to(folder).as_posix()}: belongs to no record, table or plot; remove it"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path not in known and path.parent not in unreadable
+    ]
 
 
 def _check_files(run: StoredRun) -> list[str]:
@@ -280,8 +316,10 @@ def _first_difference(published: str, text: str) -> str:
     left, right = published.split("\n"), text.split("\n")
     pairs: Sequence[tuple[str, str]] = list(zip(left, right, strict=False))
     line = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
-    a, b = (_around(x[line], y[line] if line < len(y) else "") if line < len(x) else "(end of file)"
-            for x, y in ((left, right), (right, left)))
+    a, b = (
+        _around(x[line], y[line] if line < len(y) else "") if line < len(x) else "(end of file)"
+        for x, y in ((left, right), (right, left))
+    )
     return f"line {line + 1} is published as `{a}`, the records give `{b}`"
 
 
@@ -289,6 +327,4 @@ def _around(text: str, other: str, width: int = 60) -> str:
     """The part of a line from shortly before it departs from another one."""
     first = next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
     start = max(0, first - width // 3)
-    return ("…" if start else "") + text[start:start + width] + ("…" if len(text) > start + width else "")
-
-
+    return ("…" if start else "") + text[start : start + width] + ("…" if len(text) > start + width else "")

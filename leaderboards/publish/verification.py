@@ -28,13 +28,28 @@ def key_problems(record: RunRecord) -> list[str]:
     it among rows that it cannot be compared with.
     """
     features = None if record.tokenizer is None or record.features is None else record.features.provenance
-    problems = [f"the {name} of {task.task} is not that of its {parts}" for task in record.tasks
-                for name, parts, own, given in (
-                    ("protocol key", "protocol", task.protocol_key, hash_json(task.protocol)),
-                    ("comparability key", "recommender, budget, features and protocol", task.comparability_key,
-                     task_key(task.protocol, features, task.recommender.name, task.recommender.config, record.budget,
-                              accumulate=record.environment.accumulate, precision=record.environment.precision)))
-                if own != given]
+    problems = [
+        f"the {name} of {task.task} is not that of its {parts}"
+        for task in record.tasks
+        for name, parts, own, given in (
+            ("protocol key", "protocol", task.protocol_key, hash_json(task.protocol)),
+            (
+                "comparability key",
+                "recommender, budget, features and protocol",
+                task.comparability_key,
+                task_key(
+                    task.protocol,
+                    features,
+                    task.recommender.name,
+                    task.recommender.config,
+                    record.budget,
+                    accumulate=record.environment.accumulate,
+                    precision=record.environment.precision,
+                ),
+            ),
+        )
+        if own != given
+    ]
     tasks = {t.task: t.comparability_key for t in record.tasks}
     if record.comparability_key != run_key(tasks, record.dataset.content_hash, features, record.budget):
         problems.append("its comparability key is not that of its tasks")
@@ -46,8 +61,9 @@ def number_problems(run: StoredRun) -> list[str]:
     problems = []
     for task in run.record.tasks:
         parts = {name: _split(name, task) for name in task.metrics}
-        read = read_users(run, task.task, {*_families(base for base, _ in parts.values()),
-                                           *RESULT_COLUMNS.get(task.task, ()), "stratum"})
+        read = read_users(
+            run, task.task, {*_families(base for base, _ in parts.values()), *RESULT_COLUMNS.get(task.task, ()), "stratum"}
+        )
         if isinstance(read, str):
             continue  # said where the file is checked
         read["user"] = np.unique(read["user"], return_inverse=True)[1]  # numbers are faster to group by than names
@@ -56,8 +72,9 @@ def number_problems(run: StoredRun) -> list[str]:
             given = _value(inside[stratum], base)
             recorded = task.metrics[name].value
             if given is not None and not abs(given - recorded) <= DISAGREE * max(1.0, abs(recorded)):
-                problems.append(f"{name} of {task.task} is {recorded:.6g} on the record and {given:.6g} by its per-user "
-                                "results")
+                problems.append(
+                    f"{name} of {task.task} is {recorded:.6g} on the record and {given:.6g} by its per-user results"
+                )
     return problems
 
 

@@ -16,8 +16,9 @@ def caption(key: str, members: Sequence[StoredRun]) -> dict[str, str]:
     All rows but baselines share these by construction of the key, so the first of them speaks for all.
     """
     lead = next((r.record for r in members if r.record.tokenizer is not None), members[0].record)
-    counts = ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in lead.dataset.counts.items()
-                       if k in ("users", "items", "interactions"))
+    counts = ", ".join(
+        f"{v:,} {k.replace('_', ' ')}" for k, v in lead.dataset.counts.items() if k in ("users", "items", "interactions")
+    )
     lines = {"dataset": lead.dataset.name, "counts": counts, "budget": lead.budget}
     for task in lead.tasks:
         units = ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in task.counts.items())
@@ -30,9 +31,11 @@ def caption(key: str, members: Sequence[StoredRun]) -> dict[str, str]:
 def titles(captions: Sequence[Mapping[str, str]]) -> list[str]:
     """A line for each table that tells it from the others: data set, budget, recommenders and, where these are equal,
     what else of the caption is its own, or the beginning of its key."""
-    short = [f"{words['dataset']}, budget {words['budget']}" + "".join(
-        f", {task} by {words[task].partition(';')[0]}" for task in ("retrieval", "ranking") if task in words)
-        for words in captions]
+    short = [
+        f"{words['dataset']}, budget {words['budget']}"
+        + "".join(f", {task} by {words[task].partition(';')[0]}" for task in ("retrieval", "ranking") if task in words)
+        for words in captions
+    ]
     short = [name if ", " in name.partition("budget ")[2] else f"{name}, semantic IDs alone" for name in short]
     parts = [{p for h, text in words.items() if h != "key" for p in re.split("[;,] ", text)} for words in captions]
     found = []
@@ -73,8 +76,11 @@ def warnings_of(members: Sequence[StoredRun]) -> tuple[str, ...]:
         notes += [f"{record.run_id}: {w}" for w in record.warnings]
         if record.sids is not None:
             notes += [f"{record.run_id}: {record.sids.collision_policy}: {n}" for n in record.sids.collision_notes]
-        notes += [f"{record.run_id}: {t.task} breaks bounds of single-target metrics: {', '.join(t.bound_violations)}"
-                  for t in record.tasks if t.bound_violations]
+        notes += [
+            f"{record.run_id}: {t.task} breaks bounds of single-target metrics: {', '.join(t.bound_violations)}"
+            for t in record.tasks
+            if t.bound_violations
+        ]
         if record.budget != budget:
             notes.append(f"{record.run_id}: budget {record.budget}, the table's is {budget}")
     codes: dict[str, dict[str, list[str]]] = {}

@@ -52,8 +52,12 @@ def _label(row: Row) -> str:
 
 def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
     """A table in markdown, first column to the left, and an empty line."""
-    return ["| " + " | ".join(heads) + " |", "|:--|" + "--:|" * (len(heads) - 1),
-            *("| " + " | ".join(line) + " |" for line in lines), ""]
+    return [
+        "| " + " | ".join(heads) + " |",
+        "|:--|" + "--:|" * (len(heads) - 1),
+        *("| " + " | ".join(line) + " |" for line in lines),
+        "",
+    ]
 
 
 def _quality(table: Table) -> list[str]:
@@ -78,9 +82,17 @@ def _behind(table: Table) -> list[str]:
     tasks, sids = shown.split(table)
     columns, costs = sids if tasks else (), shown.present_costs(table)
     heads = ["tokenizer", *(c.heading for c in columns), *(c.heading for c in costs), "all stages s", "device", "effort"]
-    lines = [[_label(row), *(cell_text(row.cells.get(c.metric), c) for c in columns),
-              *(shown.cost_text(row.costs, c) for c in costs), shown.seconds_text(row.seconds),
-              escaped(", ".join(row.devices)), escaped(row.effort)] for row in table.measured.rows]
+    lines = [
+        [
+            _label(row),
+            *(cell_text(row.cells.get(c.metric), c) for c in columns),
+            *(shown.cost_text(row.costs, c) for c in costs),
+            shown.seconds_text(row.seconds),
+            escaped(", ".join(row.devices)),
+            escaped(row.effort),
+        ]
+        for row in table.measured.rows
+    ]
     return markdown_table(heads, lines)
 
 
@@ -96,13 +108,18 @@ def markdown(board: Leaderboard, figures: Mapping[str, Sequence[str]] | None = N
     for table in board.tables:
         words = dict(table.caption)
         lines += [f"## {escaped(table.heading)}", ""]
-        lines += [f"- {heading}: {escaped(text)}" for heading, text in words.items()
-                  if text and heading not in ("dataset", "budget")]
+        lines += [
+            f"- {heading}: {escaped(text)}"
+            for heading, text in words.items()
+            if text and heading not in ("dataset", "budget")
+        ]
         lines += ["", *_quality(table), "Quantisation and cost:" if shown.split(table)[0] else "Cost:", "", *_behind(table)]
         plots = (figures or {}).get(table.key, ())
         lines += [*(f"![{_picture(path, table)}]({path})" for path in plots), *([""] if plots else [])]
-        notes = [*(f"{row.label} is stale: {reason}; run it again." for row in table.rows for reason in row.stale),
-                 *table.notes]
+        notes = [
+            *(f"{row.label} is stale: {reason}; run it again." for row in table.rows for reason in row.stale),
+            *table.notes,
+        ]
         if notes:
             lines += ["Notes:", "", *(f"- {escaped(n)}" for n in notes), ""]
         lines += ["<details><summary>Runs</summary>", ""]
@@ -110,8 +127,11 @@ def markdown(board: Leaderboard, figures: Mapping[str, Sequence[str]] | None = N
         lines += ["", "</details>", ""]
     lines += _legend(board)
     if board.superseded:
-        lines += [f"{len(board.superseded)} records were replaced by newer ones of the same row and seed, or of newer "
-                  f"code: {', '.join(f'`{r}`' for r in board.superseded)}.", ""]
+        lines += [
+            f"{len(board.superseded)} records were replaced by newer ones of the same row and seed, or of newer "
+            f"code: {', '.join(f'`{r}`' for r in board.superseded)}.",
+            "",
+        ]
     if board.skipped:
         lines += [f"{len(board.skipped)} records could not be read and are in no table:", ""]
         lines += [f"- `{s.path.parent.name}/{s.path.name}`: {escaped(s.reason)}" for s in board.skipped] + [""]
@@ -136,12 +156,18 @@ def _legend(board: Leaderboard) -> list[str]:
     if not same:
         return []
     costs = dict.fromkeys(c for t in board.tables for c in shown.present_costs(t))
-    return ["<details><summary>Columns</summary>", "",
-            "- L, K: codes of an item (in brackets the mean number in use), codes of a position",
-            *(f"- {', '.join(headings)}: {escaped(words)}" for words, headings in same.items()),
-            *(f"- {c.heading}: {c.meaning}" for c in costs),
-            "- all stages s: computation of everything behind the row, median over seeds",
-            "- effort: where the settings of the row come from", "", "</details>", ""]
+    return [
+        "<details><summary>Columns</summary>",
+        "",
+        "- L, K: codes of an item (in brackets the mean number in use), codes of a position",
+        *(f"- {', '.join(headings)}: {escaped(words)}" for words, headings in same.items()),
+        *(f"- {c.heading}: {c.meaning}" for c in costs),
+        "- all stages s: computation of everything behind the row, median over seeds",
+        "- effort: where the settings of the row come from",
+        "",
+        "</details>",
+        "",
+    ]
 
 
 def rounded(value: Any) -> Any:
@@ -158,9 +184,27 @@ def _csv(board: Leaderboard) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     heads = [m if p == "value" else f"{m}_{p}" for m in metrics for p in _PARTS]
-    writer.writerow(["key", "dataset", "budget", "tokenizer", "kind", "settings", "code_length", "codebook_size",
-                     "seeds", "seconds", "devices", "runs", "effort", "stale", *(c.field for c in shown.COSTS),
-                     *(f"{m}_{p}" for m in headlines for p in ("rank", "improvement")), *heads])
+    writer.writerow(
+        [
+            "key",
+            "dataset",
+            "budget",
+            "tokenizer",
+            "kind",
+            "settings",
+            "code_length",
+            "codebook_size",
+            "seeds",
+            "seconds",
+            "devices",
+            "runs",
+            "effort",
+            "stale",
+            *(c.field for c in shown.COSTS),
+            *(f"{m}_{p}" for m in headlines for p in ("rank", "improvement")),
+            *heads,
+        ]
+    )
     for table in board.tables:
         for row in table.rows:
             values: list[Any] = [getattr(row.costs, c.field) for c in shown.COSTS]
@@ -169,32 +213,81 @@ def _csv(board: Leaderboard) -> str:
             for metric in metrics:
                 cell = row.cells.get(metric)
                 values += [None if cell is None else getattr(cell, part) for part in _PARTS]
-            writer.writerow([table.key, table.caption["dataset"], table.caption["budget"], row.name, row.kind,
-                             row.settings, row.code_length, row.codebook_size, " ".join(map(str, row.seeds)),
-                             rounded(row.seconds), " ".join(row.devices), " ".join(r.record.run_id for r in row.runs),
-                             row.effort, "; ".join(row.stale), *map(rounded, values)])
+            writer.writerow(
+                [
+                    table.key,
+                    table.caption["dataset"],
+                    table.caption["budget"],
+                    row.name,
+                    row.kind,
+                    row.settings,
+                    row.code_length,
+                    row.codebook_size,
+                    " ".join(map(str, row.seeds)),
+                    rounded(row.seconds),
+                    " ".join(row.devices),
+                    " ".join(r.record.run_id for r in row.runs),
+                    row.effort,
+                    "; ".join(row.stale),
+                    *map(rounded, values),
+                ]
+            )
     return out.getvalue()
 
 
 def _json_row(row: Row) -> dict[str, Any]:
-    runs = [{"run_id": r.record.run_id, "seed": r.record.seed, "git_commit": r.record.environment.git_commit,
-             "git_dirty": r.record.environment.git_dirty, "command_line": list(r.record.environment.command_line)}
-            for r in row.runs]
-    return {"tokenizer": row.name, "kind": row.kind, "settings": row.settings, "code_length": row.code_length,
-            "codebook_size": row.codebook_size, "seeds": list(row.seeds), "seconds": rounded(row.seconds),
-            "devices": list(row.devices), "ranks": dict(row.ranks),
-            "improvements": {m: rounded(v) for m, v in row.improvements.items()},
-            "costs": {k: rounded(v) for k, v in vars(row.costs).items()}, "effort": row.effort, "stale": list(row.stale),
-            "metrics": {m: {k: rounded(v) for k, v in vars(c).items()} for m, c in row.cells.items()}, "runs": runs}
+    runs = [
+        {
+            "run_id": r.record.run_id,
+            "seed": r.record.seed,
+            "git_commit": r.record.environment.git_commit,
+            "git_dirty": r.record.environment.git_dirty,
+            "command_line": list(r.record.environment.command_line),
+        }
+        for r in row.runs
+    ]
+    return {
+        "tokenizer": row.name,
+        "kind": row.kind,
+        "settings": row.settings,
+        "code_length": row.code_length,
+        "codebook_size": row.codebook_size,
+        "seeds": list(row.seeds),
+        "seconds": rounded(row.seconds),
+        "devices": list(row.devices),
+        "ranks": dict(row.ranks),
+        "improvements": {m: rounded(v) for m, v in row.improvements.items()},
+        "costs": {k: rounded(v) for k, v in vars(row.costs).items()},
+        "effort": row.effort,
+        "stale": list(row.stale),
+        "metrics": {m: {k: rounded(v) for k, v in vars(c).items()} for m, c in row.cells.items()},
+        "runs": runs,
+    }
 
 
 def _json(board: Leaderboard) -> str:
-    tables = [{"key": t.key, "title": t.heading, "caption": dict(t.caption), "columns": [c.metric for c in t.columns],
-               "headlines": [c.metric for c in t.headlines], "rows": [_json_row(r) for r in t.rows],
-               "notes": list(t.notes)} for t in board.tables]
+    tables = [
+        {
+            "key": t.key,
+            "title": t.heading,
+            "caption": dict(t.caption),
+            "columns": [c.metric for c in t.columns],
+            "headlines": [c.metric for c in t.headlines],
+            "rows": [_json_row(r) for r in t.rows],
+            "notes": list(t.notes),
+        }
+        for t in board.tables
+    ]
     skipped = [{"path": f"{s.path.parent.name}/{s.path.name}", "reason": s.reason} for s in board.skipped]
-    return json.dumps({"title": board.title, "tables": tables, "unreadable": skipped,
-                       "superseded": list(board.superseded)}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return (
+        json.dumps(
+            {"title": board.title, "tables": tables, "unreadable": skipped, "superseded": list(board.superseded)},
+            indent=2,
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+        + "\n"
+    )
 
 
 def _html(board: Leaderboard) -> str:
@@ -204,5 +297,10 @@ def _html(board: Leaderboard) -> str:
 
 
 FORMATS: dict[str, Callable[[Leaderboard], str]] = {
-    "md": markdown, "html": _html, "latex": latex, "csv": _csv, "json": _json}
+    "md": markdown,
+    "html": _html,
+    "latex": latex,
+    "csv": _csv,
+    "json": _json,
+}
 SUFFIXES = {"md": "md", "html": "html", "latex": "tex", "csv": "csv", "json": "json"}

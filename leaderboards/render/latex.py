@@ -8,8 +8,16 @@ from sidbench.leaderboards.board import columns as shown
 from sidbench.leaderboards.board.values import Cell, Column, Leaderboard, Row, Table
 from sidbench.leaderboards.statistics.groups import BEST, SECOND
 
-_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "±": r"$\pm$",
-            "·": r"$\cdot$", "ˢ": r"$^{s}$", **{c: f"\\{c}" for c in "&%$#_{}"}}
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "±": r"$\pm$",
+    "·": r"$\cdot$",
+    "ˢ": r"$^{s}$",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+}
 
 
 def escaped(text: str) -> str:
@@ -34,8 +42,10 @@ def _label(row: Row) -> str:
 
 def _table(table: Table, number: int) -> list[str]:
     columns = table.columns
-    heads, lines = ["Tokenizer", "$L$", "$K$"], [[_label(r), escaped(r.code_length or "–"), escaped(r.codebook_size or "–")]
-                                               for r in table.rows]
+    heads, lines = (
+        ["Tokenizer", "$L$", "$K$"],
+        [[_label(r), escaped(r.code_length or "–"), escaped(r.codebook_size or "–")] for r in table.rows],
+    )
     for column in columns:
         heads.append(escaped(column.heading))
         for row, line in zip(table.rows, lines, strict=True):
@@ -49,18 +59,32 @@ def _table(table: Table, number: int) -> list[str]:
     for row, line in zip(table.rows, lines, strict=True):
         line += [escaped(shown.cost_text(row.costs, c)) for c in costs]
     title = f"{table.heading}. "
-    rest = "; ".join(f"{heading}: {text}" for heading, text in table.caption.items()
-                     if text and heading not in ("dataset", "budget", "key"))
+    rest = "; ".join(
+        f"{heading}: {text}"
+        for heading, text in table.caption.items()
+        if text and heading not in ("dataset", "budget", "key")
+    )
     runs = sum(len(r.runs) for r in table.rows)
     return [
-        "\\begin{table*}", "\\centering",
+        "\\begin{table*}",
+        "\\centering",
         f"\\caption{{{escaped(title + rest)}. Bold: not significantly worse than any row; underlined: the next rank "
         f"(5\\,\\%, Holm). $\\pm$: half of the 95\\,\\% interval over users, $^{{s}}$ over seeds. {runs} runs, key "
         f"\\texttt{{{table.key[:12]}}}.}}",
-        f"\\label{{tab:sidbench-{number}}}", "\\begin{adjustbox}{max width=\\textwidth}",
-        f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", "\\toprule", " & ".join(heads) + " \\\\", "\\midrule",
-        *(" & ".join(line) + " \\\\" for line in lines), "\\bottomrule", "\\end{tabular}", "\\end{adjustbox}",
-        *(f"% {escaped(note)}" for note in table.notes), "\\end{table*}", ""]
+        f"\\label{{tab:sidbench-{number}}}",
+        "\\begin{adjustbox}{max width=\\textwidth}",
+        f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
+        "\\toprule",
+        " & ".join(heads) + " \\\\",
+        "\\midrule",
+        *(" & ".join(line) + " \\\\" for line in lines),
+        "\\bottomrule",
+        "\\end{tabular}",
+        "\\end{adjustbox}",
+        *(f"% {escaped(note)}" for note in table.notes),
+        "\\end{table*}",
+        "",
+    ]
 
 
 def latex(board: Leaderboard) -> str:

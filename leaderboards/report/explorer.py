@@ -56,8 +56,10 @@ def pack_explorer(board: Leaderboard, details: ReportDetails) -> Explorer:
             packed = _packed(read, run)
             size = len(packed["codes"]) + len(packed.get("weights", ""))
             if spent + size > MAX_CODE_BYTES:
-                explorer.notes.append(f"{label} ({run.record.run_id}) is left out of the explorer: its codes would make "
-                                      f"the page larger than {MAX_CODE_BYTES >> 20} MB of codes.")
+                explorer.notes.append(
+                    f"{label} ({run.record.run_id}) is left out of the explorer: its codes would make "
+                    f"the page larger than {MAX_CODE_BYTES >> 20} MB of codes."
+                )
                 continue
             spent += size
             catalogue = (run.record.dataset.content_hash, tuple(read.keys))
@@ -65,8 +67,16 @@ def pack_explorer(board: Leaderboard, details: ReportDetails) -> Explorer:
                 places[catalogue] = len(places)
                 explorer.data["catalogues"].append(_catalogue(catalogue[0], read.keys, details))
             name = f"{label} · {table.heading}"
-            explorer.data["runs"].append({"label": name if len(board.tables) > 1 else label, "run": run.record.run_id,
-                                          "seed": run.record.seed, "table": place, "catalogue": places[catalogue], **packed})
+            explorer.data["runs"].append(
+                {
+                    "label": name if len(board.tables) > 1 else label,
+                    "run": run.record.run_id,
+                    "seed": run.record.seed,
+                    "table": place,
+                    "catalogue": places[catalogue],
+                    **packed,
+                }
+            )
     return explorer
 
 
@@ -117,8 +127,13 @@ def _packed(read: _Codes, run: StoredRun) -> dict[str, Any]:
         return {}
     largest = int(read.codes.max()) + 1  # codes move up by one, so that PAD is 0 and unsigned types hold it
     kind, name = next((k, n) for k, n in _WIDTHS if largest <= np.iinfo(k).max)
-    packed: dict[str, Any] = {"length": sids.code_length, "sizes": list(sids.sizes), "ordered": sids.ordered,
-                              "type": name, "codes": _base64((read.codes + 1).astype(np.dtype(kind).newbyteorder("<")))}
+    packed: dict[str, Any] = {
+        "length": sids.code_length,
+        "sizes": list(sids.sizes),
+        "ordered": sids.ordered,
+        "type": name,
+        "codes": _base64((read.codes + 1).astype(np.dtype(kind).newbyteorder("<"))),
+    }
     if read.weights is not None:
         top = float(np.abs(read.weights).max())
         packed |= {"weights": _base64(np.rint(np.clip(read.weights / top, 0, 1) * 255).astype(np.uint8)), "top": top}
@@ -140,10 +155,17 @@ def _catalogue(content_hash: str, keys: Sequence[str], details: ReportDetails) -
 def _texts(texts: CatalogueTexts, keys: Sequence[str]) -> dict[str, Any]:
     paths = {path: i for i, path in enumerate(sorted({texts.categories.get(key, "") for key in keys}))}
     found: dict[str, Any] = {
-        "titles": [texts.titles.get(key, "") for key in keys], "paths": list(paths),
-        "categories": [paths[texts.categories.get(key, "")] for key in keys], "notes": list(texts.notes)}
+        "titles": [texts.titles.get(key, "") for key in keys],
+        "paths": list(paths),
+        "categories": [paths[texts.categories.get(key, "")] for key in keys],
+        "notes": list(texts.notes),
+    }
     if texts.pictures is not None:
         sheet = texts.pictures
-        found["pictures"] = {"data": base64.b64encode(sheet.data).decode("ascii"), "tile": sheet.tile,
-                             "columns": sheet.columns, "present": [int(p) for p in sheet.present]}
+        found["pictures"] = {
+            "data": base64.b64encode(sheet.data).decode("ascii"),
+            "tile": sheet.tile,
+            "columns": sheet.columns,
+            "present": [int(p) for p in sheet.present],
+        }
     return found

@@ -18,8 +18,17 @@ from sidbench.leaderboards.report.points import Point
 from sidbench.leaderboards.report.svg import spread
 
 # Salt and absent date keep the bytes stable; words stay text, in the reader's own sans-serif font.
-_STYLE: dict[Any, Any] = {"svg.hashsalt": "sidbench", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 8.0,
-          "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.linewidth": 0.4, "grid.alpha": 0.6}
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "sidbench",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 8.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.linewidth": 0.4,
+    "grid.alpha": 0.6,
+}
 _COLOURS = {TOKENIZER: "#0063a6", CONTROL: "#6a7078"}
 _OTHER = "#b04600"
 # Shares of a plot's width or height: names are this high, as wide, and stand this far beside their point. Blanks would not
@@ -38,8 +47,10 @@ def write_figures(table: Table, folder: Path) -> list[Path]:
     for task in data.tasks(table):
         column = data.headline(table, task)
         heading = task if column is None else f"{column.heading} ({task})"
-        for name, words, number, log in (("bits", "code bits of an item", data.code_bits, False),
-                                         ("seconds", "tokenizer seconds (fit and encode)", data.tokenizer_seconds, True)):
+        for name, words, number, log in (
+            ("bits", "code bits of an item", data.code_bits, False),
+            ("seconds", "tokenizer seconds (fit and encode)", data.tokenizer_seconds, True),
+        ):
             found = data.plane(table, task, data.over_rows(table, map(number, table.rows)))
             if not found:
                 continue
@@ -62,8 +73,14 @@ def _scatter(found: list[Point], x_label: str, y_label: str, log: bool) -> bytes
             colour = _COLOURS.get(point.kind, _OTHER)
             if point.y.low is not None and point.y.high is not None:
                 axes.plot([point.x.value] * 2, [point.y.low, point.y.high], color=colour, alpha=0.5, linewidth=1.2)
-            axes.plot([point.x.value], [point.y.value], "o", markersize=4.5, color=colour,
-                      markerfacecolor="white" if point.kind == CONTROL else colour)
+            axes.plot(
+                [point.x.value],
+                [point.y.value],
+                "o",
+                markersize=4.5,
+                color=colour,
+                markerfacecolor="white" if point.kind == CONTROL else colour,
+            )
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.margins(x=0.22)
@@ -91,7 +108,16 @@ def _label(axes: Axes, found: list[Point]) -> None:
             point = found[i]
             colour = "black" if point.kind == TOKENIZER else _COLOURS.get(point.kind, _OTHER)
             moved = abs(height - places[i][1]) > _NEAR / 2
-            axes.annotate(point.label, (point.x.value, point.y.value), (float(places[i][0]) + _BESIDE, height),
-                          xycoords="data", textcoords="axes fraction", fontsize=7, va="center", color=colour,
-                          parse_math=False, annotation_clip=False,
-                          arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": colour, "alpha": 0.5} if moved else None)
+            axes.annotate(
+                point.label,
+                (point.x.value, point.y.value),
+                (float(places[i][0]) + _BESIDE, height),
+                xycoords="data",
+                textcoords="axes fraction",
+                fontsize=7,
+                va="center",
+                color=colour,
+                parse_math=False,
+                annotation_clip=False,
+                arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": colour, "alpha": 0.5} if moved else None,
+            )

@@ -63,14 +63,23 @@ def html_page(board: Leaderboard, details: ReportDetails | None = None) -> str:
     Equal arguments give equal bytes.
     """
     explorer = pack_explorer(replace(board, tables=tuple(t.measured for t in board.tables)), details or ReportDetails())
-    sections = [Section(table_view(table, place), figures_of(table.measured))
-                for place, table in enumerate(board.tables, start=1)]
+    sections = [
+        Section(table_view(table, place), figures_of(table.measured)) for place, table in enumerate(board.tables, start=1)
+    ]
     style, scripts = _asset("report.css"), [_asset("report.js"), _asset("explorer.js")]
     return _template().render(
-        board=board, sections=sections, groups=GROUPS, kinds=_kinds(board), explorer=explorer,
+        board=board,
+        sections=sections,
+        groups=GROUPS,
+        kinds=_kinds(board),
+        explorer=explorer,
         policy=_policy(style, scripts),
-        style=Markup(style), scripts=[Markup(text) for text in scripts], data=embedded_json(explorer.data),
-        n_rows=sum(len(table.rows) for table in board.tables), spans=_spans)
+        style=Markup(style),
+        scripts=[Markup(text) for text in scripts],
+        data=embedded_json(explorer.data),
+        n_rows=sum(len(table.rows) for table in board.tables),
+        spans=_spans,
+    )
 
 
 def figures_of(table: Table) -> tuple[Figure, ...]:
@@ -95,8 +104,10 @@ def _spans(heads: tuple[Head, ...]) -> list[tuple[str, int]]:
 
 def _policy(style: str, scripts: list[str]) -> str:
     hashes = " ".join(_hash(text) for text in scripts)
-    return (f"default-src 'none'; style-src {_hash(style)}; script-src {hashes}; img-src data:; base-uri 'none'; "
-            "form-action 'none'")
+    return (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {hashes}; img-src data:; base-uri 'none'; "
+        "form-action 'none'"
+    )
 
 
 def _hash(text: str) -> str:
@@ -108,6 +119,11 @@ def _asset(name: str) -> str:
 
 
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True, loader=jinja2.PackageLoader(_ROOM, "templates"))
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.PackageLoader(_ROOM, "templates"),
+    )
     return environment.get_template("page.html.jinja")

@@ -43,9 +43,9 @@ def labels(rows: Sequence[Row]) -> list[str]:
     """A short label per row: its name, with its settings or its place where names repeat."""
     names = Counter(row.name for row in rows)
     found = [row.name if names[row.name] == 1 else f"{row.name} {row.settings}".strip() for row in rows]
-    cut = [text if len(text) <= MAX_LABEL else f"{text[:MAX_LABEL - 1]}…" for text in found]
+    cut = [text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 1]}…" for text in found]
     repeats = Counter(cut)
-    return [text if repeats[text] == 1 else f"{text[:MAX_LABEL - 4]} ({place})" for place, text in enumerate(cut, start=1)]
+    return [text if repeats[text] == 1 else f"{text[: MAX_LABEL - 4]} ({place})" for place, text in enumerate(cut, start=1)]
 
 
 def records(row: Row) -> list[RunRecord]:
@@ -70,8 +70,10 @@ def measured(row: Row, metric: str, task: str | None) -> Interval | None:
 def headline(table: Table, task: str) -> Column | None:
     """The headline of a task, or else its first column for which more is better: the number its plots show."""
     chosen = next((c for c in table.headlines if c.task == task), None)
-    return chosen or next((c for c in table.columns if c.task == task and (d := describe(c.metric)) is not None
-                 and d.direction == HIGHER), None)
+    return chosen or next(
+        (c for c in table.columns if c.task == task and (d := describe(c.metric)) is not None and d.direction == HIGHER),
+        None,
+    )
 
 
 def tasks(table: Table) -> list[str]:
@@ -106,9 +108,11 @@ def plane(table: Table, task: str, over: dict[int, float]) -> list[Point]:
     column = headline(table, task)
     if column is None:
         return []
-    return [Point(label, row.kind, Interval(over[i]), y)
-            for i, (row, label) in enumerate(zip(table.rows, labels(table.rows), strict=True))
-            if i in over and (y := measured(row, column.metric, task)) is not None]
+    return [
+        Point(label, row.kind, Interval(over[i]), y)
+        for i, (row, label) in enumerate(zip(table.rows, labels(table.rows), strict=True))
+        if i in over and (y := measured(row, column.metric, task)) is not None
+    ]
 
 
 def over_rows(table: Table, number: Iterable[float | None]) -> dict[int, float]:

@@ -25,9 +25,11 @@ def strata_figures(table: Table) -> list[Figure]:
 def _strata(table: Table, task: str) -> Figure:
     metric, heading = _BY_STRATUM[task]
     title = f"{heading} by popularity of the item ({task})"
-    note = ("Head: the quarter of the items with most training interactions; tail: the quarter with fewest, cold items "
-            "included; cold: items without any, where the split has some. Bars: 95 % over users. Each panel has its own "
-            "scale.")
+    note = (
+        "Head: the quarter of the items with most training interactions; tail: the quarter with fewest, cold items "
+        "included; cold: items without any, where the split has some. Bars: 95 % over users. Each panel has its own "
+        "scale."
+    )
     panels = {stratum: [data.measured(row, f"{metric}_{stratum}", task) for row in table.rows] for stratum in STRATA}
     kept = {stratum: values for stratum, values in panels.items() if any(v is not None for v in values)}
     if not kept:
@@ -67,9 +69,11 @@ def utilisation_figure(table: Table) -> Figure:
     title = "Utilisation by position"
     note = "Share of a position's codes that some item uses; the first seed of each row."
     name = "utilisation_by_position"
-    pairs = [(row, label, tuple(min(max(v, 0.0), 1.0) for v in sids.vectors[name]))
-             for row, label in zip(table.rows, data.labels(table.rows), strict=True)
-             if (sids := row.runs[0].record.sids) is not None and sids.vectors.get(name)]
+    pairs = [
+        (row, label, tuple(min(max(v, 0.0), 1.0) for v in sids.vectors[name]))
+        for row, label in zip(table.rows, data.labels(table.rows), strict=True)
+        if (sids := row.runs[0].record.sids) is not None and sids.vectors.get(name)
+    ]
     if not pairs:
         return Figure("utilisation", title, note, why="No record holds utilisation by position.")
     left = max(len(label) for _, label, _ in pairs) * CHARACTER + 14
@@ -84,8 +88,13 @@ def utilisation_figure(table: Table) -> Figure:
         for position, value in enumerate(values[:shown]):
             tip = f"{label}, position {position}: {value:.1%} of the codes in use"
             drawing.rect(left + position * width, top, width - 2, 20, "heat", tip, 0.06 + 0.84 * value)
-            drawing.text(left + (position + 0.5) * width - 1, top + 14, _percent(value),
-                         "heat-text strong" if value > 0.55 else "heat-text", "middle")
+            drawing.text(
+                left + (position + 0.5) * width - 1,
+                top + 14,
+                _percent(value),
+                "heat-text strong" if value > 0.55 else "heat-text",
+                "middle",
+            )
     if longest > shown:
         note += f" The first {shown} of {longest} positions."
     return Figure("utilisation", title, note, drawing.svg(f"{title}: {len(pairs)} rows, {longest} positions"))

@@ -46,12 +46,18 @@ def quality_figures(table: Table) -> list[Figure]:
 def _against_bits(table: Table, task: str) -> Figure:
     found = data.plane(table, task, data.over_rows(table, map(data.code_bits, table.rows)))
     title = f"{_heading(table, task)} against code bits"
-    note = ("Bits of the codes an item has on average: Σ log₂ K over its positions in use. Bars: 95 % over users; dashed: "
-            "the Pareto front of the rows.")
+    note = (
+        "Bits of the codes an item has on average: Σ log₂ K over its positions in use. Bars: 95 % over users; dashed: "
+        "the Pareto front of the rows."
+    )
     if not found:
         return Figure(f"bits-{task}", title, note, why=f"No row with semantic IDs has {_heading(table, task)}.")
-    return Figure(f"bits-{task}", title, note, scatter(found, "code bits of an item", _heading(table, task), title,
-                                                        front=data.pareto(found, less_x=True)))
+    return Figure(
+        f"bits-{task}",
+        title,
+        note,
+        scatter(found, "code bits of an item", _heading(table, task), title, front=data.pareto(found, less_x=True)),
+    )
 
 
 def _against_seconds(table: Table, task: str) -> Figure:
@@ -64,8 +70,12 @@ def _against_seconds(table: Table, task: str) -> Figure:
     if not found:
         return Figure(f"seconds-{task}", title, note, why="No row with semantic IDs has stage seconds on its record.")
     front = data.pareto(found, less_x=True) if len(devices) == 1 else []
-    return Figure(f"seconds-{task}", title, note, scatter(found, "tokenizer seconds (fit and encode)",
-                                                          _heading(table, task), title, log_x=True, front=front))
+    return Figure(
+        f"seconds-{task}",
+        title,
+        note,
+        scatter(found, "tokenizer seconds (fit and encode)", _heading(table, task), title, log_x=True, front=front),
+    )
 
 
 def _both_tasks(table: Table, names: Sequence[str]) -> Figure:
@@ -84,8 +94,12 @@ def _both_tasks(table: Table, names: Sequence[str]) -> Figure:
             found.append(Point(label, row.kind, x, y))
     if not found:
         return Figure("pareto", title, note, why="No row has both tasks.")
-    return Figure("pareto", title, note, scatter(found, _heading(table, right), _heading(table, up), title,
-                                                 front=data.pareto(found, less_x=False)))
+    return Figure(
+        "pareto",
+        title,
+        note,
+        scatter(found, _heading(table, right), _heading(table, up), title, front=data.pareto(found, less_x=False)),
+    )
 
 
 def _heading(table: Table, task: str) -> str:
@@ -93,8 +107,9 @@ def _heading(table: Table, task: str) -> str:
     return task if column is None else f"{column.heading} ({task})"
 
 
-def scatter(found: Sequence[Point], x_label: str, y_label: str, title: str, *, log_x: bool = False,
-            front: Sequence[Point] = ()) -> Markup:
+def scatter(
+    found: Sequence[Point], x_label: str, y_label: str, title: str, *, log_x: bool = False, front: Sequence[Point] = ()
+) -> Markup:
     """Points with intervals and direct labels; the front as dashed steps. Labels without room stay in the tooltips."""
     drawing = Drawing(WIDTH, HEIGHT)
     ends = [v for p in found for v in (p.x.value, p.x.low, p.x.high) if v is not None]
@@ -146,7 +161,7 @@ def place_labels(words: Sequence[str], spots: Sequence[tuple[float, float]]) -> 
     placed = []
     for text, (px, py) in zip(words, spots, strict=True):
         boxes = [box for box in _candidates(px, py, len(text) * CHARACTER) if _inside(box)]
-        best = min(boxes, key=lambda box: (sum(_overlap(box, t) for t in taken)), default=None)
+        best = min(boxes, key=lambda box: sum(_overlap(box, t) for t in taken), default=None)
         left, top, right, foot = best or (px + 8, py - 6, px + 8 + len(text) * CHARACTER, py + 6)
         taken.append((left, top, right, foot))
         placed.append((left, foot - 2))
@@ -156,7 +171,7 @@ def place_labels(words: Sequence[str], spots: Sequence[tuple[float, float]]) -> 
 def _candidates(px: float, py: float, width: float) -> Iterator[_Box]:
     """Boxes about a point, nearest first."""
     for away in range(0, 120, 13):
-        for down in ((0,) if away == 0 else (-away, away)):
+        for down in (0,) if away == 0 else (-away, away):
             top = py - 6 + down
             yield (px + 8, top, px + 8 + width, top + 12)
             yield (px - 8 - width, top, px - 8, top + 12)

@@ -37,7 +37,7 @@ class Axis:
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
-                found = [s * 10.0 ** p for p in powers for s in steps if self.low <= s * 10.0 ** p <= self.high]
+                found = [s * 10.0**p for p in powers for s in steps if self.low <= s * 10.0**p <= self.high]
                 if len(found) >= 3:
                     return found
             return found
@@ -80,16 +80,31 @@ class Drawing:
     parts: list[Markup] = field(default_factory=list)
 
     def _add(self, tag: str, attributes: dict[str, object], text: str | None = None, tip: str = "") -> None:
-        words = Markup(" ").join(Markup('{}="{}"').format(name.replace("_", "-").strip("-"), _shown(value))
-                                 for name, value in attributes.items() if value is not None)
+        words = Markup(" ").join(
+            Markup('{}="{}"').format(name.replace("_", "-").strip("-"), _shown(value))
+            for name, value in attributes.items()
+            if value is not None
+        )
         inside = (Markup("<title>{}</title>").format(tip) if tip else Markup("")) + escape(text or "")
-        self.parts.append(Markup("<{0} {1}>{2}</{0}>").format(Markup(tag), words, inside) if inside
-                          else Markup("<{} {}/>").format(Markup(tag), words))
+        self.parts.append(
+            Markup("<{0} {1}>{2}</{0}>").format(Markup(tag), words, inside)
+            if inside
+            else Markup("<{} {}/>").format(Markup(tag), words)
+        )
 
     def text(self, x: float, y: float, words: str, style: str = "label", anchor: str = "start", turn: float = 0.0) -> None:
         """Words with their anchor ("start", "middle", "end") at a point, turned by degrees about it."""
-        self._add("text", {"x": x, "y": y, "class": style, "text_anchor": None if anchor == "start" else anchor,
-                           "transform": f"rotate({turn:g} {x:.1f} {y:.1f})" if turn else None}, words)
+        self._add(
+            "text",
+            {
+                "x": x,
+                "y": y,
+                "class": style,
+                "text_anchor": None if anchor == "start" else anchor,
+                "transform": f"rotate({turn:g} {x:.1f} {y:.1f})" if turn else None,
+            },
+            words,
+        )
 
     def line(self, x1: float, y1: float, x2: float, y2: float, style: str) -> None:
         """A straight line."""
@@ -104,11 +119,22 @@ class Drawing:
         """A disc; ``tip`` is shown while the pointer rests on it."""
         self._add("circle", {"cx": x, "cy": y, "r": radius, "class": style}, tip=tip)
 
-    def rect(self, x: float, y: float, width: float, height: float, style: str, tip: str = "",
-             opacity: float | None = None) -> None:
+    def rect(
+        self, x: float, y: float, width: float, height: float, style: str, tip: str = "", opacity: float | None = None
+    ) -> None:
         """A rectangle; ``opacity`` of its fill in 0..1."""
-        self._add("rect", {"x": x, "y": y, "width": width, "height": height, "class": style,
-                           "fill_opacity": None if opacity is None else f"{opacity:.3f}"}, tip=tip)
+        self._add(
+            "rect",
+            {
+                "x": x,
+                "y": y,
+                "width": width,
+                "height": height,
+                "class": style,
+                "fill_opacity": None if opacity is None else f"{opacity:.3f}",
+            },
+            tip=tip,
+        )
 
     def frame(self, x: Axis, y: Axis, x_label: str, y_label: str, names: Sequence[str] = ()) -> None:
         """Ticks, grid lines and axis titles of a plot between two axes (``y.start`` is its foot). ``names`` stand at
@@ -127,8 +153,9 @@ class Drawing:
     def svg(self, name: str) -> Markup:
         """The finished element; ``name`` is what a screen reader says for it."""
         style = "plot wide" if self.width > 420 else "plot"  # wide ones may shrink a little on a phone
-        return Markup('<svg class="{4}" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img" aria-label="{2}">{3}</svg>'
-                      ).format(_shown(self.width), _shown(self.height), name, Markup("").join(self.parts), style)
+        return Markup(
+            '<svg class="{4}" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img" aria-label="{2}">{3}</svg>'
+        ).format(_shown(self.width), _shown(self.height), name, Markup("").join(self.parts), style)
 
 
 def _shown(value: object) -> object:

@@ -28,8 +28,13 @@ class Line:
 
 def line_figures(table: Table) -> list[Figure]:
     """Curves of recommenders and tokenizers, router activity and alignment weight."""
-    return [_router_activity(table), _codes_in_use(table), _alignment_weight(table), _recommender_curves(table),
-            *_tokenizer_curves(table)]
+    return [
+        _router_activity(table),
+        _codes_in_use(table),
+        _alignment_weight(table),
+        _recommender_curves(table),
+        *_tokenizer_curves(table),
+    ]
 
 
 # -- training curves ---------------------------------------------------------------------------------------------------
@@ -41,11 +46,18 @@ def _recommender_curves(table: Table) -> Figure:
     for index, (row, label) in enumerate(_labelled(table)):
         task = next((t for t in row.runs[0].record.tasks if t.task == "retrieval"), None)
         curves = {} if task is None else task.recommender.curves
-        lines += [Line(label, index, tuple(enumerate(values, start=1))) for name, values in curves.items()
-                  if name.endswith("_validation") and values]
+        lines += [
+            Line(label, index, tuple(enumerate(values, start=1)))
+            for name, values in curves.items()
+            if name.endswith("_validation") and values
+        ]
     if not lines:
-        return Figure("retriever-curves", title, note, why="No record holds training curves of a retriever; runs of older "
-                                                           "releases did not keep them.")
+        return Figure(
+            "retriever-curves",
+            title,
+            note,
+            why="No record holds training curves of a retriever; runs of older releases did not keep them.",
+        )
     return _plot("retriever-curves", title, note, lines, "validation", "metric")
 
 
@@ -58,14 +70,26 @@ def _tokenizer_curves(table: Table) -> list[Figure]:
             if values:
                 short = name.removeprefix(row.name.split(" ")[0]).strip("._").replace("_", " ")
                 by_name.setdefault(f"{row.name.split(' ')[0]}: {short}", []).append(
-                    Line(label, index, tuple(enumerate(values, start=1))))
+                    Line(label, index, tuple(enumerate(values, start=1)))
+                )
     note = "By epoch (losses) or validation; the first seed of each row."
     if not by_name:
-        return [Figure("tokenizer-curves", "Training of the tokenizers", note,
-                       why="No record holds training curves of a tokenizer; methods fitted in closed form have none, and "
-                           "runs of older releases did not keep them.")]
-    return [replace(_plot(f"curve-{_slug(name)}", f"Training of {name}", note, lines, "epoch or validation",
-                          name.split(": ")[1]), minor=True) for name, lines in by_name.items()]
+        return [
+            Figure(
+                "tokenizer-curves",
+                "Training of the tokenizers",
+                note,
+                why="No record holds training curves of a tokenizer; methods fitted in closed form have none, and "
+                "runs of older releases did not keep them.",
+            )
+        ]
+    return [
+        replace(
+            _plot(f"curve-{_slug(name)}", f"Training of {name}", note, lines, "epoch or validation", name.split(": ")[1]),
+            minor=True,
+        )
+        for name, lines in by_name.items()
+    ]
 
 
 # -- what experts did --------------------------------------------------------------------------------------------------
@@ -81,9 +105,11 @@ def _router_activity(table: Table) -> Figure:
 def _codes_in_use(table: Table) -> Figure:
     title = "Codes in use by popularity"
     note = "Mean number of codes that are not PAD, by quartile of training interactions; the first seed of each row."
-    lines = [Line(label, index, tuple(enumerate(sids.vectors["active_codes_by_quartile"], start=1)))
-             for index, (row, label) in enumerate(_labelled(table))
-             if (sids := row.runs[0].record.sids) is not None and sids.vectors.get("active_codes_by_quartile")]
+    lines = [
+        Line(label, index, tuple(enumerate(sids.vectors["active_codes_by_quartile"], start=1)))
+        for index, (row, label) in enumerate(_labelled(table))
+        if (sids := row.runs[0].record.sids) is not None and sids.vectors.get("active_codes_by_quartile")
+    ]
     if not lines:
         return Figure("codes-in-use", title, note, why="Every item of every row has all its codes: no row uses PAD.")
     return _plot("codes-in-use", title, note, lines, "quartile of training interactions", "codes in use", _QUARTILES)
@@ -120,8 +146,9 @@ def _diagnostic_lines(table: Table, prefix: str, at: Sequence[int]) -> list[Line
 
 
 # -- drawing -----------------------------------------------------------------------------------------------------------
-def _plot(name: str, title: str, note: str, lines: Sequence[Line], x_label: str, y_label: str,
-          categories: Sequence[str] = ()) -> Figure:
+def _plot(
+    name: str, title: str, note: str, lines: Sequence[Line], x_label: str, y_label: str, categories: Sequence[str] = ()
+) -> Figure:
     """Lines with direct labels at their ends; points that are not finite break nothing and are counted."""
     kept, broken = [], 0
     for line in lines:
@@ -132,8 +159,14 @@ def _plot(name: str, title: str, note: str, lines: Sequence[Line], x_label: str,
     if not kept:
         return Figure(name, title, note, why="None of the values is finite.")
     if max(len(line.points) for line in kept) < 2:
-        return Figure(name, title, note, why="A single value a row, which makes no line: "
-                      + ", ".join(f"{line.label} {line.points[0][1]:.4g}" for line in kept) + ".")
+        return Figure(
+            name,
+            title,
+            note,
+            why="A single value a row, which makes no line: "
+            + ", ".join(f"{line.label} {line.points[0][1]:.4g}" for line in kept)
+            + ".",
+        )
     if broken:
         note += f" {broken} values are not finite and not shown."
     right = max(len(line.label) for line in kept) * CHARACTER + 12

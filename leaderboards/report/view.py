@@ -105,9 +105,18 @@ def table_view(table: Table, place: int) -> TableView:
 
 def _row(row: Row, getters: list[_Getter], columns: tuple[Column, ...]) -> RowView:
     badges = (*((row.kind,) if row.kind != TOKENIZER else ()), *(("stale",) if row.stale else ()))
-    return RowView(row.name, row.settings, row.kind, badges, row.stale, row.effort, _deviations(row),
-                   tuple(get(row) for get in getters), tuple(_run(run) for run in row.runs),
-                   tuple(_number(column, row.cells[column.metric]) for column in columns if column.metric in row.cells))
+    return RowView(
+        row.name,
+        row.settings,
+        row.kind,
+        badges,
+        row.stale,
+        row.effort,
+        _deviations(row),
+        tuple(get(row) for get in getters),
+        tuple(_run(run) for run in row.runs),
+        tuple(_number(column, row.cells[column.metric]) for column in columns if column.metric in row.cells),
+    )
 
 
 def _number(column: Column, cell: Cell) -> str:
@@ -124,8 +133,14 @@ def _deviations(row: Row) -> tuple[str, ...]:
 def _run(run: StoredRun) -> RunLine:
     record, where = run.record, run.record.environment
     commit = f"{where.git_commit[:12] or 'unknown'}{' with local changes' if where.git_dirty else ''}"
-    return RunLine(record.run_id, record.seed, commit, shlex.join(where.command_line), record.created,
-                   f"{where.device}, {where.threads} threads")
+    return RunLine(
+        record.run_id,
+        record.seed,
+        commit,
+        shlex.join(where.command_line),
+        record.created,
+        f"{where.device}, {where.threads} threads",
+    )
 
 
 # -- columns -----------------------------------------------------------------------------------------------------------
@@ -133,8 +148,10 @@ def _first_columns() -> list[tuple[Head, _Getter]]:
     return [
         (Head("L", "", "positions of a SID; in brackets the mean number in use"), lambda r: _leading(r.code_length)),
         (Head("K", "", "codes of a position"), lambda r: _leading(r.codebook_size)),
-        (Head("bits", "sids", "code bits an item has on average: Σ log₂ K over positions in use"),
-         lambda r: _plain(code_bits(r), 1)),
+        (
+            Head("bits", "sids", "code bits an item has on average: Σ log₂ K over positions in use"),
+            lambda r: _plain(code_bits(r), 1),
+        ),
     ]
 
 
@@ -142,34 +159,52 @@ def _metric_columns(table: Table, column: Column) -> list[tuple[Head, _Getter]]:
     described = describe(column.metric)
     group = column.task or "sids"
     better = described.direction if described is not None and described.direction in (HIGHER, LOWER) else ""
-    head = Head(column.heading, group, "" if described is None else described.definition, better,
-                "" if described is None else described.unit)
+    head = Head(
+        column.heading,
+        group,
+        "" if described is None else described.definition,
+        better,
+        "" if described is None else described.unit,
+    )
     found: list[tuple[Head, _Getter]] = [(head, lambda r: metric_cell(r.cells.get(column.metric), column.digits))]
     if column in table.headlines:
-        rank = Head("rank", group, f"1 + the number of rows that are significantly better in {column.heading}; rows that "
-                    "noise cannot separate share a rank", LOWER)
+        rank = Head(
+            "rank",
+            group,
+            f"1 + the number of rows that are significantly better in {column.heading}; rows that "
+            "noise cannot separate share a rank",
+            LOWER,
+        )
         better_than = Head("improv.", group, f"{column.heading} over that of the best other tokenizer row", HIGHER, "%")
-        found = [(rank, lambda r: _rank(r.ranks.get(column.metric))), *found,
-                 (better_than, lambda r: _improvement(r.improvements.get(column.metric)))]
+        found = [
+            (rank, lambda r: _rank(r.ranks.get(column.metric))),
+            *found,
+            (better_than, lambda r: _improvement(r.improvements.get(column.metric))),
+        ]
     return found
 
 
 def _cost_columns(table: Table) -> list[tuple[Head, _Getter]]:
     warning = "never ranked across devices" if len({d for r in table.rows for d in r.devices}) > 1 else "median over seeds"
-    parts = (("tokenizer", "s", 1.0, tokenizer_seconds, "fit and encode, " + warning),
-             ("encode", "items/s", 1.0, lambda r: r.costs.encode_items_per_second, "items encoded a second"),
-             ("retriever fit", "s", 1.0, lambda r: r.costs.retrieval_fit_seconds, "training of the retriever"),
-             ("inference", "ms/user", 1.0, lambda r: r.costs.ms_per_user, "retrieval of one user's list"),
-             ("ranker fit", "s", 1.0, lambda r: r.costs.ranking_fit_seconds, "training of the ranker"),
-             ("parameters", "million", 1e-6, lambda r: r.costs.tokenizer_parameters, "trained numbers of the tokenizer"),
-             ("peak memory", "MiB", 2.0 ** -20, lambda r: r.costs.peak_memory_bytes,
-              "largest resident size of the process"),
-             ("all stages", "s", 1.0, lambda r: r.seconds, "computation of all stages, " + warning))
-    found: list[tuple[Head, _Getter]] = [(Head(h, "cost", tip, "", unit), _scaled(get, scale))
-                                         for h, unit, scale, get, tip in parts]
-    return [*found, (Head("device", "cost", "where the row was computed"), lambda r: Shown(", ".join(r.devices))),
-            (Head("seeds", "", "runs averaged"), lambda r: _plain(float(len(r.seeds)) if r.seeds else None, 0)),
-            (Head("effort", "", "where the settings come from, and the trials of tuning"), lambda r: Shown(r.effort or "–"))]
+    parts = (
+        ("tokenizer", "s", 1.0, tokenizer_seconds, "fit and encode, " + warning),
+        ("encode", "items/s", 1.0, lambda r: r.costs.encode_items_per_second, "items encoded a second"),
+        ("retriever fit", "s", 1.0, lambda r: r.costs.retrieval_fit_seconds, "training of the retriever"),
+        ("inference", "ms/user", 1.0, lambda r: r.costs.ms_per_user, "retrieval of one user's list"),
+        ("ranker fit", "s", 1.0, lambda r: r.costs.ranking_fit_seconds, "training of the ranker"),
+        ("parameters", "million", 1e-6, lambda r: r.costs.tokenizer_parameters, "trained numbers of the tokenizer"),
+        ("peak memory", "MiB", 2.0**-20, lambda r: r.costs.peak_memory_bytes, "largest resident size of the process"),
+        ("all stages", "s", 1.0, lambda r: r.seconds, "computation of all stages, " + warning),
+    )
+    found: list[tuple[Head, _Getter]] = [
+        (Head(h, "cost", tip, "", unit), _scaled(get, scale)) for h, unit, scale, get, tip in parts
+    ]
+    return [
+        *found,
+        (Head("device", "cost", "where the row was computed"), lambda r: Shown(", ".join(r.devices))),
+        (Head("seeds", "", "runs averaged"), lambda r: _plain(float(len(r.seeds)) if r.seeds else None, 0)),
+        (Head("effort", "", "where the settings come from, and the trials of tuning"), lambda r: Shown(r.effort or "–")),
+    ]
 
 
 def _scaled(get: Callable[[Row], float | None], scale: float) -> _Getter:
@@ -186,8 +221,12 @@ def metric_cell(cell: Cell | None, digits: int) -> Shown:
     if cell is None or not math.isfinite(cell.value):
         return Shown("–", tip="undefined")
     doubt = "" if cell.low is None or cell.high is None else f"{cell.low:.{digits}f}–{cell.high:.{digits}f}"
-    says = {OVER_USERS: "95 % interval over users", OVER_SEEDS: "95 % interval over seeds",
-            EXACT: "exact for this SID table", EXPECTED: "expectation of a model that knows the planted law"}
+    says = {
+        OVER_USERS: "95 % interval over users",
+        OVER_SEEDS: "95 % interval over seeds",
+        EXACT: "exact for this SID table",
+        EXPECTED: "expectation of a model that knows the planted law",
+    }
     words = says.get(cell.interval, "no interval can be given")
     if cell.interval == EXACT:
         doubt = "exact"

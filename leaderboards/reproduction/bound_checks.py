@@ -22,7 +22,7 @@ ROUNDING = 5e-5  # largest error of a number printed with four digits
 
 
 @dataclass(frozen=True)
-class Breach:
+class BoundViolation:
     """One inequality that a published row breaks. columns: the cells it concerns. left, right: both sides, of which
     ``left`` should not exceed ``right``."""
 
@@ -36,22 +36,22 @@ class Breach:
         return f"{self.row}: {self.rule} is broken, {self.left:.4f} > {self.right:.4f}"
 
 
-def breaches(table: PublishedTable) -> tuple[Breach, ...]:
+def violations(table: PublishedTable) -> tuple[BoundViolation, ...]:
     """Every broken inequality of a table, row by row."""
     return tuple(b for name, cells in table.rows.items() for b in _row(name, cells, table.codebook_size))
 
 
 def marked_cells(table: PublishedTable) -> set[tuple[str, str]]:
     """(row, column) of every cell that takes part in a broken inequality."""
-    return {(b.row, column) for b in breaches(table) for column in b.columns}
+    return {(b.row, column) for b in violations(table) for column in b.columns}
 
 
-def _row(name: str, cells: Mapping[str, float | None], codebook_size: int) -> list[Breach]:
-    found: list[Breach] = []
+def _row(name: str, cells: Mapping[str, float | None], codebook_size: int) -> list[BoundViolation]:
+    found: list[BoundViolation] = []
 
     def at_most(columns: tuple[str, ...], rule: str, left: float, right: float, slack: float) -> None:
         if left > right + slack:
-            found.append(Breach(name, columns, rule, left, right))
+            found.append(BoundViolation(name, columns, rule, left, right))
 
     known = {column: value for column, value in cells.items() if value is not None}
     if "Util." in known:
@@ -71,8 +71,10 @@ def _row(name: str, cells: Mapping[str, float | None], codebook_size: int) -> li
         recall, ndcg = known[f"R@{b}"] - known[f"R@{a}"], known[f"N@{b}"] - known[f"N@{a}"]
         most, least = 1 / math.log2(a + 2), 1 / math.log2(b + 1)
         cells_of = (f"R@{a}", f"R@{b}", f"N@{a}", f"N@{b}")
-        at_most(cells_of, f"N@{b} - N@{a} <= (R@{b} - R@{a}) / log2({a + 2})", ndcg, recall * most,
-                2 * ROUNDING * (1 + most))
-        at_most(cells_of, f"(R@{b} - R@{a}) / log2({b + 1}) <= N@{b} - N@{a}", recall * least, ndcg,
-                2 * ROUNDING * (1 + least))
+        at_most(
+            cells_of, f"N@{b} - N@{a} <= (R@{b} - R@{a}) / log2({a + 2})", ndcg, recall * most, 2 * ROUNDING * (1 + most)
+        )
+        at_most(
+            cells_of, f"(R@{b} - R@{a}) / log2({b + 1}) <= N@{b} - N@{a}", recall * least, ndcg, 2 * ROUNDING * (1 + least)
+        )
     return found

@@ -30,7 +30,7 @@ _Z = 1.959964
 
 
 @dataclass(frozen=True)
-class Known:
+class Estimate:
     """One number of one row: mean over seeds, each seed's value, units, 95 % half-width over users (``None`` without
     users), influence float64 ``[U]``: what each user adds to the value, to first order (mean over seeds)."""
 
@@ -77,8 +77,9 @@ def _tail(distance: float, error: float, freedom: float) -> float:
     return float(student.sf(distance / error, freedom))
 
 
-def gather(rows: Mapping[str, Ours], task: str | None,
-           metrics: Sequence[str]) -> tuple[dict[str, dict[str, Known]], tuple[str, ...]]:
+def gather(
+    rows: Mapping[str, Ours], task: str | None, metrics: Sequence[str]
+) -> tuple[dict[str, dict[str, Estimate]], tuple[str, ...]]:
     """Row -> metric -> what is known, and notes; metrics that no seed of a row has are left out.
 
     Numbers over all units are those of a leaderboard, with its intervals. Influences of one metric are over the same
@@ -93,16 +94,16 @@ def gather(rows: Mapping[str, Ours], task: str | None,
     return found, tuple(dict.fromkeys(notes))
 
 
-def _known(evidence: Evidence) -> Known:
+def _known(evidence: Evidence) -> Estimate:
     low, high = (evidence.low, evidence.high) if evidence.interval == OVER_USERS else (None, None)
     half = None if low is None or high is None else (high - low) / 2
-    return Known(evidence.value, evidence.seeds, evidence.n, half, evidence.influence)
+    return Estimate(evidence.value, evidence.seeds, evidence.n, half, evidence.influence)
 
 
-def _of_strata(rows: Mapping[str, Ours], task: str, metrics: Sequence[str]) -> dict[str, dict[str, Known]]:
+def _of_strata(rows: Mapping[str, Ours], task: str, metrics: Sequence[str]) -> dict[str, dict[str, Estimate]]:
     """Row -> metric -> what is known of metrics within a stratum of items; intervals are those of the records."""
     influences = _influences(rows, task, metrics)
-    found: dict[str, dict[str, Known]] = {row: {} for row in rows}
+    found: dict[str, dict[str, Estimate]] = {row: {} for row in rows}
     for row, ours in rows.items():
         for metric in metrics:
             present = [(r, m) for r in ours.runs if (m := r.record.metric(metric, task)) is not None]
@@ -111,10 +112,13 @@ def _of_strata(rows: Mapping[str, Ours], task: str, metrics: Sequence[str]) -> d
             values = tuple(m.value for _, m in present)
             widths = [(m.high - m.low) / 2 for _, m in present if m.low is not None and m.high is not None]
             parts = [i for r, _ in present if (i := influences.get((r.record.run_id, metric))) is not None]
-            found[row][metric] = Known(
-                float(np.mean(values)), values, min(m.n for _, m in present),
+            found[row][metric] = Estimate(
+                float(np.mean(values)),
+                values,
+                min(m.n for _, m in present),
                 float(np.mean(widths)) if len(widths) == len(present) else None,
-                np.mean(parts, axis=0) if len(parts) == len(present) else None)
+                np.mean(parts, axis=0) if len(parts) == len(present) else None,
+            )
     return found
 
 
@@ -145,16 +149,23 @@ def _columns(run: StoredRun, task: str, stratum: str) -> Columns | None:
     return None if isinstance(read, str) else within(read, stratum)
 
 
-def contrast(left: Sequence[Known], right: Sequence[Known]) -> Contrast:
+def contrast(left: Sequence[Estimate], right: Sequence[Estimate]) -> Contrast:
     """Mean of ``left`` minus mean of ``right``."""
     difference = float(np.mean([k.value for k in left]) - np.mean([k.value for k in right]))
     users, paired = _user_variance(left, right)
     seeds = [part for side in (left, right) for known in side for part in of_seeds(known.seeds, 1 / len(side))]
     one_seed = any(len(k.seeds) < 2 for k in (*left, *right))
     if users is None and one_seed:
-        return Contrast(difference, np.nan, np.nan, np.nan, np.nan, np.nan, True,
-                        "at least two seeds a row are needed: the number is exact for one SID table, and only seeds show "
-                        "how it varies")
+        return Contrast(
+            difference,
+            np.nan,
+            np.nan,
+            np.nan,
+            np.nan,
+            np.nan,
+            True,
+            "at least two seeds a row are needed: the number is exact for one SID table, and only seeds show how it varies",
+        )
     error, freedom = combined((Part(users or 0.0, np.inf), *seeds))
     reach = float(student.ppf(0.975, freedom)) * error if np.isfinite(freedom) else _Z * error
     if error == 0:
@@ -164,7 +175,7 @@ def contrast(left: Sequence[Known], right: Sequence[Known]) -> Contrast:
     return Contrast(difference, difference - reach, difference + reach, p, error, freedom, one_seed, paired=paired)
 
 
-def _user_variance(left: Sequence[Known], right: Sequence[Known]) -> tuple[float | None, bool]:
+def _user_variance(left: Sequence[Estimate], right: Sequence[Estimate]) -> tuple[float | None, bool]:
     """Variance of the contrast over users, and whether it is paired: where per-user results are missing it is as if rows
     shared no users, which is the careful side. ``None`` where there are no users."""
     everyone = (*left, *right)

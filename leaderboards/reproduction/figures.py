@@ -20,6 +20,7 @@ _MARKERS = "osD^vP*Xh"
 
 def alignment_curve(alpha: float, beta: float, richness: tuple[float, ...] = _RICHNESS) -> tuple[float, ...]:
     """w of eq. 14 of MMQ-v2 at each normalised richness in [0, 1]."""
+
     def sigmoid(x: float) -> float:
         return 1 / (1 + math.exp(-x))
 
@@ -47,14 +48,21 @@ def figure_svg(figure: SideFigure) -> str:
 
 def _shares(axes: Axes, figure: SideFigure) -> None:
     metric = "item_recall_at_100"
-    points = [(float(m[1]), r.values[metric]) for r in figure.rows
-              if metric in r.values and (m := re.search(r"([\d.]+)$", r.row))]
+    points = [
+        (float(m[1]), r.values[metric]) for r in figure.rows if metric in r.values and (m := re.search(r"([\d.]+)$", r.row))
+    ]
     axes.set(xlabel="target share of behaviour codes in use", ylabel="R@100", xlim=(0, 1))
     if not points:
         _empty(axes)
         return
-    axes.errorbar([x for x, _ in points], [k.value for _, k in points], yerr=[k.half_width or 0.0 for _, k in points],
-                  color=_SHADES[0], marker="o", capsize=3)
+    axes.errorbar(
+        [x for x, _ in points],
+        [k.value for _, k in points],
+        yerr=[k.half_width or 0.0 for _, k in points],
+        color=_SHADES[0],
+        marker="o",
+        capsize=3,
+    )
 
 
 def _weights(axes: Axes, figure: SideFigure) -> None:
@@ -62,27 +70,46 @@ def _weights(axes: Axes, figure: SideFigure) -> None:
     for (alpha, beta), shade, at in zip(_PAPER_PAIRS, _SHADES, (38, 15, 23, 34), strict=False):
         curve = alignment_curve(alpha, beta)
         axes.plot(_RICHNESS, curve, color=shade)
-        axes.annotate(f"({alpha:g}, {beta:g})", (_RICHNESS[at], curve[at]), textcoords="offset points", xytext=(5, -6),
-                      color=shade)
+        axes.annotate(
+            f"({alpha:g}, {beta:g})", (_RICHNESS[at], curve[at]), textcoords="offset points", xytext=(5, -6), color=shade
+        )
 
 
 def _popularity(axes: Axes, figure: SideFigure) -> None:
     groups = ("tail", "torso", "head")
-    rows = [(row, changes) for row, changes in (figure.differences or {}).items()
-            if any(c.ours is not None for c in changes.values())]
+    rows = [
+        (row, changes)
+        for row, changes in (figure.differences or {}).items()
+        if any(c.ours is not None for c in changes.values())
+    ]
     axes.axhline(0, color="#666666", linewidth=0.8)
-    axes.set(xlabel="items by training interactions", ylabel=f"AUC minus that of {figure.reference}",
-             xticks=range(len(groups)), xticklabels=groups)
+    axes.set(
+        xlabel="items by training interactions",
+        ylabel=f"AUC minus that of {figure.reference}",
+        xticks=range(len(groups)),
+        xticklabels=groups,
+    )
     if not rows:
         _empty(axes)
         return
     for i, (row, changes) in enumerate(rows):
-        points = [(x, c.ours, c.ours if c.low is None else c.low) for x, g in enumerate(groups)
-                  if (c := changes.get(f"auc_{g}")) is not None and c.ours is not None]
+        points = [
+            (x, c.ours, c.ours if c.low is None else c.low)
+            for x, g in enumerate(groups)
+            if (c := changes.get(f"auc_{g}")) is not None and c.ours is not None
+        ]
         offset = (i - (len(rows) - 1) / 2) * 0.08
-        axes.errorbar([x + offset for x, _, _ in points], [y for _, y, _ in points], yerr=[y - low for _, y, low in points],
-                      linestyle="", linewidth=0.8, markersize=4, color=_SHADES[i % len(_SHADES)],
-                      marker=_MARKERS[i % len(_MARKERS)], label=row)
+        axes.errorbar(
+            [x + offset for x, _, _ in points],
+            [y for _, y, _ in points],
+            yerr=[y - low for _, y, low in points],
+            linestyle="",
+            linewidth=0.8,
+            markersize=4,
+            color=_SHADES[i % len(_SHADES)],
+            marker=_MARKERS[i % len(_MARKERS)],
+            label=row,
+        )
     axes.set_xlim(-0.5, len(groups) - 0.5)
     axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 

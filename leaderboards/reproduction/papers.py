@@ -19,8 +19,13 @@ from sidbench.datasets.foundation.errors import unknown_name
 SID_LEVEL = "SID"
 _EVIDENCE = {"P": "the paper", "C": "the authors' code or result files", "S": "a secondary source", "U": "not checked again"}
 # Beside the paper's unnormalised reconstruction loss stands the mean normalised error of all modalities.
-_FIXED = {"L_recon": (None, "seed_like"), "Entropy": (None, "entropy"), "Util.": (None, "utilisation"),
-          "AUC": ("ranking", "auc"), "GAUC": ("ranking", "gauc")}
+_FIXED = {
+    "L_recon": (None, "seed_like"),
+    "Entropy": (None, "entropy"),
+    "Util.": (None, "utilisation"),
+    "AUC": ("ranking", "auc"),
+    "GAUC": ("ranking", "gauc"),
+}
 OTHER_QUANTITY = frozenset({"L_recon"})  # columns beside which ours measures something else: no difference is taken
 
 
@@ -99,16 +104,35 @@ def published(name: str) -> PublishedPaper:
     text = (resources.files(__package__) / "published" / f"{name}.toml").read_text(encoding="utf-8")
     raw = tomllib.loads(text)
     figures = tuple(PublishedFigure(**f) for f in raw.get("figures", ()))
-    return PublishedPaper(name, raw["title"], raw["arxiv"], raw["compare"], raw["level"], tuple(raw["protocol"]),
-                          tuple(raw["notes"]), tuple(_table(t) for t in raw["tables"]), figures)
+    return PublishedPaper(
+        name,
+        raw["title"],
+        raw["arxiv"],
+        raw["compare"],
+        raw["level"],
+        tuple(raw["protocol"]),
+        tuple(raw["notes"]),
+        tuple(_table(t) for t in raw["tables"]),
+        figures,
+    )
 
 
 def _table(raw: Mapping[str, Any]) -> PublishedTable:
     columns = tuple(raw["columns"])
-    rows = {method: {c: None if math.isnan(v) else float(v) for c, v in zip(columns, values, strict=True)}
-            for method, values in raw["rows"].items()}
-    return PublishedTable(raw["number"], raw["title"], raw["dataset"], raw["evidence"], columns, rows,
-                          raw.get("reference", ""), raw.get("codebook_size", 0))
+    rows = {
+        method: {c: None if math.isnan(v) else float(v) for c, v in zip(columns, values, strict=True)}
+        for method, values in raw["rows"].items()
+    }
+    return PublishedTable(
+        raw["number"],
+        raw["title"],
+        raw["dataset"],
+        raw["evidence"],
+        columns,
+        rows,
+        raw.get("reference", ""),
+        raw.get("codebook_size", 0),
+    )
 
 
 def our_metric(column: str, level: str) -> tuple[str | None, str]:

@@ -43,12 +43,22 @@ class Plan:
 
 
 _ABLATIONS: Mapping[str, Mapping[str, Any]] = {
-    "no controller": {"controller": False}, "no contrastive loss": {"contrastive": False},
-    "no sparsity regulariser": {"sparsity": False}, "no router": {"router": "softmax"}}
+    "no controller": {"controller": False},
+    "no contrastive loss": {"contrastive": False},
+    "no sparsity regulariser": {"sparsity": False},
+    "no router": {"router": "softmax"},
+}
 _CONTROLLERS = ((20, 7), (20, 9), (20, 14), (10, 9))
 _SHARES = (0.2, 0.4, 0.6, 0.8)
-_MMQ_ROWS = {"RQ-VAE": "rqvae", "OPQ": "opq", "RQ-KMeans": "rqkmeans", "LETTER": "letter", "DAS": "das",
-             "RQ-VAE++": "rqvae_pp", "MM-RQ-VAE": "mm_rqvae"}
+_MMQ_ROWS = {
+    "RQ-VAE": "rqvae",
+    "OPQ": "opq",
+    "RQ-KMeans": "rqkmeans",
+    "LETTER": "letter",
+    "DAS": "das",
+    "RQ-VAE++": "rqvae_pp",
+    "MM-RQ-VAE": "mm_rqvae",
+}
 ITEM_ID, ADA_SID = "Item ID", "ADA-SID"
 _NOT_HERE = "this suite has no such model"
 
@@ -66,9 +76,16 @@ def plan_for(paper: PublishedPaper, dataset: str, recommenders: tuple[str, ...] 
 
 def _mmq_v2(recommenders: tuple[str, ...]) -> Plan:
     size = {"tokenizer.code_length": 6, "tokenizer.codebook_size": 100}
-    full = {**size, "tokenizer.controller": True, "tokenizer.contrastive": True, "tokenizer.sparsity": True,
-            "tokenizer.router": "behaviour", "tokenizer.alpha": 10.0, "tokenizer.beta": 9.0,
-            "tokenizer.target_active_fraction": None}
+    full = {
+        **size,
+        "tokenizer.controller": True,
+        "tokenizer.contrastive": True,
+        "tokenizer.sparsity": True,
+        "tokenizer.router": "behaviour",
+        "tokenizer.alpha": 10.0,
+        "tokenizer.beta": 9.0,
+        "tokenizer.target_active_fraction": None,
+    }
 
     def ada(**changed: Any) -> Need:
         settings = {**full, **{f"tokenizer.{n}": v for n, v in changed.items()}}
@@ -83,9 +100,14 @@ def _mmq_v2(recommenders: tuple[str, ...]) -> Plan:
     needs |= {f"alpha {a}, beta {b}": ada(alpha=float(a), beta=float(b)) for a, b in _CONTROLLERS}
     # 3 of 5 behaviour codes follow from length 6, so that share is the full method itself.
     needs |= {share_row(s): ada() if s == 0.6 else ada(target_active_fraction=s) for s in _SHARES}
-    return Plan(needs, {"3": tuple(share_row(s) for s in _SHARES),
-                        "4": tuple(f"alpha {a}, beta {b}" for a, b in _CONTROLLERS),
-                        "5": (ITEM_ID, *_MMQ_ROWS, ADA_SID)})
+    return Plan(
+        needs,
+        {
+            "3": tuple(share_row(s) for s in _SHARES),
+            "4": tuple(f"alpha {a}, beta {b}" for a, b in _CONTROLLERS),
+            "5": (ITEM_ID, *_MMQ_ROWS, ADA_SID),
+        },
+    )
 
 
 def share_row(share: float) -> str:
@@ -99,20 +121,28 @@ def _three_levels(tokenizer: str, settings: Mapping[str, Any], wished: Mapping[s
 
 
 def _grid(dataset: str) -> Plan:
-    return Plan({"RK-means": _three_levels("rqkmeans", {"tokenizer.inputs": "content"}),
-                 "R-VQ": _three_levels("rvq", {}), "RQ-VAE": _three_levels("rqvae", {})})
+    return Plan(
+        {
+            "RK-means": _three_levels("rqkmeans", {"tokenizer.inputs": "content"}),
+            "R-VQ": _three_levels("rvq", {}),
+            "RQ-VAE": _three_levels("rqvae", {}),
+        }
+    )
 
 
 def _rpg(dataset: str) -> Plan:
     size = {"tokenizer.code_length": 32 if dataset == "beauty" else 16, "tokenizer.codebook_size": 256}
-    return Plan({
-        "RPG": Need("opq", ("rpg",), size, {"tokenizer.reduce_dim": 512, "tokenizer.whiten": True}, ties="file"),
-        "random tokens": Need("random", ("rpg",), size, ties="file"),
-        "RQ instead of OPQ": Need("rqkmeans", ("rpg",), size, {"tokenizer.inputs": "content"}, ties="file"),
-        "no heads": "this suite's rpg always has one head a digit",
-        "shared head": "this suite's rpg always has one head a digit",
-        "no graph constraint": "this suite ranks existing items only, exactly or along the graph",
-        **_baselines()})
+    return Plan(
+        {
+            "RPG": Need("opq", ("rpg",), size, {"tokenizer.reduce_dim": 512, "tokenizer.whiten": True}, ties="file"),
+            "random tokens": Need("random", ("rpg",), size, ties="file"),
+            "RQ instead of OPQ": Need("rqkmeans", ("rpg",), size, {"tokenizer.inputs": "content"}, ties="file"),
+            "no heads": "this suite's rpg always has one head a digit",
+            "shared head": "this suite's rpg always has one head a digit",
+            "no graph constraint": "this suite ranks existing items only, exactly or along the graph",
+            **_baselines(),
+        }
+    )
 
 
 def _tiger(dataset: str) -> Plan:
@@ -134,6 +164,13 @@ def _letter(dataset: str) -> Plan:
         settings = {**size, "tokenizer.alpha": alpha, "tokenizer.beta_d": beta_d}
         return Need("letter", ("tiger",), settings, ties="file")
 
-    return Plan({"TIGER": Need("rqvae", ("tiger",), size, ties="file"), "LETTER-TIGER": letter(0.01, 1e-4),
-                 "RQ-VAE + collaborative": letter(0.01, 0.0), "RQ-VAE + diversity": letter(0.0, 1e-4),
-                 "both": letter(0.01, 1e-4), "SASRec": Need(None, ("sasrec",), ties="file")})
+    return Plan(
+        {
+            "TIGER": Need("rqvae", ("tiger",), size, ties="file"),
+            "LETTER-TIGER": letter(0.01, 1e-4),
+            "RQ-VAE + collaborative": letter(0.01, 0.0),
+            "RQ-VAE + diversity": letter(0.0, 1e-4),
+            "both": letter(0.01, 1e-4),
+            "SASRec": Need(None, ("sasrec",), ties="file"),
+        }
+    )

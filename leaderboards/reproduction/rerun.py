@@ -56,25 +56,30 @@ class Repetition:
 
     @property
     def verdict(self) -> str:
-        """"equal"; "explained" where numbers differ and something that may change them does; else "differs"."""
+        """ "equal"; "explained" where numbers differ and something that may change them does; else "differs"."""
         if not self.beyond and self.sids_equal is not False:
             return EQUAL
         return EXPLAINED if self.causes else DIFFERS
 
 
-def compare_records(recorded: RunRecord, repeated: RunRecord, tolerance: float = TOLERANCE,
-                    remarks: tuple[str, ...] = ()) -> Repetition:
+def compare_records(
+    recorded: RunRecord, repeated: RunRecord, tolerance: float = TOLERANCE, remarks: tuple[str, ...] = ()
+) -> Repetition:
     """Every metric of both records, and every difference that may explain one."""
-    numbers = [NumberPair("SIDs", name, *_values(name, *(r.sids.metrics if r.sids is not None else {}
-                                                         for r in (recorded, repeated))))
-               for name in _names(recorded, repeated, None)]
+    numbers = [
+        NumberPair(
+            "SIDs", name, *_values(name, *(r.sids.metrics if r.sids is not None else {} for r in (recorded, repeated)))
+        )
+        for name in _names(recorded, repeated, None)
+    ]
     for task in dict.fromkeys(t.task for r in (recorded, repeated) for t in r.tasks):
         both = [next((t.metrics for t in r.tasks if t.task == task), {}) for r in (recorded, repeated)]
         numbers += [NumberPair(task, name, *_values(name, *both)) for name in _names(recorded, repeated, task)]
     hashes = [None if r.sids is None else r.sids.content_hash for r in (recorded, repeated)]
     equal = None if hashes == [None, None] else hashes[0] == hashes[1]
-    return Repetition(recorded.run_id, repeated.run_id, tolerance, tuple(numbers), equal,
-                      tuple(_causes(recorded, repeated)), remarks)
+    return Repetition(
+        recorded.run_id, repeated.run_id, tolerance, tuple(numbers), equal, tuple(_causes(recorded, repeated)), remarks
+    )
 
 
 def _names(recorded: RunRecord, repeated: RunRecord, task: str | None) -> list[str]:
@@ -102,14 +107,24 @@ def _causes(recorded: RunRecord, repeated: RunRecord) -> Iterator[tuple[str, str
 
 def _facts(record: RunRecord) -> dict[str, str]:
     where = record.environment
-    facts = {"data": record.dataset.content_hash[:12],
-             "features": "" if record.features is None else record.features.provenance[:12],
-             "code of the suite": where.code[:12], "device": where.device, "platform": where.platform,
-             "threads": str(where.threads), "processes": str(where.processes), "precision": where.precision,
-             "accumulate": str(where.accumulate), "compiled": str(where.compiled), "python": where.python,
-             **{f"version of {name}": version for name, version in where.versions.items()}}
-    plugins: list[tuple[str, PluginRecord | None]] = [("tokenizer", record.tokenizer),
-                                                      *((t.task, t.recommender) for t in record.tasks)]
+    facts = {
+        "data": record.dataset.content_hash[:12],
+        "features": "" if record.features is None else record.features.provenance[:12],
+        "code of the suite": where.code[:12],
+        "device": where.device,
+        "platform": where.platform,
+        "threads": str(where.threads),
+        "processes": str(where.processes),
+        "precision": where.precision,
+        "accumulate": str(where.accumulate),
+        "compiled": str(where.compiled),
+        "python": where.python,
+        **{f"version of {name}": version for name, version in where.versions.items()},
+    }
+    plugins: list[tuple[str, PluginRecord | None]] = [
+        ("tokenizer", record.tokenizer),
+        *((t.task, t.recommender) for t in record.tasks),
+    ]
     for role, plugin in plugins:
         if plugin is not None:
             facts[f"code of {plugin.name}"] = plugin.code[:12]
@@ -134,18 +149,29 @@ def _value(value: float | None) -> str:
 
 def _markdown(found: Repetition) -> str:
     beyond = found.beyond
-    words = {EQUAL: "The record is reproduced.",
-             EXPLAINED: "Numbers differ, and so does what may change them (below); this is no proof of a fault.",
-             DIFFERS: "Numbers differ although code, data, versions and machine are those of the record."}
-    lines = [f"# {found.recorded} repeated", "", f"{words[found.verdict]} {len(found.numbers) - len(beyond)} of "
-             f"{len(found.numbers)} numbers agree within {found.tolerance:g}; {_sids(found)}. Repeated as {found.repeated}.",
-             ""]
+    words = {
+        EQUAL: "The record is reproduced.",
+        EXPLAINED: "Numbers differ, and so does what may change them (below); this is no proof of a fault.",
+        DIFFERS: "Numbers differ although code, data, versions and machine are those of the record.",
+    }
+    lines = [
+        f"# {found.recorded} repeated",
+        "",
+        f"{words[found.verdict]} {len(found.numbers) - len(beyond)} of "
+        f"{len(found.numbers)} numbers agree within {found.tolerance:g}; {_sids(found)}. Repeated as {found.repeated}.",
+        "",
+    ]
     lines += ["| task | metric | recorded | repeated | difference |", "|:--|:--|--:|--:|--:|"]
-    lines += [f"| {n.task} | {n.metric} | {_value(n.recorded)} | {_value(n.repeated)} | "
-              f"{'–' if n.difference is None else f'{n.difference:+.2e}'}{'' if n.within(found.tolerance) else ' **≠**'} |"
-              for n in found.numbers]
-    lines += ["", "What differs between the two runs:" if found.causes else
-              "Code, data, settings, versions and machine are the same.", ""]
+    lines += [
+        f"| {n.task} | {n.metric} | {_value(n.recorded)} | {_value(n.repeated)} | "
+        f"{'–' if n.difference is None else f'{n.difference:+.2e}'}{'' if n.within(found.tolerance) else ' **≠**'} |"
+        for n in found.numbers
+    ]
+    lines += [
+        "",
+        "What differs between the two runs:" if found.causes else "Code, data, settings, versions and machine are the same.",
+        "",
+    ]
     if found.causes:
         lines += ["| what | recorded | repeated |", "|:--|:--|:--|"]
         lines += [f"| {what} | {a or '–'} | {b or '–'} |" for what, a, b in found.causes] + [""]
@@ -157,18 +183,34 @@ def _csv(found: Repetition) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["task", "metric", "recorded", "repeated", "difference", "within_tolerance"])
-    writer.writerows([n.task, n.metric, n.recorded, n.repeated, n.difference, int(n.within(found.tolerance))]
-                     for n in found.numbers)
+    writer.writerows(
+        [n.task, n.metric, n.recorded, n.repeated, n.difference, int(n.within(found.tolerance))] for n in found.numbers
+    )
     return out.getvalue()
 
 
 def _json(found: Repetition) -> str:
-    numbers: list[dict[str, Any]] = [{**vars(n), "difference": n.difference, "within_tolerance": n.within(found.tolerance)}
-                                     for n in found.numbers]
+    numbers: list[dict[str, Any]] = [
+        {**vars(n), "difference": n.difference, "within_tolerance": n.within(found.tolerance)} for n in found.numbers
+    ]
     causes = [{"what": what, "recorded": a, "repeated": b} for what, a, b in found.causes]
-    return json.dumps({"recorded": found.recorded, "repeated": found.repeated, "verdict": found.verdict,
-                       "tolerance": found.tolerance, "sids_equal": found.sids_equal, "numbers": numbers, "causes": causes,
-                       "remarks": list(found.remarks)}, indent=2, ensure_ascii=False) + "\n"
+    return (
+        json.dumps(
+            {
+                "recorded": found.recorded,
+                "repeated": found.repeated,
+                "verdict": found.verdict,
+                "tolerance": found.tolerance,
+                "sids_equal": found.sids_equal,
+                "numbers": numbers,
+                "causes": causes,
+                "remarks": list(found.remarks),
+            },
+            indent=2,
+            ensure_ascii=False,
+        )
+        + "\n"
+    )
 
 
 FORMATS: dict[str, Callable[[Repetition], str]] = {"md": _markdown, "csv": _csv, "json": _json}

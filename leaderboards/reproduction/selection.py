@@ -83,8 +83,9 @@ def select_all(wanted: Mapping[str, Wanted], store: Store, key: str = "") -> dic
     return found
 
 
-def select(wanted: Mapping[str, Wanted], store: Store, task: str | None, key: str = "",
-           chosen: Collection[str] = ()) -> Selection:
+def select(
+    wanted: Mapping[str, Wanted], store: Store, task: str | None, key: str = "", chosen: Collection[str] = ()
+) -> Selection:
     """The runs of every row for one task (``None``: the SID tables).
 
     key: beginning of the comparability key to use, where the task has one. chosen: ids of runs that stand in other tasks,
@@ -111,13 +112,20 @@ def select(wanted: Mapping[str, Wanted], store: Store, task: str | None, key: st
 
     def standing(own: str) -> tuple[bool, bool, int, float, str]:
         members = found[own]
-        return (bool(key) and own.startswith(key), any(m[2].record.run_id in chosen for m in members),
-                len({m[0] for m in members}), -sum(m[1] for m in members) / len(members),
-                max(m[2].record.created for m in members))
+        return (
+            bool(key) and own.startswith(key),
+            any(m[2].record.run_id in chosen for m in members),
+            len({m[0] for m in members}),
+            -sum(m[1] for m in members) / len(members),
+            max(m[2].record.created for m in members),
+        )
 
     best = max(found, key=standing)
-    rows = {row: _nearest([m for m in found[best] if m[0] == row], wanted[row], task)
-            for row in wanted if any(m[0] == row for m in found[best])}
+    rows = {
+        row: _nearest([m for m in found[best] if m[0] == row], wanted[row], task)
+        for row in wanted
+        if any(m[0] == row for m in found[best])
+    }
     return Selection(best, rows, {k: len({m[0] for m in v}) for k, v in found.items() if k != best})
 
 
@@ -135,8 +143,11 @@ def _stands(record: RunRecord, want: Wanted, task: str | None) -> bool:
         return False
     own = groups_of(record)
     other = {None: ("retriever", "ranker"), "retrieval": ("ranker",), "ranking": ("retriever",)}[task]
-    return all(own.get(group, {}).get(field) == want.groups.get(group, {}).get(field)
-               for group, _, field in (setting.partition(".") for setting in need.settings) if group not in other)
+    return all(
+        own.get(group, {}).get(field) == want.groups.get(group, {}).get(field)
+        for group, _, field in (setting.partition(".") for setting in need.settings)
+        if group not in other
+    )
 
 
 def _differences(record: RunRecord, want: Wanted, task: str | None) -> list[str]:

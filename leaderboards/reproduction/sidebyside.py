@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from sidbench.leaderboards.board.provenance import effort_of
 from sidbench.leaderboards.board.store import Store
 from sidbench.leaderboards.render.caption import caption
-from sidbench.leaderboards.reproduction.bound_checks import Breach, breaches, marked_cells
-from sidbench.leaderboards.reproduction.evidence import Known, contrast, gather
+from sidbench.leaderboards.reproduction.bound_checks import BoundViolation, marked_cells, violations
+from sidbench.leaderboards.reproduction.evidence import Estimate, contrast, gather
 from sidbench.leaderboards.reproduction.papers import OTHER_QUANTITY, PublishedPaper, PublishedTable, our_metric
 from sidbench.leaderboards.reproduction.plan import Plan
 from sidbench.leaderboards.reproduction.selection import Selection, Wanted, select_all
@@ -18,8 +18,11 @@ from sidbench.leaderboards.reproduction.verdicts import Hypothesis, Verdict, hyp
 
 TASKS = (None, "retrieval", "ranking")
 _TASK_NAMES = {None: "SID tables", "retrieval": "retrieval", "ranking": "ranking"}
-FIGURE_METRICS = {"3": ("entropy", "item_recall_at_50", "item_recall_at_100", "auc", "gauc"),
-                  "4": ("item_recall_at_50", "auc"), "5": ("auc_head", "auc_torso", "auc_tail")}
+FIGURE_METRICS = {
+    "3": ("entropy", "item_recall_at_50", "item_recall_at_100", "auc", "gauc"),
+    "4": ("item_recall_at_50", "auc"),
+    "5": ("auc_head", "auc_torso", "auc_tail"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class SideCell:
 
     published: float | None
     marked: bool
-    ours: Known | None
+    ours: Estimate | None
     change: Change | None = None
     alike: bool = True
 
@@ -70,7 +73,7 @@ class SideTable:
     table: PublishedTable
     dataset: str
     lines: tuple[SideLine, ...]
-    breaches: tuple[Breach, ...]
+    violations: tuple[BoundViolation, ...]
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class FigureRow:
     """One row of a figure: metric -> number."""
 
     row: str
-    values: Mapping[str, Known]
+    values: Mapping[str, Estimate]
     notes: Mapping[str, float]
 
 
@@ -117,20 +120,32 @@ def chosen_tables(paper: PublishedPaper, numbers: Sequence[str], dataset: str) -
     for number in numbers:
         tables = [t for t in paper.tables if t.number == number]
         home = next((d for d in (dataset, "beauty") if any(t.dataset == d for t in tables)), None)
-        chosen += [(t, home is None or t.dataset == home) for t in tables
-                   if home is None or t.dataset in (home, "industrial")]
+        chosen += [
+            (t, home is None or t.dataset == home) for t in tables if home is None or t.dataset in (home, "industrial")
+        ]
     return chosen
 
 
-def rows_needed(paper: PublishedPaper, plan: Plan, tables: Sequence[str], figures: Sequence[str],
-                dataset: str) -> tuple[str, ...]:
+def rows_needed(
+    paper: PublishedPaper, plan: Plan, tables: Sequence[str], figures: Sequence[str], dataset: str
+) -> tuple[str, ...]:
     """Rows that these tables and figures show, in order."""
     shown = [row for table, ours in chosen_tables(paper, tables, dataset) if ours for row in table.rows]
     return tuple(dict.fromkeys([*shown, *(row for f in figures for row in plan.figures.get(f, ()))]))
 
 
-def side_by_side(paper: PublishedPaper, plan: Plan, wanted: Mapping[str, Wanted], store: Store, dataset: str, budget: str,
-                 tables: Sequence[str], figures: Sequence[str], missing: Mapping[str, str], key: str = "") -> SideBySide:
+def side_by_side(
+    paper: PublishedPaper,
+    plan: Plan,
+    wanted: Mapping[str, Wanted],
+    store: Store,
+    dataset: str,
+    budget: str,
+    tables: Sequence[str],
+    figures: Sequence[str],
+    missing: Mapping[str, str],
+    key: str = "",
+) -> SideBySide:
     """Build everything from records. wanted: the rows that can have runs. missing: row -> why, or the command for it."""
     selections = select_all(wanted, store, key)
     chosen = chosen_tables(paper, tables, dataset)
@@ -139,11 +154,11 @@ def side_by_side(paper: PublishedPaper, plan: Plan, wanted: Mapping[str, Wanted]
     gathered = {task: gather(selections[task].rows, task, metrics[task]) for task in TASKS}
     known = {task: found for task, (found, _) in gathered.items()}
 
-    def number(row: str, column: str) -> Known | None:
+    def number(row: str, column: str) -> Estimate | None:
         task, metric = _of_ours(column, paper.level)
         return known[task].get(row, {}).get(metric)
 
-    def evidence(claim: Hypothesis, row: str) -> Known | str:
+    def evidence(claim: Hypothesis, row: str) -> Estimate | str:
         found = number(row, claim.metric)
         task, _ = _of_ours(claim.metric, paper.level)
         no_run = row not in selections[task].rows
@@ -155,8 +170,17 @@ def side_by_side(paper: PublishedPaper, plan: Plan, wanted: Mapping[str, Wanted]
     shown = tuple(_table(t, paper, plan, dataset if ours else "", selections, known, missing) for t, ours in chosen)
     drawn = tuple(_figure(paper, f, plan, selections, known) for f in figures)
     absent = {row: why for row, why in missing.items() if not any(row in s.rows for s in selections.values())}
-    return SideBySide(paper, dataset, budget, shown, drawn, judge(claims, evidence), _settings(selections, wanted),
-                      absent, (*_notes(selections), *(n for _, notes in gathered.values() for n in notes)))
+    return SideBySide(
+        paper,
+        dataset,
+        budget,
+        shown,
+        drawn,
+        judge(claims, evidence),
+        _settings(selections, wanted),
+        absent,
+        (*_notes(selections), *(n for _, notes in gathered.values() for n in notes)),
+    )
 
 
 def _of_ours(column: str, level: str) -> tuple[str | None, str]:
@@ -170,40 +194,60 @@ def _of_ours(column: str, level: str) -> tuple[str | None, str]:
     return our_metric(column, level)
 
 
-def _metrics(paper: PublishedPaper, tables: Sequence[tuple[PublishedTable, bool]], figures: Sequence[str],
-             claims: Sequence[Hypothesis]) -> dict[str | None, list[str]]:
+def _metrics(
+    paper: PublishedPaper,
+    tables: Sequence[tuple[PublishedTable, bool]],
+    figures: Sequence[str],
+    claims: Sequence[Hypothesis],
+) -> dict[str | None, list[str]]:
     """Task -> metrics that anything printed needs."""
     columns = [c for t, _ in tables for c in t.columns] + [m for f in figures for m in FIGURE_METRICS.get(f, ())]
     pairs = dict.fromkeys(_of_ours(c, paper.level) for c in [*columns, *(h.metric for h in claims)])
     return {task: [m for t, m in pairs if t == task] for task in TASKS}
 
 
-_ByTask = Mapping[str | None, Mapping[str, Mapping[str, Known]]]
+_ByTask = Mapping[str | None, Mapping[str, Mapping[str, Estimate]]]
 
 
-def _table(table: PublishedTable, paper: PublishedPaper, plan: Plan, dataset: str,
-           selections: Mapping[str | None, Selection], known: _ByTask, missing: Mapping[str, str]) -> SideTable:
+def _table(
+    table: PublishedTable,
+    paper: PublishedPaper,
+    plan: Plan,
+    dataset: str,
+    selections: Mapping[str | None, Selection],
+    known: _ByTask,
+    missing: Mapping[str, str],
+) -> SideTable:
     marked, lines = marked_cells(table), []
 
-    def ours(row: str, column: str) -> Known | None:
+    def ours(row: str, column: str) -> Estimate | None:
         task, metric = our_metric(column, paper.level)
         return known[task].get(row, {}).get(metric) if dataset else None
 
     for row, values in table.rows.items():
-        cells = {c: SideCell(values[c], (row, c) in marked, ours(row, c), _change(table, row, c, ours),
-                             c not in OTHER_QUANTITY) for c in table.columns}
+        cells = {
+            c: SideCell(values[c], (row, c) in marked, ours(row, c), _change(table, row, c, ours), c not in OTHER_QUANTITY)
+            for c in table.columns
+        }
         tasks = dict.fromkeys(our_metric(c, paper.level)[0] for c in table.columns) if dataset else {}
         found = [selections[t].rows[row] for t in tasks if row in selections[t].rows]
         runs = {r.record.run_id: r for o in found for r in o.runs}
         need = plan.needs.get(row, "no run of ours is planned")
         absent = need if isinstance(need, str) else missing.get(row, "")
-        lines.append(SideLine(row, cells, tuple(runs), tuple(sorted({r.record.seed for r in runs.values()})),
-                              "" if found or not dataset else absent,
-                              tuple(dict.fromkeys(d for o in found for d in o.differs))))
-    return SideTable(table, dataset, tuple(lines), breaches(table))
+        lines.append(
+            SideLine(
+                row,
+                cells,
+                tuple(runs),
+                tuple(sorted({r.record.seed for r in runs.values()})),
+                "" if found or not dataset else absent,
+                tuple(dict.fromkeys(d for o in found for d in o.differs)),
+            )
+        )
+    return SideTable(table, dataset, tuple(lines), violations(table))
 
 
-def _change(table: PublishedTable, row: str, column: str, ours: Callable[[str, str], Known | None]) -> Change | None:
+def _change(table: PublishedTable, row: str, column: str, ours: Callable[[str, str], Estimate | None]) -> Change | None:
     if not table.reference or row == table.reference:
         return None
     here, there = table.rows[row][column], table.rows[table.reference][column]
@@ -212,7 +256,7 @@ def _change(table: PublishedTable, row: str, column: str, ours: Callable[[str, s
     return _difference(published, left, right)
 
 
-def _difference(published: float | None, left: Known | None, right: Known | None) -> Change:
+def _difference(published: float | None, left: Estimate | None, right: Estimate | None) -> Change:
     if left is None or right is None:
         return Change(published, None)
     found = contrast([left], [right])
@@ -221,8 +265,9 @@ def _difference(published: float | None, left: Known | None, right: Known | None
     return Change(published, found.difference, found.low, found.high, found.p)
 
 
-def _figure(paper: PublishedPaper, number: str, plan: Plan, selections: Mapping[str | None, Selection],
-            known: _ByTask) -> SideFigure:
+def _figure(
+    paper: PublishedPaper, number: str, plan: Plan, selections: Mapping[str | None, Selection], known: _ByTask
+) -> SideFigure:
     figure = next(f for f in paper.figures if f.number == number)
     metrics = FIGURE_METRICS[number]
     rows = []
@@ -242,8 +287,13 @@ def _figure(paper: PublishedPaper, number: str, plan: Plan, selections: Mapping[
         rows.append(FigureRow(row, values, notes))
     reference = plan.figures[number][0] if number == "5" else ""
     base = next((r for r in rows if r.row == reference), None)
-    differences = None if base is None or not base.values else {
-        r.row: {m: _difference(None, k, base.values.get(m)) for m, k in r.values.items()} for r in rows if r is not base}
+    differences = (
+        None
+        if base is None or not base.values
+        else {
+            r.row: {m: _difference(None, k, base.values.get(m)) for m, k in r.values.items()} for r in rows if r is not base
+        }
+    )
     return SideFigure(number, figure.title, figure.reading, metrics, tuple(rows), reference, differences)
 
 
@@ -276,6 +326,7 @@ def _notes(selections: Mapping[str | None, Selection]) -> tuple[str, ...]:
         others = {k: n for k, n in selection.others.items() if n}
         if others:
             listed = ", ".join(f"{k[:12]} ({n} rows)" for k, n in others.items())
-            notes.append(f"{_TASK_NAMES[task]}: records of other comparability keys are not shown: {listed}; choose one "
-                         "with --key")
+            notes.append(
+                f"{_TASK_NAMES[task]}: records of other comparability keys are not shown: {listed}; choose one with --key"
+            )
     return tuple(notes)

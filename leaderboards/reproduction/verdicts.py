@@ -16,7 +16,7 @@ from importlib import resources
 from itertools import combinations, product
 from typing import Any
 
-from sidbench.leaderboards.reproduction.evidence import Contrast, Known, contrast
+from sidbench.leaderboards.reproduction.evidence import Contrast, Estimate, contrast
 from sidbench.leaderboards.statistics.holm import LEVEL, holm
 
 SUPPORTED, CONTRADICTED, NOT_SEPARABLE, NOT_TESTABLE = "supported", "contradicted", "not separable", "not testable"
@@ -69,7 +69,7 @@ def hypotheses(paper: str) -> tuple[Hypothesis, ...]:
     return tuple(Hypothesis(**fields) for fields in plain)
 
 
-def judge(claims: Sequence[Hypothesis], known: Callable[[Hypothesis, str], Known | str]) -> tuple[Verdict, ...]:
+def judge(claims: Sequence[Hypothesis], known: Callable[[Hypothesis, str], Estimate | str]) -> tuple[Verdict, ...]:
     """A verdict for every claim, in order; p-values are adjusted over those that can be tested.
 
     known: what the records hold of a claim's metric in a row, or why there is nothing.
@@ -77,14 +77,15 @@ def judge(claims: Sequence[Hypothesis], known: Callable[[Hypothesis, str], Known
     raw = [_judge(claim, {row: known(claim, row) for row in claim.rows}) for claim in claims]
     tested = [i for i, v in enumerate(raw) if v.p is not None]
     adjusted = dict(zip(tested, holm([raw[i].p or 0.0 for i in tested]), strict=True))
-    return tuple(v if i not in adjusted else
-                 replace(v, p=adjusted[i], verdict=v.verdict if adjusted[i] <= LEVEL else NOT_SEPARABLE)
-                 for i, v in enumerate(raw))
+    return tuple(
+        v if i not in adjusted else replace(v, p=adjusted[i], verdict=v.verdict if adjusted[i] <= LEVEL else NOT_SEPARABLE)
+        for i, v in enumerate(raw)
+    )
 
 
-def _judge(claim: Hypothesis, found: Mapping[str, Known | str]) -> Verdict:
+def _judge(claim: Hypothesis, found: Mapping[str, Estimate | str]) -> Verdict:
     """The verdict before adjustment: direction of the evidence and its p-value."""
-    numbers = {row: k for row, k in found.items() if isinstance(k, Known)}
+    numbers = {row: k for row, k in found.items() if isinstance(k, Estimate)}
     reasons = dict.fromkeys(f"{row}: {why}" for row, why in found.items() if isinstance(why, str))
     if reasons:
         return Verdict(claim, NOT_TESTABLE, reason="; ".join(reasons))
@@ -93,10 +94,14 @@ def _judge(claim: Hypothesis, found: Mapping[str, Known | str]) -> Verdict:
     if problems:
         pair, worst = min(pairs, key=lambda p: p[1].difference)
         return Verdict(claim, NOT_TESTABLE, difference=worst.difference, pair=pair, reason="; ".join(problems))
-    doubts = {"one seed a row: the spread over trainings is unknown and not part of the interval":
-              any(c.one_seed for _, c in pairs),
-              "per-user results lack what this metric needs: judged as if rows shared no users":
-              any(not c.paired for _, c in pairs)}
+    doubts = {
+        "one seed a row: the spread over trainings is unknown and not part of the interval": any(
+            c.one_seed for _, c in pairs
+        ),
+        "per-user results lack what this metric needs: judged as if rows shared no users": any(
+            not c.paired for _, c in pairs
+        ),
+    }
     doubt = "; ".join(words for words, holds in doubts.items() if holds)
     if claim.rule == ALIKE:
         return _alike(claim, pairs, max(k.value for k in numbers.values()), doubt)
@@ -108,7 +113,7 @@ def _judge(claim: Hypothesis, found: Mapping[str, Known | str]) -> Verdict:
     return _verdict(claim, CONTRADICTED, min(1.0, worst.p * len(pairs)), pair, worst, doubt)
 
 
-def _pairs(claim: Hypothesis, numbers: Mapping[str, Known]) -> list[tuple[str, Contrast]]:
+def _pairs(claim: Hypothesis, numbers: Mapping[str, Estimate]) -> list[tuple[str, Contrast]]:
     """The contrasts of a claim, each with its rows."""
     if claim.rule == MEAN:
         words = f"mean of {', '.join(claim.left)} - mean of {', '.join(claim.right)}"

@@ -22,7 +22,7 @@ def acceleration(jackknife: np.ndarray) -> float:
     deviation = np.asarray(jackknife, np.float64) - np.mean(jackknife)
     squares = deviation * deviation
     spread = float(squares.sum())
-    return 0.0 if spread == 0 else float((squares * deviation).sum()) / (6 * spread ** 1.5)
+    return 0.0 if spread == 0 else float((squares * deviation).sum()) / (6 * spread**1.5)
 
 
 def bca_interval(value: float, draws: np.ndarray, acceleration: float, level: float = 0.95) -> tuple[float, float] | None:

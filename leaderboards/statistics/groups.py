@@ -65,9 +65,9 @@ def _users(left: Evidence, right: Evidence) -> Part | None:
     if left.influence is not None and right.influence is not None:
         each = left.influence - right.influence
         n = len(each)
-        return Part(float((each ** 2).sum()) * n / (n - 1), n - 1) if n > 1 else Part(float("nan"), 1)
+        return Part(float((each**2).sum()) * n / (n - 1), n - 1) if n > 1 else Part(float("nan"), 1)
     if left.half_width is not None and right.half_width is not None:
-        return Part((left.half_width ** 2 + right.half_width ** 2) / 1.96 ** 2, float("inf"))
+        return Part((left.half_width**2 + right.half_width**2) / 1.96**2, float("inf"))
     return None
 
 

@@ -78,21 +78,32 @@ def align(task: str, left: Sequence[Columns], right: Sequence[Columns], partial:
     names = UNIT_COLUMNS[task]
     missing = [n for n in names if any(n not in c for c in every)]
     if missing:
-        raise InputError(f"per-user {task} results", got=f"no column {', '.join(missing)}",
-                         wanted=f"columns {', '.join(names)}", do="run both again")
+        raise InputError(
+            f"per-user {task} results",
+            got=f"no column {', '.join(missing)}",
+            wanted=f"columns {', '.join(names)}",
+            do="run both again",
+        )
     keys = [np.char.add(np.char.add(c[names[0]].astype(str), "\x1f"), c[names[1]].astype(str)) for c in every]
     for key in keys:
         if len(np.unique(key)) < len(key):
-            raise InputError(f"per-user {task} results", got=f"{len(key) - len(np.unique(key))} repeated entries",
-                             wanted=f"one result for each {' and '.join(names)}")
+            raise InputError(
+                f"per-user {task} results",
+                got=f"{len(key) - len(np.unique(key))} repeated entries",
+                wanted=f"one result for each {' and '.join(names)}",
+            )
     common = keys[0]
     for key in keys[1:]:
         common = common if np.array_equal(common, key) else np.intersect1d(common, key)
     common = np.sort(common)
     left_out = int(len(np.unique(np.concatenate(keys))) - len(common)) if any(len(k) > len(common) for k in keys) else 0
     if left_out and not partial:
-        raise InputError(f"per-user {task} results of two rows", got=f"{left_out:,} results that not all runs have",
-                         wanted="the same users and items", do="compare runs of one protocol, or add --force")
+        raise InputError(
+            f"per-user {task} results of two rows",
+            got=f"{left_out:,} results that not all runs have",
+            wanted="the same users and items",
+            do="compare runs of one protocol, or add --force",
+        )
     if not len(common):
         raise InputError(f"per-user {task} results of two rows", got="no user and item in common", wanted="at least one")
     aligned = []
@@ -104,7 +115,7 @@ def align(task: str, left: Sequence[Columns], right: Sequence[Columns], partial:
     aligned = [{**columns, "user": index} for columns in aligned]
     if task == "ranking" and not all(np.array_equal(c["label"], aligned[0]["label"]) for c in aligned):
         raise InputError("labels of ranking rows", got="other labels in one run", wanted="the same labels in all runs")
-    return Paired(tuple(aligned[:len(left)]), tuple(aligned[len(left):]), users, left_out)
+    return Paired(tuple(aligned[: len(left)]), tuple(aligned[len(left) :]), users, left_out)
 
 
 def differences(paired: Paired, metrics: Sequence[str], rng: Rng) -> list[Difference]:
@@ -125,8 +136,9 @@ def differences(paired: Paired, metrics: Sequence[str], rng: Rng) -> list[Differ
         jackknives.append(_gap([p.jackknife() for p in found], n_left))
         ratios = [p for p in found if isinstance(p, Ratio)]
         contributed.append(_exchange(ratios, n_left) if ratios else _gap([p.influence() for p in found], n_left))
-    statistics = np.array([value if metric == "auc" else part.sum()
-                           for metric, value, part in zip(names, values, contributed, strict=True)])
+    statistics = np.array(
+        [value if metric == "auc" else part.sum() for metric, value, part in zip(names, values, contributed, strict=True)]
+    )
     tests = sign_flip_tests(np.stack(contributed, axis=1), rng.child("signs"), statistics)
     results = []
     for metric, value, jackknife, test in zip(names, values, jackknives, tests, strict=True):
@@ -135,9 +147,22 @@ def differences(paired: Paired, metrics: Sequence[str], rng: Rng) -> list[Differ
         ends = bca_interval(float(value), drawn, acceleration(jackknife)) if len(named) > 1 else None
         low, high = ends if ends is not None else (None, None)
         better, worse, equal = _won(paired, metric)
-        results.append(Difference(metric, float(np.mean([p.value for p in found[:n_left]])),
-                                  float(np.mean([p.value for p in found[n_left:]])), float(value), low, high, test,
-                                  better, worse, equal, _n_users(found, len(named)), len(index)))
+        results.append(
+            Difference(
+                metric,
+                float(np.mean([p.value for p in found[:n_left]])),
+                float(np.mean([p.value for p in found[n_left:]])),
+                float(value),
+                low,
+                high,
+                test,
+                better,
+                worse,
+                equal,
+                _n_users(found, len(named)),
+                len(index),
+            )
+        )
     return results
 
 
@@ -155,8 +180,11 @@ def _gap(values: Sequence[Any], n_left: int) -> np.ndarray:
 def _exchange(ratios: Sequence[Ratio], n_left: int) -> np.ndarray:
     """float64 ``[U]``: what exchanging the two rows' results of a user turns round, see ``permutation``."""
     above, below = (_gap([getattr(r, part) for r in ratios], n_left) for part in ("numerator", "denominator"))
-    totals = [np.mean([getattr(r, part).sum() for r in side]) for part in ("numerator", "denominator")
-              for side in (ratios[:n_left], ratios[n_left:])]
+    totals = [
+        np.mean([getattr(r, part).sum() for r in side])
+        for part in ("numerator", "denominator")
+        for side in (ratios[:n_left], ratios[n_left:])
+    ]
     pooled = (totals[0] + totals[1]) / (totals[2] + totals[3])
     return np.asarray(above - pooled * below)
 

@@ -65,4 +65,4 @@ def sign_flip_tests(contributions: np.ndarray, rng: Rng, observed: np.ndarray | 
 
 def _patterns(n: int) -> np.ndarray:
     """All sign patterns float64 ``[2**n, n]``."""
-    return ((np.arange(2 ** n)[:, None] >> np.arange(n)) & 1) * 2.0 - 1
+    return ((np.arange(2**n)[:, None] >> np.arange(n)) & 1) * 2.0 - 1

@@ -22,12 +22,12 @@ class Part(NamedTuple):
 def of_seeds(values: Sequence[float], weight: float = 1.0) -> tuple[Part, ...]:
     """The doubt of training in ``weight`` times the mean over seeds; nothing for one seed, whose spread is unknown."""
     n = len(values)
-    return (Part(weight ** 2 * float(np.var(values, ddof=1)) / n, n - 1),) if n > 1 else ()
+    return (Part(weight**2 * float(np.var(values, ddof=1)) / n, n - 1),) if n > 1 else ()
 
 
 def combined(parts: Iterable[Part]) -> tuple[float, float]:
     """Standard error and degrees of freedom of all parts together; infinite degrees where no spread was estimated."""
     found = tuple(parts)
     variance = sum(p.variance for p in found)
-    spread = sum(p.variance ** 2 / p.freedom for p in found)
-    return variance ** 0.5, variance ** 2 / spread if spread > 0 else float("inf")
+    spread = sum(p.variance**2 / p.freedom for p in found)
+    return variance**0.5, variance**2 / spread if spread > 0 else float("inf")

@@ -50,7 +50,7 @@ def _tables(length: int, copies: int, width: int, base: float) -> tuple[Tensor, 
     """What queries, keys and values are multiplied by, complex64 ``[3, 1, 1, copies * length, width / 2]``, and its
     conjugate; queries take the ``1 / sqrt(width)``."""
     angles = rotary_angles(length, width, base, torch.device("cpu"))
-    turn = torch.stack([angles / width ** 0.5, angles, torch.ones_like(angles)]).repeat(1, copies, 1)[:, None, None]
+    turn = torch.stack([angles / width**0.5, angles, torch.ones_like(angles)]).repeat(1, copies, 1)[:, None, None]
     return turn, turn.conj().resolve_conj()
 
 

@@ -36,8 +36,7 @@ def attend(q: Tensor, kv: Tensor, bias: Tensor | None, key_mask: Tensor | None, 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, kv: Tensor, bias: Tensor | None, key_mask: Tensor | None,
-                dropout: Dropout) -> Tensor:
+    def forward(ctx: Any, q: Tensor, kv: Tensor, bias: Tensor | None, key_mask: Tensor | None, dropout: Dropout) -> Tensor:
         batch, length, heads, width = q.shape
         with torch.autocast("cpu", enabled=False):
             q = q.transpose(1, 2).reshape(batch * heads, length, width)
@@ -98,6 +97,6 @@ class _ReluDropout(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        y, = ctx.saved_tensors
+        (y,) = ctx.saved_tensors
         slope = torch.ops.aten.threshold_backward(grads[0], y, 0)
         return slope if ctx.scale == 1.0 else slope.mul_(ctx.scale), None

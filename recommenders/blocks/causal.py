@@ -29,8 +29,7 @@ def causal_attention(packed: Tensor, heads: int) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(batch, length, -1)
 
 
-def shared_attention(query: Tensor, history: tuple[Tensor, Tensor], hidden: Tensor,
-                     own: tuple[Tensor, Tensor]) -> Tensor:
+def shared_attention(query: Tensor, history: tuple[Tensor, Tensor], hidden: Tensor, own: tuple[Tensor, Tensor]) -> Tensor:
     """Attention of hypotheses to the history they share and to their own decoded positions; logits are not scaled.
 
     query ``[B, W, heads, d]``; history keys and values ``[B, heads, S, d]`` of each user; hidden float ``[B, 1, 1, S]``
@@ -107,8 +106,10 @@ class CachedDecoder:
         of = self._users[:, None], parent
         for layer, block in enumerate(self._blocks):
             query, key, value = block.project(x).view(batch, hypotheses, 3, block.heads, -1).unbind(2)
-            keys, values = (torch.cat([before[of], new[..., None, :]], dim=3) for before, new
-                            in zip(self._own[layer], (key * self._scale, value), strict=True))
+            keys, values = (
+                torch.cat([before[of], new[..., None, :]], dim=3)
+                for before, new in zip(self._own[layer], (key * self._scale, value), strict=True)
+            )
             self._own[layer] = keys, values
             x = block.finish(x, shared_attention(query, self._history[layer], self._hidden, (keys, values)))
         return x
@@ -125,7 +126,7 @@ class _SpanAttention(torch.autograd.Function):
         spans, span = batch // copies, copies * length
         parts = packed.reshape(spans, span, 3, heads, width).permute(2, 0, 3, 1, 4).reshape(3, spans * heads, span, width)
         q, k, v = parts
-        weights = torch.baddbmm(span_mask(length, copies, packed.device), q, k.transpose(1, 2), alpha=width ** -0.5)
+        weights = torch.baddbmm(span_mask(length, copies, packed.device), q, k.transpose(1, 2), alpha=width**-0.5)
         torch.softmax(weights, -1, out=weights)
         mixed = torch.bmm(weights, v)
         ctx.save_for_backward(parts, weights, mixed)
@@ -143,7 +144,7 @@ class _SpanAttention(torch.autograd.Function):
         torch.bmm(weights.transpose(1, 2), grad, out=grads[2])
         # Softmax: dS = W * (dW - rowsum(dW * W)), and rowsum(dW * W) = rowsum(d_out * out).
         inner = (grad * mixed).sum(-1, keepdim=True).neg_()
-        scores = torch.baddbmm(inner, grad, v.transpose(1, 2)).mul_(weights).mul_(width ** -0.5)
+        scores = torch.baddbmm(inner, grad, v.transpose(1, 2)).mul_(weights).mul_(width**-0.5)
         torch.bmm(scores, k, out=grads[0])
         torch.bmm(scores.transpose(1, 2), q, out=grads[1])
         packed = grads.view(3, spans, heads, span, width).permute(1, 3, 0, 2, 4).reshape(ctx.shape)

@@ -59,8 +59,9 @@ class CrossAttention(nn.Module):
         angles = rotary_angles(length, width // self.heads, self.base, x.device)[place]
         q = rotate(self.query(x).view(batch, rows, self.heads, -1), angles)
         visible = place[:, None, :, None] >= torch.arange(length, device=x.device)
-        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), memory.keys, memory.values,
-                                               attn_mask=visible.expand(batch, 1, rows, length))
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2), memory.keys, memory.values, attn_mask=visible.expand(batch, 1, rows, length)
+        )
         return self.output(mixed.transpose(1, 2).reshape(batch, rows, width))
 
 

@@ -49,8 +49,9 @@ class RankCollector:
     """Assembles ``TargetRanks`` of all users from batches in any order."""
 
     def __init__(self, n_users: int) -> None:
-        self._columns = {f.name: np.zeros(n_users, np.float32 if f.name == "score" else np.int64)
-                         for f in fields(TargetRanks)}
+        self._columns = {
+            f.name: np.zeros(n_users, np.float32 if f.name == "score" else np.int64) for f in fields(TargetRanks)
+        }
 
     def add(self, users: np.ndarray, ranks: TargetRanks) -> None:
         """Store the ranks of ``users`` int ``[B]``."""
@@ -105,14 +106,14 @@ class DistinctSids:
         piece = max(1, CELLS // batch)
         buffer, term = (torch.empty(min(piece, n_sids), batch, device=log_probs.device) for _ in range(2))
         for start in range(0, n_sids, piece):
-            rows = self.rows[:, start:start + piece]
-            score, extra = buffer[:rows.shape[1]], term[:rows.shape[1]]
+            rows = self.rows[:, start : start + piece]
+            score, extra = buffer[: rows.shape[1]], term[: rows.shape[1]]
             torch.index_select(log_probs, 0, rows[0], out=score)
             for row in rows[1:]:
                 torch.index_select(log_probs, 0, row, out=extra)
                 score += extra
             # Counts are exact in float32 up to 2^24 items a piece.
-            part = weight[:, start:start + piece]
+            part = weight[:, start : start + piece]
             above += (part @ torch.gt(score, target, out=extra)).long()
             tied += (part @ torch.eq(score, target, out=extra)).long()
         column, item = candidates.masked(users)
@@ -133,17 +134,25 @@ def rank_scores(scores: Tensor, users: np.ndarray, candidates: Candidates, runti
     return rank_interval(above, tied, target, scores[column_t, runtime.tensor(item)], column_t, n_items, n_items)
 
 
-def rank_interval(above: Tensor, tied: Tensor, target: Tensor, seen: Tensor, column: Tensor, n_items: int,
-                  n_sids: int) -> TargetRanks:
+def rank_interval(
+    above: Tensor, tied: Tensor, target: Tensor, seen: Tensor, column: Tensor, n_items: int, n_sids: int
+) -> TargetRanks:
     """Exact counts int64 ``[2, B]`` (SIDs, items) and the scores ``seen`` ``[M]`` of items to leave out, each of user
     ``column`` int64 ``[M]``, against ``target`` ``[B]`` -> ``TargetRanks``."""
     size, against = len(target), target[column]
     gone_above = torch.bincount(column[seen > against], minlength=size)
     gone_tied = torch.bincount(column[seen == against], minlength=size)
     return TargetRanks(
-        better=to_numpy(above[1]), tied=to_numpy(tied[1]), sid_better=to_numpy(above[0]), sid_tied=to_numpy(tied[0]),
-        masked_better=to_numpy(above[1] - gone_above), masked_tied=to_numpy(tied[1] - gone_tied),
-        score=to_numpy(target.float()), depth=np.full(size, n_items, np.int64), sid_depth=np.full(size, n_sids, np.int64))
+        better=to_numpy(above[1]),
+        tied=to_numpy(tied[1]),
+        sid_better=to_numpy(above[0]),
+        sid_tied=to_numpy(tied[0]),
+        masked_better=to_numpy(above[1] - gone_above),
+        masked_tied=to_numpy(tied[1] - gone_tied),
+        score=to_numpy(target.float()),
+        depth=np.full(size, n_items, np.int64),
+        sid_depth=np.full(size, n_sids, np.int64),
+    )
 
 
 def expected_ndcg(ranks: TargetRanks, k: int) -> float:
@@ -168,14 +177,14 @@ class _SoftmaxLoss(torch.autograd.Function):
             loss = torch.zeros((), device=hidden.device)
             hidden_grad, table_grad = torch.empty_like(hidden), torch.zeros_like(table)
             for start in range(0, n_rows, piece):
-                h, t = hidden[start:start + piece], target[start:start + piece, None]
-                logits = buffer[:len(h)]
+                h, t = hidden[start : start + piece], target[start : start + piece, None]
+                logits = buffer[: len(h)]
                 torch.mm(h, table.T, out=logits)
                 prob = torch.softmax(logits, dim=1, out=logits)
                 # Below the smallest normal float the loss saturates at 87 nats; its gradient stays exact.
                 loss -= prob.gather(1, t).clamp_min(torch.finfo(prob.dtype).tiny).log().sum()
                 prob.scatter_add_(1, t, torch.full_like(t, -1.0, dtype=prob.dtype))
-                torch.mm(prob, table, out=hidden_grad[start:start + piece])
+                torch.mm(prob, table, out=hidden_grad[start : start + piece])
                 table_grad.addmm_(prob.T, h)
             ctx.save_for_backward(hidden_grad.div_(n_rows), table_grad.div_(n_rows))
             return loss / n_rows
@@ -200,8 +209,14 @@ class _CosineLoss(torch.autograd.Function):
     """Cross-entropies of all positions at once; lengths of queries are divided out of the logits, not of the queries."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, queries: Tensor, table: Tensor, target: Tensor,
-                runs: Sequence[tuple[slice, slice, int]], temperature: float) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        queries: Tensor,
+        table: Tensor,
+        target: Tensor,
+        runs: Sequence[tuple[slice, slice, int]],
+        temperature: float,
+    ) -> Tensor:
         with torch.autocast(queries.device.type, enabled=False):
             length, n_rows, _ = queries.shape
             piece = max(1, min(n_rows, CELLS // max((p.stop - p.start) * k for p, _, k in runs)))
@@ -233,8 +248,9 @@ class _CosineLoss(torch.autograd.Function):
         return query_grad * grads[0], table_grad * grads[0], None, None, None
 
 
-def cosine_softmax_loss(queries: Tensor, table: Tensor, target: Tensor, runs: Sequence[tuple[slice, slice, int]],
-                        temperature: float) -> Tensor:
+def cosine_softmax_loss(
+    queries: Tensor, table: Tensor, target: Tensor, runs: Sequence[tuple[slice, slice, int]], temperature: float
+) -> Tensor:
     """Mean over positions and rows of the cross-entropy of ``softmax(cos(query, class) / temperature)``.
 
     queries ``[L, P, d]`` of any length, table ``[rows, d]`` unit class vectors of all positions, target int64 ``[P, L]``

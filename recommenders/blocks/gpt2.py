@@ -74,7 +74,7 @@ class Gpt2(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """``[B, T, width] -> [B, T, width]``; ``T`` at most the number of positions."""
-        x = self.dropout(vectors + self.position[:vectors.shape[1]])
+        x = self.dropout(vectors + self.position[: vectors.shape[1]])
         for block in self.blocks:
             x = block(x)
         return self.final_norm(x)

@@ -36,20 +36,25 @@ BY_CODE = ("sid_concat", "sid_sum", "sid_prefix", "sid+id")
 class RepresentationConfig:
     """Settings of the item representation, the same in every ranker and for every tokenizer."""
 
-    representation: str = setting("sid_concat", "what stands for an item",
-                                  choices=("item_id", "hashed_id", "sid_concat", "sid_sum", "sid_prefix", "sid+id"))
+    representation: str = setting(
+        "sid_concat",
+        "what stands for an item",
+        choices=("item_id", "hashed_id", "sid_concat", "sid_sum", "sid_prefix", "sid+id"),
+    )
     item_width: int = setting(32, "width of item and user representations", unit="dimensions", low=1, high=512)
-    code_width: int = setting(16, "width of code tables (sid_concat) and side fields", unit="dimensions", low=1,
-                              high=512)
-    prefix_rows: int = setting(1 << 16, "rows that prefixes are hashed to (sid_prefix)", unit="rows", low=1,
-                               high=1 << 24)
+    code_width: int = setting(16, "width of code tables (sid_concat) and side fields", unit="dimensions", low=1, high=512)
+    prefix_rows: int = setting(1 << 16, "rows that prefixes are hashed to (sid_prefix)", unit="rows", low=1, high=1 << 24)
     code_weights: bool = setting(False, "scale code embeddings by the weights of the SIDs (router weights)")
 
     def __post_init__(self) -> None:
         check_settings(self)
         if self.code_weights and self.representation not in BY_CODE:
-            raise InputError("setting code_weights=true", got=f"representation={self.representation}",
-                             wanted=f"one with codes: {', '.join(BY_CODE)}", do="set code_weights=false")
+            raise InputError(
+                "setting code_weights=true",
+                got=f"representation={self.representation}",
+                wanted=f"one with codes: {', '.join(BY_CODE)}",
+                do="set code_weights=false",
+            )
 
 
 def sid_concat_parameters(config: RepresentationConfig, layout: CodeLayout) -> int:
@@ -72,8 +77,12 @@ def layout_for(config: RepresentationConfig, sids: SemanticIds | None, who: str)
     if config.representation == "item_id":
         return None
     if sids is None:
-        raise InputError(f"{who} with representation={config.representation}: semantic IDs", got="none",
-                         wanted="SIDs of the whole catalogue", do="name a tokenizer or set representation=item_id")
+        raise InputError(
+            f"{who} with representation={config.representation}: semantic IDs",
+            got="none",
+            wanted="SIDs of the whole catalogue",
+            do="name a tokenizer or set representation=item_id",
+        )
     return CodeLayout.of(sids)
 
 
@@ -91,8 +100,9 @@ class ItemLookup:
     notes: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
-    def of(config: RepresentationConfig, layout: CodeLayout | None, sids: SemanticIds | None, n_items: int,
-           who: str) -> ItemLookup:
+    def of(
+        config: RepresentationConfig, layout: CodeLayout | None, sids: SemanticIds | None, n_items: int, who: str
+    ) -> ItemLookup:
         """The lookup for ``sids`` as a model with ``layout`` reads them.
 
         Raises ``InputError`` for SIDs of another catalogue or layout, unordered ones with ``sid_prefix``, and ones
@@ -118,19 +128,29 @@ def _hashed_ids(config: RepresentationConfig, layout: CodeLayout, n_items: int) 
     if table < n_items:
         ids = (prefix_hashes(ids[:, None])[:, 0] % np.uint64(table)).astype(np.int64)
     shared = int((np.bincount(ids, minlength=table)[ids] > 1).sum())
-    return ItemLookup(ids, np.zeros((n_items, 0), np.int64), notes={
-        "hashed_id_rows": float(table), "hashed_id_parameters": float(table * config.item_width),
-        "hashed_id_items_sharing_a_row": float(shared),
-        "sid_concat_parameters": float(sid_concat_parameters(config, layout))})
+    return ItemLookup(
+        ids,
+        np.zeros((n_items, 0), np.int64),
+        notes={
+            "hashed_id_rows": float(table),
+            "hashed_id_parameters": float(table * config.item_width),
+            "hashed_id_items_sharing_a_row": float(shared),
+            "sid_concat_parameters": float(sid_concat_parameters(config, layout)),
+        },
+    )
 
 
-def _prefix_rows(config: RepresentationConfig, layout: CodeLayout, sids: SemanticIds,
-                 who: str) -> tuple[np.ndarray, dict[str, float]]:
+def _prefix_rows(
+    config: RepresentationConfig, layout: CodeLayout, sids: SemanticIds, who: str
+) -> tuple[np.ndarray, dict[str, float]]:
     """Hashed rows int64 ``[N, L]`` of all prefixes, and figures; a prefix that ends in PAD has the PAD row."""
     if not sids.ordered:
-        raise InputError(f"{who} with representation=sid_prefix: semantic IDs", got="SIDs without an order of positions",
-                         wanted="ordered SIDs, whose prefixes mean something",
-                         do="name an ordered tokenizer (residual codes), or set representation=sid_concat")
+        raise InputError(
+            f"{who} with representation=sid_prefix: semantic IDs",
+            got="SIDs without an order of positions",
+            wanted="ordered SIDs, whose prefixes mean something",
+            do="name an ordered tokenizer (residual codes), or set representation=sid_concat",
+        )
     padded = sids.codes == PAD
     hashes = prefix_hashes(np.where(padded, layout.sizes, sids.codes))
     rows = np.where(padded, config.prefix_rows, (hashes % np.uint64(config.prefix_rows)).astype(np.int64))
@@ -142,12 +162,18 @@ def _prefix_rows(config: RepresentationConfig, layout: CodeLayout, sids: Semanti
 def _code_weights(sids: SemanticIds, who: str) -> np.ndarray:
     """float32 ``[N, L]`` weights of the codes, 0 at PAD."""
     if sids.weights is None:
-        raise InputError(f"{who} with code_weights=true: weights of the semantic IDs", got="a tokenizer that gives none",
-                         wanted="SIDs with weights, as adasid and mmq give them",
-                         do="set code_weights=false; a collision policy that moves items drops weights")
+        raise InputError(
+            f"{who} with code_weights=true: weights of the semantic IDs",
+            got="a tokenizer that gives none",
+            wanted="SIDs with weights, as adasid and mmq give them",
+            do="set code_weights=false; a collision policy that moves items drops weights",
+        )
     if sids.weights.shape != sids.codes.shape:
-        raise InputError(f"{who}: weights of the semantic IDs", got=f"shape {sids.weights.shape}",
-                         wanted=f"{sids.codes.shape}, one a code")
+        raise InputError(
+            f"{who}: weights of the semantic IDs",
+            got=f"shape {sids.weights.shape}",
+            wanted=f"{sids.codes.shape}, one a code",
+        )
     return np.where(sids.codes == PAD, 0.0, sids.weights).astype(np.float32)
 
 

@@ -42,8 +42,9 @@ class ItemNetwork(nn.Module):
         """Context vectors ``[B, T, width]`` of left-aligned windows ``items`` int64 ``[B, T]``, ``length`` int64 ``[B]``."""
 
 
-def item_plan(name: str, config: Any, network: ItemNetwork, windows: TrainingWindows, rng: Rng, runtime: Runtime,
-              **more: Any) -> TrainingPlan:
+def item_plan(
+    name: str, config: Any, network: ItemNetwork, windows: TrainingWindows, rng: Rng, runtime: Runtime, **more: Any
+) -> TrainingPlan:
     """Cross-entropy over all items at every labelled position; ``more`` goes to the plan."""
 
     def batch(epoch: int, index: int) -> dict[str, Tensor]:
@@ -54,14 +55,27 @@ def item_plan(name: str, config: Any, network: ItemNetwork, windows: TrainingWin
         hidden = network(made["items"], made["length"]).flatten(0, 1).index_select(0, made["labelled"])
         return softmax_loss(hidden, network.item_table, made["targets"])
 
-    return TrainingPlan(name, network, windows.steps_per_epoch, config.epochs, batch, loss, rng.child("training"),
-                        learning_rate=config.learning_rate, betas=(0.9, 0.98), clip_norm=0.0, patience=config.patience,
-                        batch_setting=("batch_positions", config.batch_positions), **more)
+    return TrainingPlan(
+        name,
+        network,
+        windows.steps_per_epoch,
+        config.epochs,
+        batch,
+        loss,
+        rng.child("training"),
+        learning_rate=config.learning_rate,
+        betas=(0.9, 0.98),
+        clip_norm=0.0,
+        patience=config.patience,
+        batch_setting=("batch_positions", config.batch_positions),
+        **more,
+    )
 
 
 @torch.no_grad()
-def rank_items(network: ItemNetwork, histories: Sequences, targets: np.ndarray, max_length: int,
-               runtime: Runtime) -> TargetRanks:
+def rank_items(
+    network: ItemNetwork, histories: Sequences, targets: np.ndarray, max_length: int, runtime: Runtime
+) -> TargetRanks:
     """Exact rank intervals of ``targets`` by the inner products of the newest context vector with all items."""
     network = network.to(runtime.device).eval()
     candidates = Candidates(histories, targets, len(network.item_table))
@@ -93,14 +107,23 @@ class ItemRetriever(NeuralRetriever[Net]):
         network.initialise(runtime.generator(rng.child("initial")))
         windows = TrainingWindows(data.train, config.max_length, config.batch_positions, rng.child("windows"))
         histories, targets = validation_subset(data, config.validation_users, rng)
-        log = runtime.train(item_plan(
-            self.name, config, network, windows, rng, runtime,
-            validate=lambda: expected_ndcg(self._ranks(histories, targets, runtime), 10)))
+        log = runtime.train(
+            item_plan(
+                self.name,
+                config,
+                network,
+                windows,
+                rng,
+                runtime,
+                validate=lambda: expected_ndcg(self._ranks(histories, targets, runtime), 10),
+            )
+        )
         self._notes = training_notes(log, windows)
         return self
 
-    def rank_targets(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
-                     runtime: Runtime) -> TargetRanks:
+    def rank_targets(
+        self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None, runtime: Runtime
+    ) -> TargetRanks:
         check_histories(histories, targets, len(self._network().item_table))
         return self._measured(histories, lambda: (self._ranks(histories, targets, runtime), {}))
 

@@ -62,15 +62,20 @@ class PrefixInstances:
     Raises ``InputError`` if there is no instance.
     """
 
-    def __init__(self, sequences: Sequences, max_length: int, batch_size: int, rng: Rng,
-                 instances_per_epoch: int = 0) -> None:
+    def __init__(
+        self, sequences: Sequences, max_length: int, batch_size: int, rng: Rng, instances_per_epoch: int = 0
+    ) -> None:
         n_targets = np.maximum(sequences.lengths - 1, 0)
         self.n_targets = int(n_targets.sum())
         self.n_without_target = int((n_targets == 0).sum())
         self.n_truncated = int((n_targets > max_length).sum())
         if self.n_targets == 0:
-            raise InputError("training sequences", got=f"{sequences.n_users} users, none with two items",
-                             wanted="at least one pair of consecutive items", do="check the split")
+            raise InputError(
+                "training sequences",
+                got=f"{sequences.n_users} users, none with two items",
+                wanted="at least one pair of consecutive items",
+                do="check the split",
+            )
         user = np.repeat(np.arange(sequences.n_users), n_targets)
         before = np.arange(self.n_targets) - np.repeat(np.cumsum(n_targets) - n_targets, n_targets) + 1
         self._end = sequences.indptr[:-1][user] + before
@@ -87,15 +92,16 @@ class PrefixInstances:
         passed, step = divmod(epoch * self.steps_per_epoch + index, self._steps_per_pass)
         if self._order[0] != passed:
             self._order = (passed, self._rng.child("pass", passed).numpy().permutation(self.n_targets))
-        chosen = self._order[1][step * self._batch_size:(step + 1) * self._batch_size]
+        chosen = self._order[1][step * self._batch_size : (step + 1) * self._batch_size]
         chosen = chosen[np.argsort(self._length[chosen], kind="stable")]
-        return tuple(self._part(chosen[i:i + PART_ROWS]) for i in range(0, len(chosen), PART_ROWS))
+        return tuple(self._part(chosen[i : i + PART_ROWS]) for i in range(0, len(chosen), PART_ROWS))
 
     def _part(self, chosen: np.ndarray) -> PrefixPart:
         length, end = self._length[chosen], self._end[chosen]
         width = int(self._widths[np.searchsorted(self._widths, length.max())])
-        return PrefixPart(gather_windows(self._items, end - length, length, width), length,
-                          self._items[end].astype(np.int64))
+        return PrefixPart(
+            gather_windows(self._items, end - length, length, width), length, self._items[end].astype(np.int64)
+        )
 
 
 def prefix_windows(histories: Sequences, rows: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +121,7 @@ def similar_rows(histories: Sequences, max_length: int, rows: int) -> Iterator[n
     for b in np.unique(bucket):
         members = np.flatnonzero(bucket == b)
         for i in range(0, len(members), rows):
-            yield members[i:i + rows]
+            yield members[i : i + rows]
 
 
 class _KnownGradients(torch.autograd.Function):

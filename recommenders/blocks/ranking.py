@@ -47,8 +47,9 @@ class RankingConfig(RepresentationConfig):
     learning_rate: float = setting(1e-3, "Adam step size", low=1e-6, high=0.1, paper=1e-3, sweep=(3e-4, 1e-3, 3e-3))
     batch_size: int = setting(1024, "rows of a batch", low=1, high=1 << 20)
     embedding_decay: float = setting(1e-6, "L2 penalty on the embedding rows a batch uses", low=0, high=1)
-    unknown_user_rate: float = setting(0.1, "training rows whose user is replaced by the unseen user", unit="share",
-                                       low=0, high=1)
+    unknown_user_rate: float = setting(
+        0.1, "training rows whose user is replaced by the unseen user", unit="share", low=0, high=1
+    )
     epochs: int = setting(20, "passes over the training rows at most", low=1, high=1000)
     patience: int = setting(2, "validations without a better AUC before stopping", low=0, high=1000)
 
@@ -106,13 +107,17 @@ class RankingBatches:
         """The rows ``index`` int ``[B]``; ``user`` replaces their user column."""
         item, history = rows.item[index].astype(np.int64), rows.history[index].astype(np.int64)
         present = history >= 0
-        unique, inverse = np.unique(np.concatenate([item, np.where(present, history, item[:, None]).ravel()]),
-                                    return_inverse=True)
+        unique, inverse = np.unique(
+            np.concatenate([item, np.where(present, history, item[:, None]).ravel()]), return_inverse=True
+        )
         targets, prior = np.unique(item, return_inverse=True)
         arrays = {
-            "label": rows.label[index].astype(np.float32), "item": inverse[:len(item)],
-            "history": inverse[len(item):].reshape(history.shape), "history_present": present.astype(np.float32),
-            "prior_item": prior, "day": rows.day_of_week[index].astype(np.int64),
+            "label": rows.label[index].astype(np.float32),
+            "item": inverse[: len(item)],
+            "history": inverse[len(item) :].reshape(history.shape),
+            "history_present": present.astype(np.float32),
+            "prior_item": prior,
+            "day": rows.day_of_week[index].astype(np.int64),
             "month": rows.month[index].astype(np.int64),
             "user": (rows.user[index] if user is None else user).astype(np.int64),
         }
@@ -137,8 +142,9 @@ class NeuralRanker(Ranker):
         self._notes: dict[str, float] = {}
 
     @abstractmethod
-    def _make_network(self, n_users: int, table_rows: int, fields: Mapping[str, int],
-                      layout: CodeLayout | None) -> RankingNetwork:
+    def _make_network(
+        self, n_users: int, table_rows: int, fields: Mapping[str, int], layout: CodeLayout | None
+    ) -> RankingNetwork:
         """The network for ``n_users`` known users and one unseen, item tables of ``table_rows`` and side ``fields``."""
 
     @property
@@ -154,7 +160,8 @@ class NeuralRanker(Ranker):
         lookup = ItemLookup.of(config, layout, sids, data.n_items, self.name)
         batches = RankingBatches(data, lookup, runtime)
         network = self.network_ = self._make_network(
-            data.n_users, item_table_rows(config, data.n_items, layout), data.item_field_sizes, layout)
+            data.n_users, item_table_rows(config, data.n_items, layout), data.item_field_sizes, layout
+        )
         network.to(runtime.device).initialise(runtime.generator(rng.child("initial")))
         size = min(config.batch_size, len(rows))
 
@@ -163,7 +170,7 @@ class NeuralRanker(Ranker):
             return rng.child("epoch", epoch).numpy().permutation(len(rows))
 
         def batch(epoch: int, index: int) -> dict[str, Tensor]:
-            order = permutation(epoch)[index * size:(index + 1) * size]
+            order = permutation(epoch)[index * size : (index + 1) * size]
             unknown = rng.child("unknown", epoch, index).numpy().random(len(order)) < config.unknown_user_rate
             return batches.make(rows, order, np.where(unknown, data.n_users, rows.user[order]))
 
@@ -171,16 +178,32 @@ class NeuralRanker(Ranker):
             logits, penalty = network(made)
             return F.binary_cross_entropy_with_logits(logits, made["label"]) + config.embedding_decay * penalty
 
-        log = runtime.train(TrainingPlan(
-            self.name, network, -(-len(rows) // size), config.epochs, batch, loss, rng.child("training"),
-            learning_rate=config.learning_rate, clip_norm=0.0, patience=config.patience,
-            sharded=network.sharded, batch_setting=("batch_size", config.batch_size),
-            validate=lambda: area_under_curve(self._scores(batches, held), held.label)))
+        log = runtime.train(
+            TrainingPlan(
+                self.name,
+                network,
+                -(-len(rows) // size),
+                config.epochs,
+                batch,
+                loss,
+                rng.child("training"),
+                learning_rate=config.learning_rate,
+                clip_norm=0.0,
+                patience=config.patience,
+                sharded=network.sharded,
+                batch_setting=("batch_size", config.batch_size),
+                validate=lambda: area_under_curve(self._scores(batches, held), held.label),
+            )
+        )
         self._notes = {
-            "examples_per_second": log.examples_per_second, "best_epoch": float(log.best_epoch),
-            "epochs": float(log.epochs), "training_seconds": log.wall_seconds, "validation_auc": max(log.validations),
+            "examples_per_second": log.examples_per_second,
+            "best_epoch": float(log.best_epoch),
+            "epochs": float(log.epochs),
+            "training_seconds": log.wall_seconds,
+            "validation_auc": max(log.validations),
             "item_embedding_parameters": float(network.embedding_parameters()),
-            "train_rows_without_history": float((rows.history < 0).all(axis=1).sum()), **lookup.notes,
+            "train_rows_without_history": float((rows.history < 0).all(axis=1).sum()),
+            **lookup.notes,
         }
         return self
 
@@ -191,8 +214,11 @@ class NeuralRanker(Ranker):
         self._check_tables(data, network)
         table = network.items.item_table
         if table is not None and len(table) != item_table_rows(self.config, data.n_items, self.layout_):
-            raise InputError(f"{self.name}: catalogue", got=f"{data.n_items} items",
-                             wanted=f"the one it was fitted on, with an item table of {len(table)} rows")
+            raise InputError(
+                f"{self.name}: catalogue",
+                got=f"{data.n_items} items",
+                wanted=f"the one it was fitted on, with an item table of {len(table)} rows",
+            )
         network.to(runtime.device).eval()
         batches = RankingBatches(data, lookup, runtime)
         start = time.perf_counter()
@@ -209,8 +235,12 @@ class NeuralRanker(Ranker):
             known[f"values of item field {name}"] = (data.item_field_sizes.get(name, 0), fitted)
         for name, (got, wanted) in known.items():
             if got != wanted:
-                raise InputError(f"{self.name}: {name}", got=got, wanted=f"{wanted}, as when it was fitted",
-                                 do="predict on the data it was fitted on")
+                raise InputError(
+                    f"{self.name}: {name}",
+                    got=got,
+                    wanted=f"{wanted}, as when it was fitted",
+                    do="predict on the data it was fitted on",
+                )
 
     @torch.no_grad()
     def _scores(self, batches: RankingBatches, rows: RankingRows) -> np.ndarray:
@@ -235,9 +265,12 @@ class NeuralRanker(Ranker):
         layout = None
         if self.reads_sids:
             if "layout.sizes" not in state or "layout.has_pad" not in state:
-                raise InputError(f"{self.name}: saved state", got="no entry layout.sizes",
-                                 wanted=f"a state with representation={self.config.representation}",
-                                 do="use the config it was trained with")
+                raise InputError(
+                    f"{self.name}: saved state",
+                    got="no entry layout.sizes",
+                    wanted=f"a state with representation={self.config.representation}",
+                    do="use the config it was trained with",
+                )
             layout = CodeLayout(state["layout.sizes"], state["layout.has_pad"].astype(bool))
         if "user_table" not in state:
             raise InputError(f"{self.name}: saved state", got="no entry user_table", wanted=f"a state of {self.name}")
@@ -259,17 +292,25 @@ def check_rows(data: RankingData, split: str) -> None:
     if split not in data.rows or not len(data.rows[split]):
         raise InputError(f"ranking rows {split!r}", got="none", wanted="at least one row", do="check the split")
     rows = data.rows[split]
-    for name, values, low, high in (("user", rows.user, 0, data.n_users), ("item", rows.item, 0, data.n_items - 1),
-                                    ("history", rows.history, -1, data.n_items - 1),
-                                    ("day_of_week", rows.day_of_week, 0, 6), ("month", rows.month, 0, 11)):
+    for name, values, low, high in (
+        ("user", rows.user, 0, data.n_users),
+        ("item", rows.item, 0, data.n_items - 1),
+        ("history", rows.history, -1, data.n_items - 1),
+        ("day_of_week", rows.day_of_week, 0, 6),
+        ("month", rows.month, 0, 11),
+    ):
         if values.size and (values.min() < low or values.max() > high):
-            raise InputError(f"ranking rows {split!r}: {name}", got=f"{values.min()}..{values.max()}",
-                             wanted=f"{low}..{high}")
+            raise InputError(
+                f"ranking rows {split!r}: {name}", got=f"{values.min()}..{values.max()}", wanted=f"{low}..{high}"
+            )
     for name, values in data.item_fields.items():
         high = data.item_field_sizes[name] - 1
         if len(values) != data.n_items or values.min() < 0 or values.max() > high:
-            raise InputError(f"item field {name}", got=f"{len(values)} items with values up to {values.max(initial=-1)}",
-                             wanted=f"{data.n_items} items with values 0..{high}")
+            raise InputError(
+                f"item field {name}",
+                got=f"{len(values)} items with values up to {values.max(initial=-1)}",
+                wanted=f"{data.n_items} items with values 0..{high}",
+            )
 
 
 def area_under_curve(score: np.ndarray, label: np.ndarray) -> float:

@@ -49,8 +49,11 @@ class NeuralRetriever(Retriever, Generic[Net]):
         """What ``rank`` finds for ``histories``; its figures, its time and the histories cut go to the notes."""
         start = time.perf_counter()
         ranks, notes = rank()
-        self._notes |= {**notes, "ms_per_user": 1e3 * (time.perf_counter() - start) / max(histories.n_users, 1),
-                        "truncated_histories": float(count_truncated(histories, self.config.max_length))}
+        self._notes |= {
+            **notes,
+            "ms_per_user": 1e3 * (time.perf_counter() - start) / max(histories.n_users, 1),
+            "truncated_histories": float(count_truncated(histories, self.config.max_length)),
+        }
         return ranks
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -86,8 +89,7 @@ class SidRetriever(NeuralRetriever[Net]):
     def _ranked(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds, runtime: Runtime) -> Ranked:
         """What ``rank_targets`` gives for checked histories and targets, and figures of the search."""
 
-    def _begin(self, sids: SemanticIds | None, n_items: int,
-               runtime: Runtime) -> tuple[SemanticIds, CodeLayout, Tensor]:
+    def _begin(self, sids: SemanticIds | None, n_items: int, runtime: Runtime) -> tuple[SemanticIds, CodeLayout, Tensor]:
         """What ``fit`` reads of the SIDs: themselves, their layout, and the fused rows int64 ``[N, L]`` of all items.
 
         Raises ``InputError`` when there are none, or those of another catalogue.
@@ -99,11 +101,16 @@ class SidRetriever(NeuralRetriever[Net]):
         self.layout_ = layout
         return sids, layout, rows
 
-    def rank_targets(self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None,
-                     runtime: Runtime) -> TargetRanks:
+    def rank_targets(
+        self, histories: Sequences, targets: np.ndarray, sids: SemanticIds | None, runtime: Runtime
+    ) -> TargetRanks:
         if sids is None or self.network_ is None:
-            raise InputError(f"{self.name}: ranking", got="no semantic IDs" if sids is None else "no fitted model",
-                             wanted="SIDs of the whole catalogue and a fitted model", do="call fit first")
+            raise InputError(
+                f"{self.name}: ranking",
+                got="no semantic IDs" if sids is None else "no fitted model",
+                wanted="SIDs of the whole catalogue and a fitted model",
+                do="call fit first",
+            )
         check_histories(histories, targets, sids.n_items)
         return self._measured(histories, lambda: self._ranked(histories, targets, sids, runtime))
 
@@ -114,8 +121,12 @@ class SidRetriever(NeuralRetriever[Net]):
 
     def state_dict(self) -> dict[str, np.ndarray]:
         layout = self._layout()
-        return {**super().state_dict(), "layout.sizes": layout.sizes, "layout.has_pad": layout.has_pad,
-                **{f"layout.{name}": self.saved_[name] for name in self.saves}}
+        return {
+            **super().state_dict(),
+            "layout.sizes": layout.sizes,
+            "layout.has_pad": layout.has_pad,
+            **{f"layout.{name}": self.saved_[name] for name in self.saves},
+        }
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         missing = {f"layout.{name}" for name in ("sizes", "has_pad", *self.saves)} - set(state)

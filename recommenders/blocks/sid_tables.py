@@ -53,8 +53,10 @@ class CodeLayout:
         batched product serves them all."""
         classes, offsets = self.classes, self.offsets
         bounds = np.flatnonzero(np.diff(classes, prepend=-1, append=-1)).tolist()
-        return tuple((slice(a, b), slice(int(offsets[a]), int(offsets[b])), int(classes[a]))
-                     for a, b in zip(bounds, bounds[1:], strict=False))
+        return tuple(
+            (slice(a, b), slice(int(offsets[a]), int(offsets[b])), int(classes[a]))
+            for a, b in zip(bounds, bounds[1:], strict=False)
+        )
 
     @property
     def pad_rows(self) -> np.ndarray:
@@ -67,15 +69,22 @@ class CodeLayout:
         Raises ``InputError`` when the codes do not fit the layout (another length, larger codes, PAD without class).
         """
         if codes.ndim != 2 or codes.shape[1] != self.length:
-            raise InputError("semantic IDs", got=f"codes of shape {codes.shape}",
-                             wanted=f"{self.length} positions", do="use the SIDs the model was fitted on")
+            raise InputError(
+                "semantic IDs",
+                got=f"codes of shape {codes.shape}",
+                wanted=f"{self.length} positions",
+                do="use the SIDs the model was fitted on",
+            )
         filled = np.where(codes == PAD, self.sizes, codes).astype(np.int64)
         bad = np.argwhere((filled < 0) | (filled >= self.classes))
         if len(bad):
             item, position = bad[0]
-            raise InputError(f"semantic ID of item {item}", got=f"code {codes[item, position]} at position {position}",
-                             wanted=f"0..{self.sizes[position] - 1}{' or PAD' if self.has_pad[position] else ''}",
-                             do="use the SIDs the model was fitted on")
+            raise InputError(
+                f"semantic ID of item {item}",
+                got=f"code {codes[item, position]} at position {position}",
+                wanted=f"0..{self.sizes[position] - 1}{' or PAD' if self.has_pad[position] else ''}",
+                do="use the SIDs the model was fitted on",
+            )
         return filled + self.offsets[:-1]
 
     def check_same(self, sids: SemanticIds, who: str) -> None:
@@ -83,8 +92,9 @@ class CodeLayout:
         another place would shift or swap classes without any code being out of range."""
         other = CodeLayout.of(sids)
         if not (np.array_equal(self.sizes, other.sizes) and np.array_equal(self.has_pad, other.has_pad)):
-            raise InputError(f"{who}: semantic IDs", got=other._words(), wanted=self._words(),
-                             do="use the SIDs the model was fitted on")
+            raise InputError(
+                f"{who}: semantic IDs", got=other._words(), wanted=self._words(), do="use the SIDs the model was fitted on"
+            )
 
     def _words(self) -> str:
         return f"sizes {self.sizes.tolist()}, PAD at {np.flatnonzero(self.has_pad).tolist()}"
@@ -93,8 +103,12 @@ class CodeLayout:
 def fused_rows(layout: CodeLayout, sids: SemanticIds, n_items: int, who: str) -> np.ndarray:
     """int64 ``[N, L]`` fused rows of a catalogue's SIDs. Raises ``InputError`` for another number of items."""
     if sids.n_items != n_items:
-        raise InputError(f"{who}: semantic IDs", got=f"{sids.n_items} items", wanted=f"{n_items}, as in the data",
-                         do="encode the whole catalogue")
+        raise InputError(
+            f"{who}: semantic IDs",
+            got=f"{sids.n_items} items",
+            wanted=f"{n_items}, as in the data",
+            do="encode the whole catalogue",
+        )
     return layout.rows(sids.codes)
 
 

@@ -22,8 +22,9 @@ class StreamDecoder(nn.Module):
 
     blocks: Sequence[DecoderBlock]
 
-    def __init__(self, layout: CodeLayout, positions: list[int], width: int, layers: int, heads: int,
-                 dropout: float) -> None:
+    def __init__(
+        self, layout: CodeLayout, positions: list[int], width: int, layers: int, heads: int, dropout: float
+    ) -> None:
         super().__init__()
         self.positions = positions
         self.first_row = [int(layout.offsets[p]) for p in positions]
@@ -31,12 +32,13 @@ class StreamDecoder(nn.Module):
         self.slots = nn.Parameter(torch.zeros(len(positions) + 1, width))
         self.table = nn.Parameter(torch.zeros(sum(self.classes), width))
         self.blocks = nn.ModuleList(  # type: ignore[assignment]
-            DecoderBlock(width, heads, 4 * width, dropout, rotary_base=1e4) for _ in range(layers))
+            DecoderBlock(width, heads, 4 * width, dropout, rotary_base=1e4) for _ in range(layers)
+        )
         self.final_norm = nn.LayerNorm(width)
 
     def inputs(self, table: Tensor) -> tuple[Tensor, ...]:
         """Per position the input vectors of its classes, from the fused ``table``."""
-        return tuple(table[first:first + size] for first, size in zip(self.first_row, self.classes, strict=True))
+        return tuple(table[first : first + size] for first, size in zip(self.first_row, self.classes, strict=True))
 
     def outputs(self) -> tuple[Tensor, ...]:
         """Per position the output vectors of its classes."""
@@ -50,7 +52,7 @@ class StreamDecoder(nn.Module):
         """``[B * T, m + summary, width]`` for one target a place: ``hidden [B, T, width]``, ``codes [B * T, m, width]``
         input vectors of its codes. Slot ``j`` has read the codes before ``j``; the summary slot has read all."""
         slots = codes.shape[1] + summary
-        x = (F.pad(codes[:, :slots - 1], (0, 0, 1, 0)) + self.slots[:slots]) * hidden.shape[2] ** 0.5
+        x = (F.pad(codes[:, : slots - 1], (0, 0, 1, 0)) + self.slots[:slots]) * hidden.shape[2] ** 0.5
         x = x + hidden.view(-1, 1, hidden.shape[2])
         place = torch.arange(hidden.shape[1], device=hidden.device).repeat_interleave(slots)[None]
         for block, memory in zip(self.blocks, self.memories(hidden), strict=True):
@@ -63,8 +65,7 @@ class StreamSession:
     """A ``DecodingSession`` of ``decoder``: ``table`` as above, ``hidden [B, T, width]`` the users' histories, whose
     newest items have ``place`` int64 ``[B]``, and their ``memories``, which sessions of the same users may share."""
 
-    def __init__(self, decoder: StreamDecoder, table: Tensor, hidden: Tensor, place: Tensor,
-                 memories: list[Memory]) -> None:
+    def __init__(self, decoder: StreamDecoder, table: Tensor, hidden: Tensor, place: Tensor, memories: list[Memory]) -> None:
         self._decoder, self._memories, self._place = decoder, memories, place[:, None]
         self._state = hidden.gather(1, place[:, None, None].expand(-1, 1, hidden.shape[2]))
         self._inputs, self._outputs, self._slot = decoder.inputs(table), decoder.outputs(), 0

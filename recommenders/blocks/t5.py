@@ -190,14 +190,14 @@ class T5(nn.Module):
         self.shared.normal_(0.0, 1.0, generator=generator)
         for module in self.modules():
             if isinstance(module, RelativeBias):
-                module.table.normal_(0.0, shape.width ** -0.5, generator=generator)
+                module.table.normal_(0.0, shape.width**-0.5, generator=generator)
             elif isinstance(module, RmsNorm):
                 module.weight.fill_(1.0)
             elif isinstance(module, nn.Linear):
-                module.weight.normal_(0.0, module.in_features ** -0.5, generator=generator)
+                module.weight.normal_(0.0, module.in_features**-0.5, generator=generator)
         for module in self.modules():
             if isinstance(module, Attention):
-                module.query.weight *= shape.head_width ** -0.5
+                module.query.weight *= shape.head_width**-0.5
 
     def encode(self, tokens: Tensor, length: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Encoder output ``[B, S, width]`` and the additive key mask ``[B, S]`` (0 or -inf), ``None`` without padding."""
@@ -223,7 +223,7 @@ class T5(nn.Module):
         x = self.dropout(F.embedding(inputs, self.shared))
         for layer in self.decoder:
             x = layer(x, encoded, bias, mask)
-        return self.dropout(self.decoder_norm(x)) * self.shape.width ** -0.5
+        return self.dropout(self.decoder_norm(x)) * self.shape.width**-0.5
 
     def loss(self, tokens: Tensor, length: Tensor | None, targets: Tensor, temperature: float = 1.0) -> Tensor:
         """Mean over rows and positions of ``-log softmax(logits / temperature)`` over the whole vocabulary."""
@@ -246,7 +246,8 @@ def _names(shape: T5Shape) -> dict[str, tuple[str, ...]]:
             names[f"{mine}.norm.weight"] = (f"{other}.layer_norm.weight",)
             for name, stacked in parts.items():
                 names[f"{mine}.{name}.weight"] = tuple(
-                    f"{other}.{theirs}.{one}.weight" for one in ([stacked] if ours == "forwards" else stacked))
+                    f"{other}.{theirs}.{one}.weight" for one in ([stacked] if ours == "forwards" else stacked)
+                )
     return names
 
 

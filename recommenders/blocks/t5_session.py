@@ -22,16 +22,14 @@ class T5Session:
     Parameters: tokens int64 ``[B, S]``, length int64 ``[B]`` tokens that count or ``None`` for all, as in ``T5.encode``.
     """
 
-    def __init__(self, network: T5, layout: CodeLayout, tokens: Tensor, length: Tensor | None,
-                 temperature: float) -> None:
+    def __init__(self, network: T5, layout: CodeLayout, tokens: Tensor, length: Tensor | None, temperature: float) -> None:
         self._network, self._layout = network, layout
         encoded, mask = network.encode(tokens, length)
         self._layers = cast(list[DecoderLayer], list(network.decoder))
         # A layer: [key or value, B, heads, S, head_width].
-        self._memory = [layer.cross.keys_values(encoded).permute(2, 0, 3, 1, 4).contiguous()
-                        for layer in self._layers]
+        self._memory = [layer.cross.keys_values(encoded).permute(2, 0, 3, 1, 4).contiguous() for layer in self._layers]
         self._mask = None if mask is None else mask[:, None, None]
-        self._scale = network.shape.width ** -0.5 / temperature
+        self._scale = network.shape.width**-0.5 / temperature
         self._cache: list[tuple[Tensor, Tensor]] = []  # a layer: keys, values [B * W, heads, positions, head_width]
         self._position, self._beams = 0, 1
 
@@ -55,15 +53,17 @@ class T5Session:
             x = x + layer.forwards(x)
         self._position += 1
         logits = (network.decoder_norm(x) * self._scale) @ network.shared.T
-        begin, end = (1 + int(o) for o in self._layout.offsets[position:position + 2])
+        begin, end = (1 + int(o) for o in self._layout.offsets[position : position + 2])
         return logits[..., begin:end] - torch.logsumexp(logits, -1, keepdim=True)
 
     def _attend_to_self(self, at: int, x: Tensor, bias: Tensor) -> Tensor:
         """One query a hypothesis against its own few positions: too small for matrix products, so multiply and sum."""
         attention = self._layers[at].attention
         normed = attention.norm(x)
-        q, k, v = (part.flatten(0, 1).unsqueeze(2)  # [B * W, heads, 1, head_width]
-                   for part in (attention.queries(normed), *attention.keys_values(normed).unbind(2)))
+        q, k, v = (
+            part.flatten(0, 1).unsqueeze(2)  # [B * W, heads, 1, head_width]
+            for part in (attention.queries(normed), *attention.keys_values(normed).unbind(2))
+        )
         if at < len(self._cache):
             k, v = (torch.cat(pair, 2) for pair in zip(self._cache[at], (k, v), strict=True))
             self._cache[at] = (k, v)

@@ -69,8 +69,9 @@ class GuidedTransfer(nn.Module):
         made: Tensor = self.final_norm(self.dropout.added_to(x, self.feed_forward(self.forward_norm(x))))
         return made
 
-    def losses(self, summary: Tensor, classes: Tensor, puzzles: Puzzles, inputs: tuple[Tensor, ...],
-               outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    def losses(
+        self, summary: Tensor, classes: Tensor, puzzles: Puzzles, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
         """Cross-entropy of hidden codes, mean over slots, and binary cross-entropy of recognition.
 
         summary ``[P, width]``, classes int64 ``[P, S]`` of the targets; inputs, outputs: per slot ``[classes, width]``.
@@ -80,8 +81,11 @@ class GuidedTransfer(nn.Module):
         offered = torch.stack([inputs[s][puzzles.offered[:, s]] for s in slots], 1)
         masked = torch.where(puzzles.hidden[:, :, None], self.blank, own)
         restored, judged = self(torch.cat([summary, summary]), torch.cat([masked, offered])).chunk(2)
-        asked = [(restored[hidden, 1 + s], classes[hidden, s], s) for s in slots
-                 if (hidden := puzzles.hidden[:, s].nonzero()[:, 0]).numel()]
+        asked = [
+            (restored[hidden, 1 + s], classes[hidden, s], s)
+            for s in slots
+            if (hidden := puzzles.hidden[:, s].nonzero()[:, 0]).numel()
+        ]
         total = torch.stack([softmax_loss(h, outputs[s], t) * len(t) for h, t, s in asked]).sum()
         same = (puzzles.offered == classes).all(1).to(judged.dtype)
         verdict = F.binary_cross_entropy_with_logits(self.verdict(judged[:, 0])[:, 0].float(), same.float())

@@ -35,9 +35,9 @@ class Dropout(nn.Module):
 
     def mask(self, x: Tensor) -> Tensor:
         """What dropout multiplies ``x`` by in training: 0 where dropped, else the scale."""
-        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-2**63, None)
+        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
         mask = torch.empty_like(x, requires_grad=False)
-        torch.ge(words.view(torch.uint8)[:x.numel()].view(x.shape), self.dropped, out=mask)
+        torch.ge(words.view(torch.uint8)[: x.numel()].view(x.shape), self.dropped, out=mask)
         return mask.mul_(256 / (256 - self.dropped))
 
 
@@ -56,8 +56,13 @@ class CausalAttention(nn.Module):
         batch, length, width = queries.shape
         q = self.query(queries).view(batch, length, self.heads, -1)
         k, v = self.key_value(context).view(batch, length, 2, self.heads, -1).unbind(2)
-        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True,
-                                               dropout_p=self.dropout if self.training else 0.0)
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            is_causal=True,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
         return self.output(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
@@ -102,8 +107,9 @@ class SasrecBlock(nn.Module):
         super().__init__()
         self.query_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = CausalAttention(width, heads, dropout)
-        self.feed_forward = nn.Sequential(nn.Linear(width, width), nn.ReLU(), Dropout(dropout),
-                                          nn.Linear(width, width), Dropout(dropout))
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), Dropout(dropout), nn.Linear(width, width), Dropout(dropout)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, width] -> [B, T, width]``."""

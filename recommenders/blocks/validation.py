@@ -20,11 +20,19 @@ def validation_subset(data: RetrievalData, n_users: int, rng: Rng) -> tuple[Sequ
     """
     items, users = data.train.items, data.validation_user
     if len(items) and (items.min() < 0 or items.max() >= data.n_items):
-        raise InputError("training items", got=f"{items.min()}..{items.max()}", wanted=f"0..{data.n_items - 1}",
-                         do="check the split and the size of the catalogue")
+        raise InputError(
+            "training items",
+            got=f"{items.min()}..{items.max()}",
+            wanted=f"0..{data.n_items - 1}",
+            do="check the split and the size of the catalogue",
+        )
     if not len(users):
-        raise InputError("validation users", got="none", wanted="at least one, since validation selects the epoch",
-                         do="check the split; users need three events")
+        raise InputError(
+            "validation users",
+            got="none",
+            wanted="at least one, since validation selects the epoch",
+            do="check the split; users need three events",
+        )
     if len(users) != len(data.validation_target):
         raise InputError("validation targets", got=len(data.validation_target), wanted=f"one per user ({len(users)})")
     if users.min() < 0 or users.max() >= data.train.n_users:

@@ -52,8 +52,11 @@ class WindowBatch:
     def tensors(self, runtime: Runtime) -> dict[str, Tensor]:
         """``targets``, ``labelled`` and ``items`` on the runtime's device; behind the end of a window stands item 0, which
         causal masks hide from every label."""
-        return {"targets": runtime.tensor(self.targets), "labelled": runtime.tensor(self.labelled),
-                "items": runtime.tensor(np.maximum(self.items, 0))}
+        return {
+            "targets": runtime.tensor(self.targets),
+            "labelled": runtime.tensor(self.labelled),
+            "items": runtime.tensor(np.maximum(self.items, 0)),
+        }
 
 
 class TrainingWindows:
@@ -75,8 +78,12 @@ class TrainingWindows:
         self.n_without_target = int((n_inputs == 0).sum())
         self.n_truncated = int((n_inputs > max_length).sum())
         if self.n_targets == 0:
-            raise InputError("training sequences", got=f"{sequences.n_users} users, none with two items",
-                             wanted="at least one pair of consecutive items", do="check the split")
+            raise InputError(
+                "training sequences",
+                got=f"{sequences.n_users} users, none with two items",
+                wanted="at least one pair of consecutive items",
+                do="check the split",
+            )
         self._items, self._rng = sequences.items, rng
         pieces = -(-n_inputs // max_length)
         user = np.repeat(np.arange(sequences.n_users), pieces)
@@ -98,7 +105,7 @@ class TrainingWindows:
             batches = []
             for bucket, (members, rows) in enumerate(zip(self._members, self._rows, strict=True)):
                 order = generator.permutation(members)
-                batches += [(bucket, order[i:i + rows]) for i in range(0, len(order), int(rows))]
+                batches += [(bucket, order[i : i + rows]) for i in range(0, len(order), int(rows))]
             self._plan = (epoch, [batches[i] for i in generator.permutation(len(batches))])
         return self._plan[1]
 
@@ -107,7 +114,7 @@ class TrainingWindows:
         bucket, members = self._epoch_plan(epoch)[index]
         rows, width = int(self._rows[bucket]), int(self._widths[bucket])
         start, length = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
-        start[:len(members)], length[:len(members)] = self._start[members], self._length[members]
+        start[: len(members)], length[: len(members)] = self._start[members], self._length[members]
         items = gather_windows(self._items, start, length, width)
         targets = gather_windows(self._items, start + 1, length, width).reshape(-1)
         labelled = np.flatnonzero(targets != NO_ITEM)
@@ -120,8 +127,12 @@ def check_histories(histories: Sequences, targets: np.ndarray, n_items: int) -> 
         raise InputError("targets", got=len(targets), wanted=f"one per history ({histories.n_users})")
     empty = np.flatnonzero(histories.lengths == 0)
     if len(empty):
-        raise InputError("histories", got=f"{len(empty)} without an item (first: row {empty[0]})",
-                         wanted="at least one item each", do="leave users without history out of the evaluation")
+        raise InputError(
+            "histories",
+            got=f"{len(empty)} without an item (first: row {empty[0]})",
+            wanted="at least one item each",
+            do="leave users without history out of the evaluation",
+        )
     for name, items in (("history items", histories.items), ("targets", targets)):
         if len(items) and (items.min() < 0 or items.max() >= n_items):
             raise InputError(name, got=f"{items.min()}..{items.max()}", wanted=f"0..{n_items - 1}")
@@ -132,8 +143,9 @@ def count_truncated(histories: Sequences, max_length: int) -> int:
     return int((histories.lengths > max_length).sum())
 
 
-def history_batches(histories: Sequences, max_length: int, batch_positions: int,
-                    max_rows: int = 256) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def history_batches(
+    histories: Sequences, max_length: int, batch_positions: int, max_rows: int = 256
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield ``(users int64 [B], items int64 [B, T], length int64 [B])`` covering every history once.
 
     ``items`` are the last ``max_length`` items, left-aligned; batches hold histories of similar length.
@@ -146,7 +158,7 @@ def history_batches(histories: Sequences, max_length: int, batch_positions: int,
         members = np.flatnonzero(bucket == b)
         rows = min(max(batch_positions // int(width), 1), max_rows)
         for i in range(0, len(members), rows):
-            users = members[i:i + rows]
+            users = members[i : i + rows]
             yield users, gather_windows(histories.items, start[users], length[users], int(width)), length[users]
 
 

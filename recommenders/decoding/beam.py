@@ -74,8 +74,10 @@ def beam_search(session: DecodingSession, trie: SidTrie, width: int, constrained
 
 def _check_step(log_probs: Tensor, batch: int, beams: int, classes: int, position: int) -> None:
     if log_probs.shape != (batch, beams, classes):
-        raise StageError(f"decoding position {position}: the session gave {tuple(log_probs.shape)}, wanted "
-                         f"{(batch, beams, classes)} (users, hypotheses, classes).")
+        raise StageError(
+            f"decoding position {position}: the session gave {tuple(log_probs.shape)}, wanted "
+            f"{(batch, beams, classes)} (users, hypotheses, classes)."
+        )
     if torch.isnan(log_probs.sum()):  # one pass; NaN, or an infinite probability beside an impossible one
         raise StageError(f"decoding position {position}: the session gave NaN log-probabilities.")
 

@@ -94,7 +94,7 @@ def _surest(model: OpenPositions, partial: Tensor, classes: int) -> tuple[Tensor
         better = (partial[:, :, p] == OPEN) & (entropy < lowest)
         lowest = torch.where(better, entropy, lowest)
         position = torch.where(better, p, position)
-        values[..., :log_probs.shape[-1]] = torch.where(better[:, :, None], log_probs, values[..., :log_probs.shape[-1]])
+        values[..., : log_probs.shape[-1]] = torch.where(better[:, :, None], log_probs, values[..., : log_probs.shape[-1]])
     return position, values
 
 
@@ -109,5 +109,9 @@ def _finished(owner: Tensor, score: Tensor, bound: Tensor, pruned: Tensor, width
     sid, order = torch.sort(sid, dim=1)
     score, best = torch.sort(score.gather(1, order), dim=1, descending=True, stable=True)
     missing = (0, width - beams)
-    return Beam(F.pad(sid.gather(1, best), missing, value=-1), F.pad(score, missing, value=-torch.inf), bound,
-                torch.isfinite(pruned) & (pruned == lowest))
+    return Beam(
+        F.pad(sid.gather(1, best), missing, value=-1),
+        F.pad(score, missing, value=-torch.inf),
+        bound,
+        torch.isfinite(pruned) & (pruned == lowest),
+    )

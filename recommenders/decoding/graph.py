@@ -54,14 +54,14 @@ class SidGraph:
         edges, piece = min(n_edges, n_sids), max(1, CELLS // n_sids)
         neighbours = torch.empty(n_sids, edges, dtype=torch.int32, device=directions.device)
         for start in range(0, n_sids, piece):
-            own = rows[:, start:start + piece]
+            own = rows[:, start : start + piece]
             cosine = [table @ directions[row].T for table, row in zip(tables, own, strict=True)]
             # The sum of cosines orders like sim, so neither the mean nor the shift to 0..1 is computed.
             similar = _sum_of_codes(rows, torch.cat(cosine))
             column = torch.arange(own.shape[1], device=rows.device)
             similar[start + column, column] = torch.inf
             found = torch.topk(similar.T.contiguous(), edges, dim=1, sorted=False).indices
-            neighbours[start:start + piece] = found.to(torch.int32)
+            neighbours[start : start + piece] = found.to(torch.int32)
         return SidGraph(trie, rows, neighbours)
 
     def orphans(self) -> Tensor:
@@ -88,8 +88,8 @@ class SidGraph:
         scored = torch.zeros(batch, dtype=torch.int64, device=start.device)
         parts = []
         for first in range(0, batch, piece):
-            sid, begin = start[first:first + piece], int(number[0])
-            mine, flat = stamp[:len(sid)], values[first:first + piece].view(-1)
+            sid, begin = start[first : first + piece], int(number[0])
+            mine, flat = stamp[: len(sid)], values[first : first + piece].view(-1)
             score = torch.full(sid.shape, -torch.inf, device=sid.device)
             for _ in range(n_steps):
                 reached = self.neighbours[sid].flatten(1).long()
@@ -104,7 +104,7 @@ class SidGraph:
                 score, cut = best.values[:, :width], best.values[:, width] == best.values[:, width - 1]
                 sid = torch.cat([sid, reached], 1).gather(1, best.indices[:, :width])
                 visited[new] = True
-                scored[first:first + piece] += torch.bincount(user, minlength=len(sid))
+                scored[first : first + piece] += torch.bincount(user, minlength=len(sid))
                 number += n_reached
             parts.append((sid, score, cut))
         return _ordered(*map(torch.cat, zip(*parts, strict=True))), scored
@@ -131,8 +131,9 @@ def _ordered(sid: Tensor, score: Tensor, cut: Tensor) -> Beam:
     sid, order = torch.sort(sid, dim=1)
     score, best = torch.sort(score.gather(1, order), dim=1, descending=True, stable=True)
     reached = torch.isfinite(score)
-    return Beam(torch.where(reached, sid.gather(1, best), -1), score, torch.full_like(score[:, 0], torch.inf),
-                cut & reached[:, -1])
+    return Beam(
+        torch.where(reached, sid.gather(1, best), -1), score, torch.full_like(score[:, 0], torch.inf), cut & reached[:, -1]
+    )
 
 
 def walk_seeds(histories: Sequences, max_length: int, rng: Rng) -> np.ndarray:
@@ -155,8 +156,9 @@ class GraphWalks:
     the users beside him. A beam as wide as the catalogue starts at every SID instead, which makes it exact.
     """
 
-    def __init__(self, graph: SidGraph, predict: Callable[[np.ndarray], Tensor], seeds: np.ndarray, n_steps: int,
-                 runtime: Runtime) -> None:
+    def __init__(
+        self, graph: SidGraph, predict: Callable[[np.ndarray], Tensor], seeds: np.ndarray, n_steps: int, runtime: Runtime
+    ) -> None:
         self._graph, self._predict, self._seeds, self._n_steps = graph, predict, seeds, n_steps
         self._runtime = runtime
         self._visited = torch.zeros(graph.trie.n_sids, dtype=torch.bool, device=runtime.device)
@@ -186,6 +188,8 @@ class GraphWalks:
         number of distinct SIDs scored in a walk.
         """
         group = self._graph.trie.group
-        return {"graph_orphan_items": float(group[self._graph.orphans()].double().sum()),
-                "graph_unreached_items": float(group[~self._visited].double().sum()),
-                "graph_scored_sids": self._scored / max(self._walks, 1)}
+        return {
+            "graph_orphan_items": float(group[self._graph.orphans()].double().sum()),
+            "graph_unreached_items": float(group[~self._visited].double().sum()),
+            "graph_scored_sids": self._scored / max(self._walks, 1),
+        }

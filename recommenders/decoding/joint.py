@@ -61,5 +61,9 @@ class JointSearch:
         score = torch.where(candidate, score.clamp_min(LOWEST), -torch.inf)
         most = int(candidate.sum(1).max())
         score, sid = (part[:, :most] for part in torch.sort(score, dim=1, descending=True, stable=True))
-        return Beam(torch.where(torch.isneginf(score), -1, sid), score, bound,
-                    torch.zeros(len(score), dtype=torch.bool, device=score.device))
+        return Beam(
+            torch.where(torch.isneginf(score), -1, sid),
+            score,
+            bound,
+            torch.zeros(len(score), dtype=torch.bool, device=score.device),
+        )

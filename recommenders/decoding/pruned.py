@@ -63,17 +63,25 @@ class PostingLists:
         if rows.ndim != 2 or rows.numel() == 0:
             raise InputError("posting lists", got=f"rows of shape {tuple(rows.shape)}", wanted="[L, N], both at least 1")
         if int(rows.min()) < 0 or int(rows.max()) >= n_rows:
-            raise InputError("posting lists: rows", got=f"{int(rows.min())}..{int(rows.max())}",
-                             wanted=f"0..{n_rows - 1}")
+            raise InputError("posting lists: rows", got=f"{int(rows.min())}..{int(rows.max())}", wanted=f"0..{n_rows - 1}")
         length, n_items = rows.shape
         count = torch.stack([torch.bincount(row.long(), minlength=n_rows) for row in rows])
         if int((count > 0).sum(0).max()) > 1:
-            raise InputError("posting lists: rows", got="a row used by two positions", wanted="rows of one position each",
-                             do="offset the codes of each position (CodeLayout.rows)")
+            raise InputError(
+                "posting lists: rows",
+                got="a row used by two positions",
+                wanted="rows of one position each",
+                do="offset the codes of each position (CodeLayout.rows)",
+            )
         items = torch.sort(rows.reshape(-1), stable=True).indices % n_items
         start = np.concatenate([[0], np.cumsum(to_numpy(count.sum(0)))]).astype(np.int64)
-        return PostingLists(rows.to(torch.int32).contiguous(), rows.T.to(torch.int32).contiguous(),
-                            items.to(torch.int32), start, to_numpy(count.argmax(0)))
+        return PostingLists(
+            rows.to(torch.int32).contiguous(),
+            rows.T.to(torch.int32).contiguous(),
+            items.to(torch.int32),
+            start,
+            to_numpy(count.argmax(0)),
+        )
 
     @torch.no_grad()
     def top_k(self, log_probs: Tensor, k: int, prune: bool = True) -> TopK:
@@ -94,13 +102,16 @@ class PostingLists:
         best = [_Best(k, len(self.rows), users.device) for _ in users]
         todo = [b for b, values in enumerate(users) if not (prune and self._prune(values, best[b]))]
         self._scan(users, best, todo)
-        return TopK(torch.stack([b.item for b in best]), torch.stack([b.score for b in best]),
-                    np.array([b.examined for b in best], np.int64))
+        return TopK(
+            torch.stack([b.item for b in best]),
+            torch.stack([b.score for b in best]),
+            np.array([b.examined for b in best], np.int64),
+        )
 
     def _prune(self, values: Tensor, best: _Best) -> bool:
         """Offer posting lists in order of their classes' ``values`` ``[rows]``; False if the bound was never met."""
         for lists, bound in self._rounds(to_numpy(values)):
-            items = torch.cat([self.items[self.start[r]:self.start[r + 1]] for r in lists])
+            items = torch.cat([self.items[self.start[r] : self.start[r + 1]] for r in lists])
             taken = values.index_select(0, self.codes.index_select(0, items).view(-1)).view(len(items), -1)
             score = taken[:, 0].clone()
             for p in range(1, taken.shape[1]):
@@ -134,8 +145,8 @@ class PostingLists:
         n_items = self.rows.shape[1]
         buffer, term = (torch.empty(min(SCAN, n_items), device=users.device) for _ in range(2))
         for begin in range(0, n_items if todo else 0, SCAN):
-            rows = self.rows[:, begin:begin + SCAN]
-            score, extra = buffer[:rows.shape[1]], term[:rows.shape[1]]
+            rows = self.rows[:, begin : begin + SCAN]
+            score, extra = buffer[: rows.shape[1]], term[: rows.shape[1]]
             for b in todo:
                 torch.index_select(users[b], 0, rows[0], out=score)
                 for row in rows[1:]:
@@ -170,6 +181,6 @@ class _Best:
         new[1:] = item[1:] != item[:-1]
         item, score = item[new], score[order][new]
         score, order = torch.sort(score, descending=True, stable=True)
-        self.item, self.score = item[order[:self._k]], score[:self._k]
+        self.item, self.score = item[order[: self._k]], score[: self._k]
         if len(self.score) == self._k:
             self.threshold = float(self.score[-1])

@@ -28,8 +28,16 @@ Search = Callable[[np.ndarray, int], Beam]
 
 
 @torch.no_grad()
-def rank_by_beam(batches: Iterable[np.ndarray], open_session: OpenSession, histories: Sequences, targets: np.ndarray,
-                 trie: SidTrie, width: int, cover: int, runtime: Runtime) -> tuple[TargetRanks, dict[str, float]]:
+def rank_by_beam(
+    batches: Iterable[np.ndarray],
+    open_session: OpenSession,
+    histories: Sequences,
+    targets: np.ndarray,
+    trie: SidTrie,
+    width: int,
+    cover: int,
+    runtime: Runtime,
+) -> tuple[TargetRanks, dict[str, float]]:
     """Rank intervals of ``targets`` int ``[B]`` given ``histories``, and figures of the search.
 
     batches: row numbers int64 of ``histories``, each row once, in any order. open_session: rows -> session; a row may
@@ -37,13 +45,29 @@ def rank_by_beam(batches: Iterable[np.ndarray], open_session: OpenSession, histo
     history that the beam must reach; where it does not, it is doubled until it does or holds every SID. Raises
     ``InputError`` when ``width`` or ``cover`` is below 1 or the batches leave out a row.
     """
-    return rank_by_search(batches, lambda users, wide: beam_search(open_session(users), trie, wide), histories, targets,
-                          trie, width, cover, runtime)
+    return rank_by_search(
+        batches,
+        lambda users, wide: beam_search(open_session(users), trie, wide),
+        histories,
+        targets,
+        trie,
+        width,
+        cover,
+        runtime,
+    )
 
 
 @torch.no_grad()
-def rank_by_search(batches: Iterable[np.ndarray], search: Search, histories: Sequences, targets: np.ndarray,
-                   trie: SidTrie, width: int, cover: int, runtime: Runtime) -> tuple[TargetRanks, dict[str, float]]:
+def rank_by_search(
+    batches: Iterable[np.ndarray],
+    search: Search,
+    histories: Sequences,
+    targets: np.ndarray,
+    trie: SidTrie,
+    width: int,
+    cover: int,
+    runtime: Runtime,
+) -> tuple[TargetRanks, dict[str, float]]:
     """``rank_by_beam`` for any search: rows int64 ``[B]`` and a width -> their ``Beam``, which must hold all SIDs once
     the width reaches their number. Other arguments, results and errors as there."""
     if width < 1 or cover < 1:
@@ -70,20 +94,25 @@ def rank_by_search(batches: Iterable[np.ndarray], search: Search, histories: Seq
         width = min(2 * width, trie.n_sids)
         batches = _split(pending, max(1, largest * first_width // width))
     if not ranked.all():
-        raise InputError("batches of users to rank", got=f"{int(ranked.sum())} of {len(ranked)} rows",
-                         wanted="every row once")
+        raise InputError(
+            "batches of users to rank", got=f"{int(ranked.sum())} of {len(ranked)} rows", wanted="every row once"
+        )
     ranks = collector.result()
     return ranks, {
-        "beam_width": float(first_width), "beam_widest": float(width), "beam_widened_users": float(widened.sum()),
+        "beam_width": float(first_width),
+        "beam_widest": float(width),
+        "beam_widened_users": float(widened.sum()),
         "beam_covered_items": float(ranks.depth.min(initial=trie.n_items)),
         "beam_proven_items": float(proven.mean()) if len(proven) else 0.0,
-        "beam_targets_found": float(found.mean()) if len(found) else 0.0, "invalid_rate": 0.0,
+        "beam_targets_found": float(found.mean()) if len(found) else 0.0,
+        "invalid_rate": 0.0,
     }
 
 
 @torch.no_grad()
-def invalid_rate(batches: Iterable[np.ndarray], open_session: OpenSession, trie: SidTrie, width: int,
-                 runtime: Runtime) -> float:
+def invalid_rate(
+    batches: Iterable[np.ndarray], open_session: OpenSession, trie: SidTrie, width: int, runtime: Runtime
+) -> float:
     """Share of the results of an unconstrained beam of ``width`` that are no item's SID.
 
     Raises ``InputError`` without any row.
@@ -101,11 +130,12 @@ def invalid_rate(batches: Iterable[np.ndarray], open_session: OpenSession, trie:
 
 def _split(users: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Batches of at most ``size``, in the order given: neighbours have histories of similar length."""
-    return (users[i:i + size] for i in range(0, len(users), size))
+    return (users[i : i + size] for i in range(0, len(users), size))
 
 
-def ranks_of_beam(beam: Beam, users: np.ndarray, candidates: Candidates, trie: SidTrie,
-                  runtime: Runtime) -> tuple[TargetRanks, np.ndarray, np.ndarray]:
+def ranks_of_beam(
+    beam: Beam, users: np.ndarray, candidates: Candidates, trie: SidTrie, runtime: Runtime
+) -> tuple[TargetRanks, np.ndarray, np.ndarray]:
     """Rank intervals, number of best items proven to be those of exhaustive scoring int64 ``[B]``, and whether the
     target was found bool ``[B]``."""
     batch, n_items, n_sids = len(users), trie.n_items, trie.n_sids
@@ -134,11 +164,26 @@ def ranks_of_beam(beam: Beam, users: np.ndarray, candidates: Candidates, trie: S
     masked_better, masked_tied = interval(
         (group * above).sum(1) - counted(reached & (seen > against)),
         (group * level).sum(1) - counted(reached & (seen == against)),
-        covered - gone, n_items - torch.bincount(column_t, minlength=batch))
+        covered - gone,
+        n_items - torch.bincount(column_t, minlength=batch),
+    )
     depth = torch.where(sids == n_sids, n_items, covered - gone)
     proven = (group * (beam.score > beam.bound[:, None])).sum(1)
-    return (TargetRanks(better, tied, sid_better, sid_tied, masked_better, masked_tied, to_numpy(target),
-                        depth=to_numpy(depth), sid_depth=to_numpy(sids)), to_numpy(proven), to_numpy(found))
+    return (
+        TargetRanks(
+            better,
+            tied,
+            sid_better,
+            sid_tied,
+            masked_better,
+            masked_tied,
+            to_numpy(target),
+            depth=to_numpy(depth),
+            sid_depth=to_numpy(sids),
+        ),
+        to_numpy(proven),
+        to_numpy(found),
+    )
 
 
 def _last(beam: Beam) -> Tensor:

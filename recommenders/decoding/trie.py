@@ -75,8 +75,9 @@ class SidTrie:
         group = np.bincount(of_item).astype(np.float32)
         del order, new
         first, label = _levels(words, spans, layout.classes)
-        return SidTrie(layout, tuple(map(runtime.tensor, first)), tuple(map(runtime.tensor, label)),
-                       runtime.tensor(group), of_item)
+        return SidTrie(
+            layout, tuple(map(runtime.tensor, first)), tuple(map(runtime.tensor, label)), runtime.tensor(group), of_item
+        )
 
     @property
     def n_items(self) -> int:
@@ -143,7 +144,7 @@ def _spans(classes: list[int]) -> list[tuple[int, int]]:
     """Runs of positions whose classes fit one int64 key together."""
     spans, start = [], 0
     for stop in range(1, len(classes) + 1):
-        if stop == len(classes) or prod(classes[start:stop + 1]) > WORD:
+        if stop == len(classes) or prod(classes[start : stop + 1]) > WORD:
             spans.append((start, stop))
             start = stop
     return spans
@@ -156,15 +157,20 @@ def _word(sids: SemanticIds, layout: CodeLayout, start: int, stop: int) -> np.nd
         column = sids.codes[:, p]
         low, high = int(column.min()), int(column.max())
         if low < PAD or high >= layout.sizes[p]:
-            raise InputError(f"semantic IDs, position {p}", got=f"codes {low}..{high}",
-                             wanted=f"0..{layout.sizes[p] - 1} or PAD ({PAD})", do="check the tokenizer's codes")
+            raise InputError(
+                f"semantic IDs, position {p}",
+                got=f"codes {low}..{high}",
+                wanted=f"0..{layout.sizes[p] - 1} or PAD ({PAD})",
+                do="check the tokenizer's codes",
+            )
         word *= layout.classes[p]
         word += np.where(column == PAD, layout.sizes[p], column) if low == PAD else column
     return word
 
 
-def _levels(words: list[np.ndarray], spans: list[tuple[int, int]],
-            classes: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _levels(
+    words: list[np.ndarray], spans: list[tuple[int, int]], classes: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """``first`` and ``label`` of every depth from the sorted keys of distinct SIDs."""
     n_sids = len(words[0])
     kind = np.int32 if n_sids < np.iinfo(np.int32).max else np.int64
@@ -174,7 +180,7 @@ def _levels(words: list[np.ndarray], spans: list[tuple[int, int]],
     first, label = [], []
     for word, (start, stop) in zip(words, spans, strict=True):
         for p in range(start, stop):
-            column = (word // prod(classes[p + 1:stop].tolist()) % classes[p]).astype(np.int32)
+            column = (word // prod(classes[p + 1 : stop].tolist()) % classes[p]).astype(np.int32)
             begins[1:] |= column[1:] != column[:-1]
             deeper = np.flatnonzero(begins).astype(kind)
             first.append(np.append(np.searchsorted(deeper, nodes), len(deeper)).astype(kind))

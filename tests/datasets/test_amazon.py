@@ -253,9 +253,7 @@ def test_real_beauty_equals_the_published_statistics() -> None:
     data = Beauty(Beauty.config_class()).load(LocalFiles())
     x, counts = data.interactions, data.card.counts
     assert (data.n_users, data.n_items, len(x)) == (22363, 12101, 198502)
-    assert (
-        counts["published_mismatches"] == counts["events_dropped_by_k_core"] == counts["duplicate_pairs_dropped"] == 0
-    )
+    assert counts["published_mismatches"] == counts["events_dropped_by_k_core"] == counts["duplicate_pairs_dropped"] == 0
     assert np.bincount(x.rating.astype(int)).tolist() == [0, 10526, 11456, 22248, 39741, 114531]
     assert np.bincount(x.user).min() == np.bincount(x.item).min() == 5
     assert sorted(x.row.tolist()) == list(range(198502))

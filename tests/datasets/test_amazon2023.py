@@ -128,11 +128,7 @@ def test_every_layout_gives_the_same_dataset(
         "categories": ("Beauty > Bath", "All Beauty"),
         "description": ("", "Two parts"),
     }
-    assert (
-        data.catalog.price is not None
-        and data.catalog.price[0] == np.float32(1012.5)
-        and np.isnan(data.catalog.price[1])
-    )
+    assert data.catalog.price is not None and data.catalog.price[0] == np.float32(1012.5) and np.isnan(data.catalog.price[1])
     counts = data.card.counts
     assert (counts["prices_not_numeric"], counts["metadata_lines_unused"], counts["duplicate_pairs_dropped"]) == (
         1,

@@ -138,9 +138,7 @@ def test_every_problem_is_named_and_nothing_is_written(tmp_path: Path) -> None:
 def test_missing_columns_are_named_with_those_present(tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text("who,what\n1,2\n")
     report = import_custom(tmp_path / "m", tmp_path / "e.csv")
-    assert "columns missing (user, item, timestamp)" in str(report.problems[0]) and "who, what" in str(
-        report.problems[0]
-    )
+    assert "columns missing (user, item, timestamp)" in str(report.problems[0]) and "who, what" in str(report.problems[0])
     (tmp_path / "e.csv").write_text("who,what,when\nx,y,2020-01-02\nx,z,2020-01-03\n")
     chosen = {"user": "who", "item": "what", "timestamp": "when"}
     assert import_custom(tmp_path / "m", tmp_path / "e.csv", columns=chosen).written

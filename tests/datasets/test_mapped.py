@@ -67,8 +67,12 @@ def test_rows_are_taken_in_the_order_asked_for(rows: list[int], block: int) -> N
 
 
 def test_hash_is_that_of_all_bytes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    arrays = {"b": np.arange(500, dtype=np.float32).reshape(250, 2).T, "a": np.array(["x", "yz"] * 70),
-              "e": np.zeros((0, 3)), "s": np.float64(2.5)}
+    arrays = {
+        "b": np.arange(500, dtype=np.float32).reshape(250, 2).T,
+        "a": np.array(["x", "yz"] * 70),
+        "e": np.zeros((0, 3)),
+        "s": np.float64(2.5),
+    }
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.asarray(arrays[name], order="C")

@@ -38,9 +38,7 @@ def _event_line(user: str = "u", item: str = "i", rating: object = 4.0, time: ob
 
 
 @given(
-    st.lists(
-        st.text(st.characters(blacklist_characters="\n\r", blacklist_categories=("Cs",)), max_size=20), max_size=12
-    ),
+    st.lists(st.text(st.characters(blacklist_characters="\n\r", blacklist_categories=("Cs",)), max_size=20), max_size=12),
     st.integers(1, 40),
 )
 @settings(max_examples=60, deadline=None)
@@ -177,13 +175,10 @@ def test_malformed_json_line_is_named_in_any_block(tmp_path: Path, bad: str) -> 
 
 def test_fast_and_slow_reader_agree(tmp_path: Path) -> None:
     rows = [
-        {"user": f"u{i}", "item": "ü\u2028", "rating": i / 2, "timestamp": i, "reviewText": "ignored"}
-        for i in range(50)
+        {"user": f"u{i}", "item": "ü\u2028", "rating": i / 2, "timestamp": i, "reviewText": "ignored"} for i in range(50)
     ]
     (tmp_path / "fast.json").write_text("\n".join(json.dumps(row) for row in rows))
-    (tmp_path / "slow.json").write_text(
-        "\n\n".join(repr(row) for row in rows)
-    )  # literal lines: polars refuses the block
+    (tmp_path / "slow.json").write_text("\n\n".join(repr(row) for row in rows))  # literal lines: polars refuses the block
     fast, slow = json_columns(tmp_path / "fast.json", _JSON), json_columns(tmp_path / "slow.json", _JSON)
     assert fast.equals(slow)
     assert fast.columns == list(_JSON)

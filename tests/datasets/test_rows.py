@@ -18,8 +18,13 @@ from sidbench.datasets.splits.rows import item_fields, ranking_rows
 def make(user: list[int], time: list[int], item: list[int], rating: list[float] | None) -> Interactions:
     order = np.lexsort((np.arange(len(user)), time, user))
     rated = None if rating is None else np.array(rating, np.float32)[order]
-    return Interactions(np.array(user, np.int32)[order], np.array(item, np.int32)[order],
-                        np.array(time, np.int64)[order], rated, np.arange(len(user), dtype=np.int64))
+    return Interactions(
+        np.array(user, np.int32)[order],
+        np.array(item, np.int32)[order],
+        np.array(time, np.int64)[order],
+        rated,
+        np.arange(len(user), dtype=np.int64),
+    )
 
 
 def by_part(x: Interactions, part: np.ndarray) -> Split:
@@ -42,13 +47,26 @@ def test_hand_worked() -> None:
     assert train.day_of_week.tolist() == [4, 4]  # 1970-01-02 was a Friday
     assert test.month.tolist() == [0, 2]  # 1970-03-01
     assert test.row.tolist() == [3, 4]
-    for column, dtype in (("user", "int32"), ("label", "float32"), ("history", "int32"), ("row", "int64"),
-                          ("month", "int32"), ("day_of_week", "int32"), ("item", "int32")):
+    for column, dtype in (
+        ("user", "int32"),
+        ("label", "float32"),
+        ("history", "int32"),
+        ("row", "int64"),
+        ("month", "int32"),
+        ("day_of_week", "int32"),
+        ("item", "int32"),
+    ):
         assert getattr(test, column).dtype == dtype
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 9), st.integers(0, 2),
-                          st.integers(1, 5)), min_size=1, max_size=40), st.integers(1, 5))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 9), st.integers(0, 2), st.integers(1, 5)),
+        min_size=1,
+        max_size=40,
+    ),
+    st.integers(1, 5),
+)
 @settings(max_examples=80, deadline=None)
 def test_against_a_slow_oracle(records: list[tuple[int, int, int, int, int]], length: int) -> None:
     records.sort(key=lambda r: (r[0], r[1]))
@@ -75,8 +93,9 @@ def test_history_does_not_depend_on_the_order_of_ties_in_a_part() -> None:
     shuffled = by_part(x, part)
     shuffled = Split("test", "shuffled", shuffled.train.take(np.array([2, 0, 1])), shuffled.validation, shuffled.test)
     for name in ("validation", "test"):
-        np.testing.assert_array_equal(ranking_rows(shuffled, 1)[name].history,
-                                      ranking_rows(by_part(x, part), 1)[name].history)
+        np.testing.assert_array_equal(
+            ranking_rows(shuffled, 1)[name].history, ranking_rows(by_part(x, part), 1)[name].history
+        )
 
 
 def test_missing_ratings_and_times_are_refused() -> None:
@@ -88,9 +107,11 @@ def test_missing_ratings_and_times_are_refused() -> None:
 
 def test_item_fields_hand_worked() -> None:
     catalog = Catalog(
-        keys=("a", "b", "c", "d", "e"), text={"title": ("",) * 5, "brand": ("Zed", "", "Acme", "Zed", "")},
+        keys=("a", "b", "c", "d", "e"),
+        text={"title": ("",) * 5, "brand": ("Zed", "", "Acme", "Zed", "")},
         categories=(("Beauty", "Hair", "Sets"), ("Beauty", "Nails", "Sets"), ("Beauty",), (), ("Beauty", "Hair")),
-        price=np.array([1.0, 2.0, np.nan, 3.0, 100.0], np.float32))
+        price=np.array([1.0, 2.0, np.nan, 3.0, 100.0], np.float32),
+    )
     fields, sizes = item_fields(catalog)
     assert fields["category"].tolist() == [3, 4, 1, 0, 2]  # equal leaf names under different parents differ
     assert fields["category_level_2"].tolist() == [1, 2, 0, 0, 1]

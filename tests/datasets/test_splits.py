@@ -23,14 +23,18 @@ from sidbench.datasets.splits.leave_last_out import leave_last_out
 RNG = Rng(0)
 
 
-def make(user: list[int], time: list[int], item: list[int] | None = None,
-         rating: list[float] | None = None) -> Interactions:
+def make(user: list[int], time: list[int], item: list[int] | None = None, rating: list[float] | None = None) -> Interactions:
     """Events sorted by (user, time, list order), numbered in sorted order."""
     order = np.lexsort((np.arange(len(user)), time, user))
     items = np.arange(len(user)) if item is None else np.array(item)
     rated = np.full(len(user), 5.0) if rating is None else np.array(rating)
-    return Interactions(np.array(user, np.int32)[order], items.astype(np.int32)[order], np.array(time, np.int64)[order],
-                        rated.astype(np.float32)[order], np.arange(len(user), dtype=np.int64))
+    return Interactions(
+        np.array(user, np.int32)[order],
+        items.astype(np.int32)[order],
+        np.array(time, np.int64)[order],
+        rated.astype(np.float32)[order],
+        np.arange(len(user), dtype=np.int64),
+    )
 
 
 @st.composite
@@ -204,8 +208,9 @@ def read_beauty() -> tuple[Interactions, int]:
         records = [json.loads(line) for line in lines]
     _, user = np.unique([r["reviewerID"] for r in records], return_inverse=True)
     _, item = np.unique([r["asin"] for r in records], return_inverse=True)
-    return make(user.tolist(), [r["unixReviewTime"] for r in records], item.tolist(),
-                [r["overall"] for r in records]), int(user.max()) + 1
+    return make(user.tolist(), [r["unixReviewTime"] for r in records], item.tolist(), [r["overall"] for r in records]), int(
+        user.max()
+    ) + 1
 
 
 @pytest.mark.data

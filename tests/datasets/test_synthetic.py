@@ -118,10 +118,15 @@ def test_pictures_can_be_left_out() -> None:
     assert "vision" in dataset.card.absent
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"branching": (8, 8, 8)}, "512 leaves"), ({"branching": ()}, "branching"), ({"branching": (4, 1)}, "two children"),
-    ({"transition": 0.6, "noise": 0.4}, "sum below 1"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"branching": (8, 8, 8)}, "512 leaves"),
+        ({"branching": ()}, "branching"),
+        ({"branching": (4, 1)}, "two children"),
+        ({"transition": 0.6, "noise": 0.4}, "sum below 1"),
+    ],
+)
 def test_impossible_configs_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Synthetic(replace(SMALL, **change)).truth()
@@ -159,8 +164,15 @@ def test_latents_texts_and_pictures_reveal_the_tree(small: tuple[Dataset, Plante
     text = TruncatedSVD(50, random_state=0).fit_transform(TfidfVectorizer().fit_transform(words))
     titles = TruncatedSVD(50, random_state=0).fit_transform(TfidfVectorizer().fit_transform(catalog.text["title"]))
     pixels = catalog.image_arrays.reshape(len(leaf), -1) / 255.0
-    for rows, labels, at_least in ((latent, leaf, 0.9), (latent, root, 0.8), (text, leaf, 0.85), (text, root, 0.7),
-                                   (titles, leaf, 0.65), (pixels, root, 0.9), (pixels, leaf, 0.5)):
+    for rows, labels, at_least in (
+        (latent, leaf, 0.9),
+        (latent, root, 0.8),
+        (text, leaf, 0.85),
+        (text, root, 0.7),
+        (titles, leaf, 0.65),
+        (pixels, root, 0.9),
+        (pixels, leaf, 0.5),
+    ):
         found, by_chance = recovered(rows, labels)
         assert found > at_least
         assert found > by_chance + 0.15

@@ -34,8 +34,21 @@ from sidbench.benchmark.runtime.local import training  # noqa: E402
 TOLERANCE = 1e-6
 CHECKPOINT_SECONDS = 0.05  # so that these short trainings write checkpoints at all
 HANG_SECONDS = 120.0
-TINY = ["run", "--dataset", "synthetic", "--budget", "smoke", "--threads", "1", "dataset.n_items=60", "dataset.n_users=150",
-        "dataset.picture_size=0", "tokenizer.codebook_size=8", "behaviour.epochs=1", "retriever.epochs=1"]
+TINY = [
+    "run",
+    "--dataset",
+    "synthetic",
+    "--budget",
+    "smoke",
+    "--threads",
+    "1",
+    "dataset.n_items=60",
+    "dataset.n_users=150",
+    "dataset.picture_size=0",
+    "tokenizer.codebook_size=8",
+    "behaviour.epochs=1",
+    "retriever.epochs=1",
+]
 NEURAL = ["--recommender", "mtp,ppnet", "ranker.epochs=1", "tokenizer.steps=20", "tokenizer.warmup_steps=2"]
 VARIANTS = {
     "rqvae": [*TINY, "--tokenizer", "rqvae", *NEURAL],
@@ -64,8 +77,13 @@ def changed_path(event: str, details: tuple[Any, ...]) -> str:
     return str(details[1] if event == "os.rename" else details[0])
 
 
-def start(arguments: list[str], home: Path, before: Callable[[int, str], None] | None = None,
-          prepare: Callable[[], None] | None = None, log: Path | None = None) -> int:
+def start(
+    arguments: list[str],
+    home: Path,
+    before: Callable[[int, str], None] | None = None,
+    prepare: Callable[[], None] | None = None,
+    log: Path | None = None,
+) -> int:
     """Fork a process that runs ``bench`` in ``home`` and return its id. Its output goes to ``log``, ``<home>.log`` unless
     given.
 
@@ -106,9 +124,11 @@ def start(arguments: list[str], home: Path, before: Callable[[int, str], None] |
 
 def fatal(number: int) -> Callable[[int, str], None]:
     """Die by SIGKILL before the change of this number."""
+
     def before(made: int, _: str) -> None:
         if made == number:
             os.kill(os.getpid(), signal.SIGKILL)
+
     return before
 
 
@@ -131,10 +151,15 @@ def numbers(home: Path) -> dict[str, Any]:
     if len(paths) != 1:
         raise ValueError(f"{len(paths)} records instead of one")
     record = json.loads(paths[0].read_text())
-    found: dict[str, Any] = {"run": record["run_id"], "codes": record["sids"]["content_hash"],
-                             "stages": sorted(s["key"] for s in record["stages"])}
-    parts = {"sids": [record["sids"]["metrics"], record["sids"]["vectors"]],
-             **{t["task"]: [t["metrics"], t["counts"], t["undefined"]] for t in record["tasks"]}}
+    found: dict[str, Any] = {
+        "run": record["run_id"],
+        "codes": record["sids"]["content_hash"],
+        "stages": sorted(s["key"] for s in record["stages"]),
+    }
+    parts = {
+        "sids": [record["sids"]["metrics"], record["sids"]["vectors"]],
+        **{t["task"]: [t["metrics"], t["counts"], t["undefined"]] for t in record["tasks"]},
+    }
     found |= dict(_leaves("", parts))
     return found
 
@@ -171,11 +196,22 @@ def undisturbed(arguments: list[str], home: Path) -> Reference:
 
 def warm_up() -> None:
     """Import and read once what every fork needs; nothing here computes, so no library has started a thread."""
-    for name in ("torch._dynamo", "torch.distributed.tensor", "sklearn.feature_extraction.text", "sklearn.linear_model",
-                 "sklearn.metrics", "scipy.stats", "pyarrow.dataset"):
+    for name in (
+        "torch._dynamo",
+        "torch.distributed.tensor",
+        "sklearn.feature_extraction.text",
+        "sklearn.linear_model",
+        "sklearn.metrics",
+        "scipy.stats",
+        "pyarrow.dataset",
+    ):
         importlib.import_module(name)
-    for kind, plugins in (("tokenizer", ("rqvae", "adasid", "rqkmeans")), ("recommender", ("mtp", "ppnet", "sasrec")),
-                          ("dataset", ("synthetic",)), ("collisions", ("append",))):
+    for kind, plugins in (
+        ("tokenizer", ("rqvae", "adasid", "rqkmeans")),
+        ("recommender", ("mtp", "ppnet", "sasrec")),
+        ("dataset", ("synthetic",)),
+        ("collisions", ("append",)),
+    ):
         for plugin in plugins:
             installed().load(kind, plugin)
             if kind != "dataset":

@@ -26,8 +26,18 @@ from sidbench.benchmark.store.maintenance.inventory import record_needs, take_in
 from sidbench.benchmark.store.maintenance.verifying import verify
 
 COMMAND = VARIANTS["rqvae"]
-STAGES = ("dataset", "content", "behaviour", "tokenizer", "sids", "quantisation", "retrieval.fit", "retrieval.evaluate",
-          "ranking.fit", "ranking.evaluate")
+STAGES = (
+    "dataset",
+    "content",
+    "behaviour",
+    "tokenizer",
+    "sids",
+    "quantisation",
+    "retrieval.fit",
+    "retrieval.evaluate",
+    "ranking.fit",
+    "ranking.evaluate",
+)
 COLLECT_ALL = ["cache", "gc", "--unused", "--older-than", "0s"]
 GC_KILLS = 4
 DISK = "64m"
@@ -88,7 +98,7 @@ def fill(folder: Path) -> None:
             try:
                 handle.write(block)
             except OSError:
-                block = block[:len(block) // 2]
+                block = block[: len(block) // 2]
 
 
 # -- scenarios ---------------------------------------------------------------------------------------------------------
@@ -101,13 +111,16 @@ def full_disk(home: Path, reference: Reference) -> None:
         places[2:2] = [("cache/behaviour/", ".partial")]
         places += [("runs/", "record.json")]
         for folder, end in places:
+
             def before(_: int, path: str, folder: str = folder, end: str = end) -> None:
                 if path.startswith(f"{own}/{folder}") and path.endswith(end) and not (mounted / FILLER).exists():
                     fill(mounted)
 
             said = bench(own, code=1, before=before)
-            must("is full" in said and str(own) in said and "bench cache gc" in said and "Traceback" not in said,
-                 f"full at {folder}*{end}, the command said: {said[-600:]}")
+            must(
+                "is full" in said and str(own) in said and "bench cache gc" in said and "Traceback" not in said,
+                f"full at {folder}*{end}, the command said: {said[-600:]}",
+            )
             must(not list(own.glob("runs/[!.]*")), f"full at {folder}*{end}: a record was left")
             (mounted / FILLER).unlink()
         said = bench(own)
@@ -149,8 +162,10 @@ def flipped_bytes(home: Path, reference: Reference) -> None:
         if not flipped:
             return
         found = verify(take_inventory(home / "cache", record_needs(home)))
-        must({d.entry.key for d in found} == {e.key for e in flipped}, f"turn {turn}: `verify` found {len(found)} of "
-             f"{len(flipped)} damaged entries")
+        must(
+            {d.entry.key for d in found} == {e.key for e in flipped},
+            f"turn {turn}: `verify` found {len(found)} of {len(flipped)} damaged entries",
+        )
         shutil.rmtree(record_path(home).parent)
         bench(home)
         warnings = json.loads(record_path(home).read_text())["warnings"]
@@ -175,12 +190,14 @@ def two_processes(home: Path, reference: Reference) -> None:
 def clock_set_back(home: Path, reference: Reference) -> None:
     """The clock runs backwards, a minute a call, in a run that is killed and in the one that resumes it; and all files
     come from the future."""
+
     def backwards() -> None:
         now = [time.time()]
 
         def earlier() -> float:
             now[0] -= 60.0
             return now[0]
+
         time.time = earlier
 
     bench(home, code=-signal.SIGKILL, before=fatal(reference.changes // 2), prepare=backwards)
@@ -199,8 +216,11 @@ def damaged_records(home: Path, reference: Reference) -> None:
     record = record_path(home)
     text = record.read_text()
     raw = json.loads(text)
-    for broken, why in ((text[:len(text) // 2], "cannot read"), (json.dumps(raw | {"schema_version": 0}), "version 0"),
-                        ("", "cannot read")):
+    for broken, why in (
+        (text[: len(text) // 2], "cannot read"),
+        (json.dumps(raw | {"schema_version": 0}), "version 0"),
+        ("", "cannot read"),
+    ):
         record.write_text(broken)
         must(why in bench(home, ["runs", "ls"]), f"`runs ls` did not say {why!r}: {log_of(home)}")
         must("is replaced" in bench(home), f"a damaged record was replaced in silence: {log_of(home)}")
@@ -275,9 +295,20 @@ def collecting_beside_a_run(home: Path, reference: Reference) -> None:
         shutil.rmtree(record_path(home).parent)
 
 
-SCENARIOS: dict[str, Callable[[Path, Reference], None]] = {f.__name__: f for f in (
-    full_disk, read_only_disk, flipped_bytes, two_processes, clock_set_back, damaged_records, killed_while_recording,
-    killed_while_collecting, collecting_beside_a_run)}
+SCENARIOS: dict[str, Callable[[Path, Reference], None]] = {
+    f.__name__: f
+    for f in (
+        full_disk,
+        read_only_disk,
+        flipped_bytes,
+        two_processes,
+        clock_set_back,
+        damaged_records,
+        killed_while_recording,
+        killed_while_collecting,
+        collecting_beside_a_run,
+    )
+}
 
 
 def main() -> int:

@@ -68,15 +68,21 @@ def one_round(arguments: list[str], home: Path, reference: Reference, rng: rando
     if code:
         return f"the resumed run ended with {code}: {home.with_suffix('.log').read_text()[-1000:]}"
     damaged = verify(take_inventory(home / "cache", record_needs(home)))
-    return "; ".join([*(f"damaged {d.entry.folder}: {d.reason}" for d in damaged),
-                      *filter(None, [difference(numbers(home), reference.numbers)])])
+    return "; ".join(
+        [
+            *(f"damaged {d.entry.folder}: {d.reason}" for d in damaged),
+            *filter(None, [difference(numbers(home), reference.numbers)]),
+        ]
+    )
 
 
 def rounds(n_rounds: int, seed: int, home: Path, tell: Callable[[str], None]) -> Summary:
     """Run ``n_rounds`` rounds over all variants in turn, each decided by (seed, round) alone."""
     warm_up()
-    references = {name: undisturbed(arguments, home / f"undisturbed-{number}")
-                  for number, (name, arguments) in enumerate(VARIANTS.items())}
+    references = {
+        name: undisturbed(arguments, home / f"undisturbed-{number}")
+        for number, (name, arguments) in enumerate(VARIANTS.items())
+    }
     for name, reference in references.items():
         tell(f"{name}: {reference.seconds:.1f} s, {reference.changes} changes of the file system undisturbed")
     summary = Summary()
@@ -119,8 +125,10 @@ def main() -> int:
     summary = rounds(options.rounds, options.seed, options.home.resolve(), tell)
     for place, kills in sorted(summary.places.items()):
         tell(f"  {kills:4d} kills in: {place}")
-    tell(f"{summary.rounds} rounds in {time.monotonic() - began:.0f} s, {len(summary.failures)} failures, {summary.late} "
-         "runs ended before their kill and were started again")
+    tell(
+        f"{summary.rounds} rounds in {time.monotonic() - began:.0f} s, {len(summary.failures)} failures, {summary.late} "
+        "runs ended before their kill and were started again"
+    )
     return 1 if summary.failures or not summary.rounds else 0
 
 

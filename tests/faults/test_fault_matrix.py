@@ -13,8 +13,17 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("matrix.py")
-SCENARIOS = ("full_disk", "read_only_disk", "flipped_bytes", "two_processes", "clock_set_back", "damaged_records",
-             "killed_while_recording", "killed_while_collecting", "collecting_beside_a_run")
+SCENARIOS = (
+    "full_disk",
+    "read_only_disk",
+    "flipped_bytes",
+    "two_processes",
+    "clock_set_back",
+    "damaged_records",
+    "killed_while_recording",
+    "killed_while_collecting",
+    "collecting_beside_a_run",
+)
 
 
 def namespace() -> list[str]:
@@ -31,8 +40,9 @@ def namespace() -> list[str]:
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     home = tmp_path_factory.mktemp("matrix")
-    done = subprocess.run([*namespace(), sys.executable, str(SCRIPT), "--home", str(home)], capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run(
+        [*namespace(), sys.executable, str(SCRIPT), "--home", str(home)], capture_output=True, text=True, check=False
+    )
     assert done.stdout, done.stderr
     results: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return results

@@ -17,8 +17,18 @@ from typing import Any
 
 import pytest
 
-STAGES = ("dataset", "content", "behaviour", "tokenizer", "sids", "quantisation", "retrieval.fit", "retrieval.evaluate",
-          "ranking.fit", "ranking.evaluate")
+STAGES = (
+    "dataset",
+    "content",
+    "behaviour",
+    "tokenizer",
+    "sids",
+    "quantisation",
+    "retrieval.fit",
+    "retrieval.evaluate",
+    "ranking.fit",
+    "ranking.evaluate",
+)
 COMMAND = ["run", "--dataset", "synthetic", "--budget", "smoke", "--threads", "1", "--tokenizer", "rqvae", "--json"]
 
 # Runs the command line, but dies by SIGKILL in the rename of the stage (or of the run's folder) named first.
@@ -49,8 +59,11 @@ def run(home: Path, place: str = "nowhere") -> subprocess.CompletedProcess[bytes
 def numbers(output: bytes) -> dict[str, Any]:
     """What a resumed run must share with an undisturbed one: codes bit for bit, every metric."""
     record = json.loads(output)["records"][0]
-    return {"sids": record["sids"]["content_hash"], "quantisation": record["sids"]["metrics"],
-            "tasks": [(t["task"], t["metrics"], t["users_hash"]) for t in record["tasks"]]}
+    return {
+        "sids": record["sids"]["content_hash"],
+        "quantisation": record["sids"]["metrics"],
+        "tasks": [(t["task"], t["metrics"], t["users_hash"]) for t in record["tasks"]],
+    }
 
 
 @pytest.fixture(scope="module")

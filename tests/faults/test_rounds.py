@@ -14,8 +14,12 @@ ROUNDS = 20
 
 @pytest.mark.slow
 def test_killed_runs_end_like_undisturbed_ones(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT), "--rounds", str(ROUNDS), "--home", str(tmp_path / "rounds")],
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--rounds", str(ROUNDS), "--home", str(tmp_path / "rounds")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{ROUNDS} rounds" in done.stdout
     assert "0 failures" in done.stdout.splitlines()[-1]

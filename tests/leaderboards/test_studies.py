@@ -22,7 +22,8 @@ def preset_of(study: dict[str, Any]) -> dict[str, Any]:
 def test_the_studies_that_the_findings_quote_are_here() -> None:
     about = [json.loads(path.read_text())["attributes"] for path in STUDIES]
     assert {("adasid", "beauty"), ("rqvae", "beauty"), ("adasid", "synthetic")} <= {
-        (a["tokenizer"], a["dataset"]) for a in about}
+        (a["tokenizer"], a["dataset"]) for a in about
+    }
 
 
 def test_the_killed_sweep_lost_no_trial() -> None:

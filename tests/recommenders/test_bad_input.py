@@ -22,11 +22,16 @@ from sidbench.tokenizers.base import PAD, SemanticIds
 RUNTIME = local_runtime()
 SIDS = make_sids()  # sizes 4, 3, 5 with PAD at position 2
 COUNTS = ("most_popular",)  # nothing is trained; tests of its own
-CLASSES = {path.stem: installed().load("recommender", path.stem)
-           for path in sorted((ROOT / "recommenders").glob("*.py")) if path.stem not in ("base", "__init__", *COUNTS)}
+CLASSES = {
+    path.stem: installed().load("recommender", path.stem)
+    for path in sorted((ROOT / "recommenders").glob("*.py"))
+    if path.stem not in ("base", "__init__", *COUNTS)
+}
 # A model, and settings that make it decode in another way.
 RETRIEVERS = [(name, ()) for name, cls in CLASSES.items() if issubclass(cls, Retriever)] + [
-    ("mtp", (("decoding", "confidence"),)), ("rpg", (("decoding", "graph"), ("n_beams", 30), ("cover", 5)))]
+    ("mtp", (("decoding", "confidence"),)),
+    ("rpg", (("decoding", "graph"), ("n_beams", 30), ("cover", 5))),
+]
 RANKERS = [name for name, cls in CLASSES.items() if issubclass(cls, Ranker)]
 READERS = [case for case in RETRIEVERS if CLASSES[case[0]].info.needs_sids]
 ALL = pytest.mark.parametrize(("name", "settings"), RETRIEVERS)
@@ -154,9 +159,12 @@ def test_fitting_refuses_validation_that_cannot_select_an_epoch(name, settings):
     refusal(lambda: fit(name, settings, replace(data, validation_user=nobody, validation_target=nobody)), "validation users")
     for outside in (n_users, -1):
         users = np.array([0, outside])
-        refusal(lambda users=users: fit(name, settings, replace(data, validation_user=users,
-                                                                validation_target=data.validation_target[:2])),
-                "validation users")
+        refusal(
+            lambda users=users: fit(
+                name, settings, replace(data, validation_user=users, validation_target=data.validation_target[:2])
+            ),
+            "validation users",
+        )
     refusal(lambda: fit(name, settings, replace(data, validation_target=data.validation_target[:-1])), "targets")
     wrong = data.validation_target.copy()
     wrong[::3] = N_ITEMS
@@ -169,10 +177,10 @@ def test_fitting_refuses_training_items_outside_the_catalogue_and_sequences_with
     for outside in (N_ITEMS, -1):
         items = data.train.items.copy()
         items[0] = outside
-        refusal(lambda items=items: fit(name, settings, replace(data, train=replace(data.train, items=items))),
-                "training items")
-    refusal(lambda: fit(name, settings, replace(data, train=as_sequences([[1]] * data.train.n_users))),
-            "training sequences")
+        refusal(
+            lambda items=items: fit(name, settings, replace(data, train=replace(data.train, items=items))), "training items"
+        )
+    refusal(lambda: fit(name, settings, replace(data, train=as_sequences([[1]] * data.train.n_users))), "training sequences")
 
 
 @ALL
@@ -185,8 +193,12 @@ def test_users_without_training_events_change_nothing_and_are_counted(name, sett
     alone = int((data.train.lengths < 2).sum())
     assert with_empty.diagnostics()["train_users_without_target"] == alone + 3
     users = np.append(data.validation_user, data.train.n_users)  # one of the empty ones
-    refusal(lambda: fit(name, settings, replace(longer, validation_user=users,
-                                                validation_target=np.append(data.validation_target, 0))), "histories")
+    refusal(
+        lambda: fit(
+            name, settings, replace(longer, validation_user=users, validation_target=np.append(data.validation_target, 0))
+        ),
+        "histories",
+    )
 
 
 # -- states ------------------------------------------------------------------------------------------------------------
@@ -201,8 +213,10 @@ def test_a_state_of_another_configuration_is_refused_by_the_entry_that_differs(n
     for entry in [key for key in state if key.startswith("layout.")] + list(state)[::5]:
         rest = {key: array for key, array in state.items() if key != entry}
         # A table of a side field may be absent; then the layer that reads it is too wide.
-        refusal(lambda rest=rest: make(name).load_state_dict(rest),
-                "entry" if entry.startswith("field_tables") else entry.split(".")[0])
+        refusal(
+            lambda rest=rest: make(name).load_state_dict(rest),
+            "entry" if entry.startswith("field_tables") else entry.split(".")[0],
+        )
 
 
 @pytest.mark.parametrize("name", [n for n, settings in RETRIEVERS if not settings])

@@ -47,8 +47,14 @@ def block_of(width: int, heads: int, seed: int) -> CausalBlock:
 def test_a_block_is_torchs_pre_norm_encoder_layer_under_a_causal_mask() -> None:
     block = block_of(16, 4, 3)
     oracle = nn.TransformerEncoderLayer(16, 4, 64, 0.0, "gelu", batch_first=True, norm_first=True).eval()
-    names = {"attention_norm": "norm1", "forward_norm": "norm2", "query_key_value.": "self_attn.in_proj_",
-             "output": "self_attn.out_proj", "feed_forward.0": "linear1", "feed_forward.2": "linear2"}
+    names = {
+        "attention_norm": "norm1",
+        "forward_norm": "norm2",
+        "query_key_value.": "self_attn.in_proj_",
+        "output": "self_attn.out_proj",
+        "feed_forward.0": "linear1",
+        "feed_forward.2": "linear2",
+    }
     state = {}
     for name, value in block.state_dict().items():
         ours = next(n for n in names if name.startswith(n))
@@ -88,13 +94,13 @@ def test_cached_decoding_follows_parents_and_equals_the_whole_sequence_at_once()
             return tokens[0, -1]
 
         for b in range(3):
-            torch.testing.assert_close(cache.newest[b], whole(history[b:b + 1, :lengths[b]]), atol=1e-5, rtol=1e-5)
-        paths = [[history[b, :lengths[b]]] for b in range(3)]
+            torch.testing.assert_close(cache.newest[b], whole(history[b : b + 1, : lengths[b]]), atol=1e-5, rtol=1e-5)
+        paths = [[history[b, : lengths[b]]] for b in range(3)]
         for step, width in enumerate((3, 5, 2)):
             parent = torch.randint(len(paths[0]), (3, width), generator=generator)
             x = draw(3, width, 16, seed=70 + step)
             made = cache.advance(parent, x)
-            paths = [[torch.cat([paths[b][int(parent[b, w])], x[b, w:w + 1]]) for w in range(width)] for b in range(3)]
+            paths = [[torch.cat([paths[b][int(parent[b, w])], x[b, w : w + 1]]) for w in range(width)] for b in range(3)]
             for b in range(3):
                 for w in range(width):
                     torch.testing.assert_close(made[b, w], whole(paths[b][w][None]), atol=1e-5, rtol=1e-5)

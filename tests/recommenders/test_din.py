@@ -20,10 +20,21 @@ from sidbench.tokenizers.base import SemanticIds
 
 N_ITEMS, N_USERS, SLOTS = 40, 60, 3
 EVERY = ("item_id", "hashed_id", "sid_concat", "sid_sum", "sid_prefix", "sid+id")
-SIDS = SemanticIds(np.stack([np.arange(N_ITEMS) % 8, np.arange(N_ITEMS) // 8], axis=1).astype(np.int32),
-                   np.array([8, 5], np.int32), ordered=True)
-CONFIG = {"epochs": 5, "batch_size": 256, "learning_rate": 5e-3, "hidden": (16, 8), "item_width": 16, "code_width": 8,
-          "attention_hidden": 12, "prefix_rows": 64}
+SIDS = SemanticIds(
+    np.stack([np.arange(N_ITEMS) % 8, np.arange(N_ITEMS) // 8], axis=1).astype(np.int32),
+    np.array([8, 5], np.int32),
+    ordered=True,
+)
+CONFIG = {
+    "epochs": 5,
+    "batch_size": 256,
+    "learning_rate": 5e-3,
+    "hidden": (16, 8),
+    "item_width": 16,
+    "code_width": 8,
+    "attention_hidden": 12,
+    "prefix_rows": 64,
+}
 
 
 def planted(seed: int, matching: bool, permute: bool = False) -> tuple[RankingData, np.ndarray]:
@@ -48,8 +59,15 @@ def planted(seed: int, matching: bool, permute: bool = False) -> tuple[RankingDa
         label = (generator.random(count) < truth).astype(np.float32)
         label = generator.permutation(label) if permute else label
         zero = np.zeros(count, np.int32)
-        return RankingRows(user.astype(np.int32), item.astype(np.int32), label, zero, zero, history.astype(np.int32),
-                           np.arange(first, first + count)), truth
+        return RankingRows(
+            user.astype(np.int32),
+            item.astype(np.int32),
+            label,
+            zero,
+            zero,
+            history.astype(np.int32),
+            np.arange(first, first + count),
+        ), truth
 
     train, validation, (test, truth) = rows(4000, 0)[0], rows(800, 4000)[0], rows(3000, 4800)
     return RankingData(N_USERS, N_ITEMS, {"train": train, "validation": validation, "test": test}, {}, {}), truth
@@ -109,8 +127,12 @@ def test_activation_unit_and_pooling_equal_a_naive_loop(activation, training):
 
     unit: _ActivationUnit = network.unit
     pairs = [(b, h) for b in range(4) for h in range(3) if present[b, h]]
-    inputs = [torch.cat([vectors[history[b, h]], target[b], vectors[history[b, h]] - target[b],
-                         vectors[history[b, h]] * target[b]]) for b, h in pairs]
+    inputs = [
+        torch.cat(
+            [vectors[history[b, h]], target[b], vectors[history[b, h]] - target[b], vectors[history[b, h]] * target[b]]
+        )
+        for b, h in pairs
+    ]
     hidden = torch.stack([unit.first.weight @ one + unit.first.bias for one in inputs])
     if activation == "dice":
         norm = nn.BatchNorm1d(7, eps=1e-8, affine=False).train(training)
@@ -180,8 +202,10 @@ def test_history_order_does_not_matter_and_history_does():
     data, sids = make_ranking(), make_sids()
     model = Din(DinConfig(**Din.budgets["smoke"])).fit(data, sids, Rng(0), local_runtime())
     rows = data.rows["test"]
-    scores = [model.predict(replace(data, rows={"test": replace(rows, history=h)}), "test", sids, local_runtime())
-              for h in (rows.history, rows.history[:, ::-1].copy(), np.full_like(rows.history, -1))]
+    scores = [
+        model.predict(replace(data, rows={"test": replace(rows, history=h)}), "test", sids, local_runtime())
+        for h in (rows.history, rows.history[:, ::-1].copy(), np.full_like(rows.history, -1))
+    ]
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
     empty = (rows.history < 0).all(axis=1)
     assert np.array_equal(scores[0][empty], scores[2][empty])

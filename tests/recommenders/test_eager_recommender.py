@@ -49,8 +49,12 @@ def teacher_forced(model: Eager, sids: SemanticIds, history: list[int]) -> np.nd
             own = rows[item, decoder.positions]
             codes = F.embedding(own, net.codes.inputs()).expand(len(history), -1, -1)
             states = decoder(every, codes, False)[-1]
-            scores.append(sum(float(torch.log_softmax(states[j] @ out.T, -1)[own[j] - first]) for j, (out, first) in
-                              enumerate(zip(decoder.outputs(), decoder.first_row, strict=True))))
+            scores.append(
+                sum(
+                    float(torch.log_softmax(states[j] @ out.T, -1)[own[j] - first])
+                    for j, (out, first) in enumerate(zip(decoder.outputs(), decoder.first_row, strict=True))
+                )
+            )
         made.append(scores)
     return np.array(made)
 
@@ -84,18 +88,18 @@ def test_narrow_beams_give_the_union_of_both_streams_with_exact_scores():
     streams = [d.positions for d in net.decoders]
     assert streams == [[1, 3], [0, 2]]  # behaviour first
     search = JointSearch(sids, streams, runtime)
-    beam = search([partial(StreamSession, d, net.codes.inputs(), hidden, place, d.memories(hidden))
-                   for d in net.decoders], 2)
+    beam = search(
+        [partial(StreamSession, d, net.codes.inputs(), hidden, place, d.memories(hidden)) for d in net.decoders], 2
+    )
     single, of_item = teacher_forced(model, sids, history), search.trie.of_item
     wanted: dict[int, float] = {}
     for s, positions in enumerate(streams):
         best = {tuple(sids.codes[i, positions].tolist()): single[s, i] for i in range(60)}
         top = sorted(best, key=lambda code: -best[code])[:2]
-        wanted |= {int(of_item[i]): single[:, i].sum() for i in range(60)
-                   if tuple(sids.codes[i, positions].tolist()) in top}
+        wanted |= {int(of_item[i]): single[:, i].sum() for i in range(60) if tuple(sids.codes[i, positions].tolist()) in top}
     found = beam.sid[0, beam.sid[0] >= 0].tolist()
     assert set(found) == set(wanted) and 2 < len(found) < search.trie.n_sids
-    np.testing.assert_allclose(beam.score[0, :len(found)].numpy(), [wanted[s] for s in found], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(beam.score[0, : len(found)].numpy(), [wanted[s] for s in found], rtol=1e-4, atol=1e-4)
     outside = [single[:, i].sum() for i in range(60) if of_item[i] not in wanted]
     assert max(outside) <= beam.bound[0].item() + 1e-4
 
@@ -121,8 +125,9 @@ def test_forced_scores_in_pieces_equal_teacher_forcing_where_wanted(monkeypatch)
         scores = forced_scores(opener, trie, wanted)
         assert torch.equal(torch.isfinite(scores), wanted)
         for user in range(2):
-            np.testing.assert_allclose(scores[user, wanted[user]].numpy(), expected[wanted[user].numpy()], rtol=1e-4,
-                                       atol=1e-4)
+            np.testing.assert_allclose(
+                scores[user, wanted[user]].numpy(), expected[wanted[user].numpy()], rtol=1e-4, atol=1e-4
+            )
     assert torch.isneginf(forced_scores(opener, trie, torch.zeros_like(wanted))).all()
 
 
@@ -135,8 +140,17 @@ def test_planted_chain_through_named_streams():
     index = np.arange(n)
     codes = np.stack([index % 6, np.where(index % 4, 0, PAD), index // 6], axis=1).astype(np.int32)
     sids = SemanticIds(codes, np.array([6, 1, 5], np.int32), False, position_names=("a 1", "a 2", "b 1"))
-    config = EagerConfig(width=32, heads=2, decoder_layers=1, dropout=0.1, epochs=8, batch_positions=256,
-                         learning_rate=5e-3, warmup_steps=20, validation_users=50)
+    config = EagerConfig(
+        width=32,
+        heads=2,
+        decoder_layers=1,
+        dropout=0.1,
+        epochs=8,
+        batch_positions=256,
+        learning_rate=5e-3,
+        warmup_steps=20,
+        validation_users=50,
+    )
     model = Eager(config).fit(data, sids, Rng(0), local_runtime())
     ranks = model.rank_targets(data.test_history, data.test_target, sids, local_runtime())
     recall = float(np.mean((ranks.better == 0) / ranks.tied))

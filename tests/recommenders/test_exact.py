@@ -35,8 +35,10 @@ def brute(scores: np.ndarray, sid: np.ndarray, histories: list[list[int]], targe
 
 
 def sequences(rows: list[list[int]]) -> Sequences:
-    return Sequences(np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64),
-                     np.array([i for r in rows for i in r], np.int32))
+    return Sequences(
+        np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64),
+        np.array([i for r in rows for i in r], np.int32),
+    )
 
 
 def compare(ranks: TargetRanks, expected: dict[str, list[int]]) -> None:
@@ -45,7 +47,7 @@ def compare(ranks: TargetRanks, expected: dict[str, list[int]]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10 ** 6), st.integers(1, 30), st.integers(1, 4), st.integers(1, 3), st.sampled_from([3, 1 << 21]))
+@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 4), st.integers(1, 3), st.sampled_from([3, 1 << 21]))
 def test_sid_ranks_equal_brute_force(seed, n_items, length, size, cells):
     generator = np.random.default_rng(seed)
     codes = generator.integers(-1, size, size=(n_items, length)).astype(np.int32)
@@ -61,7 +63,8 @@ def test_sid_ranks_equal_brute_force(seed, n_items, length, size, cells):
     before, exact.CELLS = exact.CELLS, cells
     try:
         ranks = DistinctSids.of(sids, rows, RUNTIME).rank(
-            torch.from_numpy(log_probs), np.arange(users), Candidates(sequences(histories), targets, n_items), RUNTIME)
+            torch.from_numpy(log_probs), np.arange(users), Candidates(sequences(histories), targets, n_items), RUNTIME
+        )
     finally:
         exact.CELLS = before
     sid = [tuple(c) for c in codes]
@@ -70,7 +73,7 @@ def test_sid_ranks_equal_brute_force(seed, n_items, length, size, cells):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10 ** 6), st.integers(1, 20))
+@given(st.integers(0, 10**6), st.integers(1, 20))
 def test_item_ranks_equal_brute_force(seed, n_items):
     generator = np.random.default_rng(seed)
     scores = generator.integers(0, 6, size=(4, n_items)).astype(np.float32)
@@ -87,7 +90,8 @@ def test_hand_worked_ranks_with_shared_sid_pad_and_target_in_history():
     assert rows.tolist() == [[0, 3], [0, 3], [0, 2], [1, 3]]
     log_probs = torch.tensor([[-1.0], [-2.0], [-0.5], [-1.0]])
     ranks = DistinctSids.of(sids, rows, RUNTIME).rank(
-        log_probs, np.array([0]), Candidates(sequences([[0, 1, 2, 2]]), np.array([0]), 4), RUNTIME)
+        log_probs, np.array([0]), Candidates(sequences([[0, 1, 2, 2]]), np.array([0]), 4), RUNTIME
+    )
     assert (ranks.better[0], ranks.tied[0], ranks.sid_better[0], ranks.sid_tied[0]) == (1, 2, 1, 1)
     assert (ranks.masked_better[0], ranks.masked_tied[0]) == (0, 1)  # the seen target stays a candidate
     assert ranks.score[0] == -2.0
@@ -139,8 +143,12 @@ def test_cosine_loss_and_gradients_equal_torch_for_unequal_positions(cells, monk
     table = F.normalize(torch.randn(int(layout.offsets[-1]), 3, generator=generator), dim=1).requires_grad_()
     target = torch.stack([torch.randint(int(k), (11,), generator=generator) for k in layout.classes], dim=1)
     units = F.normalize(queries, dim=-1) / 0.3
-    expected = torch.stack([F.cross_entropy(q @ part.T, t) for q, part, t in zip(
-        units, table.split(layout.classes.tolist()), target.unbind(1), strict=True)]).mean()
+    expected = torch.stack(
+        [
+            F.cross_entropy(q @ part.T, t)
+            for q, part, t in zip(units, table.split(layout.classes.tolist()), target.unbind(1), strict=True)
+        ]
+    ).mean()
     wanted = torch.autograd.grad(2 * expected, [queries, table])
     loss = exact.cosine_softmax_loss(queries, table, target, layout.runs, 0.3)
     got = torch.autograd.grad(2 * loss, [queries, table])

@@ -11,8 +11,15 @@ transformers = pytest.importorskip("transformers")
 def oracle_of(ours: Gpt2, heads: int, inner: int) -> torch.nn.Module:
     """transformers' GPT2Model with our weights; its linear layers store the transpose."""
     positions, width = ours.position.shape
-    config = transformers.GPT2Config(vocab_size=1, n_positions=positions, n_embd=width, n_layer=len(ours.blocks),
-                                     n_head=heads, n_inner=inner, activation_function="gelu")
+    config = transformers.GPT2Config(
+        vocab_size=1,
+        n_positions=positions,
+        n_embd=width,
+        n_layer=len(ours.blocks),
+        n_head=heads,
+        n_inner=inner,
+        activation_function="gelu",
+    )
     oracle = transformers.GPT2Model(config).eval()
     with torch.no_grad():
         oracle.wpe.weight.copy_(ours.position)
@@ -20,9 +27,12 @@ def oracle_of(ours: Gpt2, heads: int, inner: int) -> torch.nn.Module:
         for theirs, block in zip(oracle.h, ours.blocks, strict=True):
             theirs.ln_1.load_state_dict(block.attention_norm.state_dict())
             theirs.ln_2.load_state_dict(block.forward_norm.state_dict())
-            for target, source in ((theirs.attn.c_attn, block.attention.packed),
-                                   (theirs.attn.c_proj, block.attention.output),
-                                   (theirs.mlp.c_fc, block.inner), (theirs.mlp.c_proj, block.output)):
+            for target, source in (
+                (theirs.attn.c_attn, block.attention.packed),
+                (theirs.attn.c_proj, block.attention.output),
+                (theirs.mlp.c_fc, block.inner),
+                (theirs.mlp.c_proj, block.output),
+            ):
                 target.weight.copy_(source.weight.T)
                 target.bias.copy_(source.bias)
     return oracle
@@ -43,8 +53,7 @@ def test_equals_transformers(batch, length):
     ours = made().eval()
     x = torch.randn(batch, length, 24, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        torch.testing.assert_close(ours(x), oracle_of(ours, 4, 40)(inputs_embeds=x).last_hidden_state, atol=2e-5,
-                                   rtol=1e-4)
+        torch.testing.assert_close(ours(x), oracle_of(ours, 4, 40)(inputs_embeds=x).last_hidden_state, atol=2e-5, rtol=1e-4)
 
 
 def test_padding_behind_the_end_and_neighbours_in_a_span_change_nothing():

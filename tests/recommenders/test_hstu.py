@@ -43,9 +43,11 @@ def test_attention_of_three_positions_worked_by_hand() -> None:
     bias = [0.5, -1.0, 2.0, 9.0]
     query, key, value = (torch.tensor(x).view(1, 1, 3, 1) for x in (q, k, v))
     made = pointwise_attention(query, key, value, torch.tensor(bias)).flatten()
-    expected = [silu(2.5) * 3 / 4,
-                (silu(-4 - 1) * 3 + silu(-2 + 0.5) * 1) / 4,
-                (silu(1 + 2) * 3 + silu(0.5 - 1) * 1 + silu(-0.5 + 0.5) * -4) / 4]
+    expected = [
+        silu(2.5) * 3 / 4,
+        (silu(-4 - 1) * 3 + silu(-2 + 0.5) * 1) / 4,
+        (silu(1 + 2) * 3 + silu(0.5 - 1) * 1 + silu(-0.5 + 0.5) * -4) / 4,
+    ]
     torch.testing.assert_close(made, torch.tensor(expected))
 
 
@@ -64,9 +66,11 @@ def test_a_layer_equals_equations_one_to_three_in_loops() -> None:
         x = torch.randn(2, length, width, generator=generator)
         made = layer(x)
         for b in range(2):
-            parts = [torch.nn.functional.silu(layer.project.weight @ normalised(x[b, t], 1e-5) + layer.project.bias)
-                     for t in range(length)]
-            u, v, q, k = ([p[i * width:(i + 1) * width] for p in parts] for i in range(4))
+            parts = [
+                torch.nn.functional.silu(layer.project.weight @ normalised(x[b, t], 1e-5) + layer.project.bias)
+                for t in range(length)
+            ]
+            u, v, q, k = ([p[i * width : (i + 1) * width] for p in parts] for i in range(4))
             for t in range(length):
                 mixed = torch.zeros(width)
                 for h in range(heads):
@@ -99,7 +103,7 @@ def test_one_pass_equals_every_prefix_alone() -> None:
     with torch.no_grad():
         whole = contexts(network, items)
         for t in range(9):
-            torch.testing.assert_close(whole[:, t], contexts(network, items[:, :t + 1])[:, -1], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(whole[:, t], contexts(network, items[:, : t + 1])[:, -1], atol=1e-5, rtol=1e-5)
 
 
 def test_the_bias_orders_items_and_is_learned() -> None:

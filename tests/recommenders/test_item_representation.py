@@ -69,17 +69,19 @@ def test_equal_prefixes_and_only_they_share_a_hash(codes):
     hashes = prefix_hashes(codes)
     for position in range(codes.shape[1]):
         for item in range(len(codes)):
-            assert int(hashes[item, position]) == hash_of(codes[item, :position + 1].tolist())
-            same = (codes[:, :position + 1] == codes[item, :position + 1]).all(axis=1)
+            assert int(hashes[item, position]) == hash_of(codes[item, : position + 1].tolist())
+            same = (codes[:, : position + 1] == codes[item, : position + 1]).all(axis=1)
             assert np.array_equal(hashes[:, position] == hashes[item, position], same)
 
 
 def test_prefix_rows_by_hand():
     module, lookup = built(SIDS, representation="sid_prefix")
-    expected = [[hash_of([0]) % 50, hash_of([0, 1]) % 50, hash_of([0, 1, 2]) % 50],
-                [hash_of([0]) % 50, hash_of([0, 1]) % 50, 50],  # a prefix that ends in PAD has the PAD row
-                [hash_of([3]) % 50, hash_of([3, 1]) % 50, hash_of([3, 1, 2]) % 50],
-                [hash_of([0]) % 50, hash_of([0, 2]) % 50, 50]]
+    expected = [
+        [hash_of([0]) % 50, hash_of([0, 1]) % 50, hash_of([0, 1, 2]) % 50],
+        [hash_of([0]) % 50, hash_of([0, 1]) % 50, 50],  # a prefix that ends in PAD has the PAD row
+        [hash_of([3]) % 50, hash_of([3, 1]) % 50, hash_of([3, 1, 2]) % 50],
+        [hash_of([0]) % 50, hash_of([0, 2]) % 50, 50],
+    ]
     assert lookup.rows[:4].tolist() == expected
     table = module.codes.table.detach()
     torch.testing.assert_close(vectors(module, lookup)[1], table[expected[1][0]] + table[expected[1][1]])
@@ -194,14 +196,17 @@ def test_missing_sids_are_refused(representation):
         layout_for(RepresentationConfig(representation=representation), None, "test")
 
 
-@pytest.mark.parametrize(("sids", "chosen", "message"), [
-    (replace(SIDS, ordered=False), {"representation": "sid_prefix"}, "order"),
-    (SIDS, {"code_weights": True}, "adasid"),
-    (replace(SIDS, weights=np.ones((5, 2), np.float32)), {"code_weights": True}, "shape"),
-    (SIDS, {"representation": "item_id", "code_weights": True}, "code_weights"),
-    (SIDS, {"representation": "hashed_id", "code_weights": True}, "code_weights"),
-    (SIDS, {"representation": "itemid"}, "sid_prefix"),
-])
+@pytest.mark.parametrize(
+    ("sids", "chosen", "message"),
+    [
+        (replace(SIDS, ordered=False), {"representation": "sid_prefix"}, "order"),
+        (SIDS, {"code_weights": True}, "adasid"),
+        (replace(SIDS, weights=np.ones((5, 2), np.float32)), {"code_weights": True}, "shape"),
+        (SIDS, {"representation": "item_id", "code_weights": True}, "code_weights"),
+        (SIDS, {"representation": "hashed_id", "code_weights": True}, "code_weights"),
+        (SIDS, {"representation": "itemid"}, "sid_prefix"),
+    ],
+)
 def test_what_cannot_be_is_said(sids, chosen, message):
     with pytest.raises(InputError, match=message):
         built(sids, **chosen)

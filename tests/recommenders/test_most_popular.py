@@ -28,8 +28,9 @@ def counted(*items: int) -> MostPopular:
 
 def test_ranks_by_hand() -> None:
     model = counted(0, 0, 0, 1, 1, 2, 2, 3)  # 3, 2, 2, 1, 0 events
-    ranks = model.rank_targets(as_sequences([[4], [4], [0, 3], [0, 1, 1], [0]]), np.array([0, 1, 4, 2, 0], np.int32), None,
-                               RUNTIME)
+    ranks = model.rank_targets(
+        as_sequences([[4], [4], [0, 3], [0, 1, 1], [0]]), np.array([0, 1, 4, 2, 0], np.int32), None, RUNTIME
+    )
     assert ranks.better.tolist() == [0, 1, 4, 1, 0] and ranks.tied.tolist() == [1, 2, 1, 2, 1]
     assert ranks.masked_better.tolist() == [0, 1, 2, 0, 0] and ranks.masked_tied.tolist() == [1, 2, 1, 1, 1]
     assert ranks.sid_better.tolist() == ranks.better.tolist() and ranks.score.tolist() == [3.0, 2.0, 0.0, 2.0, 3.0]

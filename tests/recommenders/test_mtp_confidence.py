@@ -38,8 +38,9 @@ class Tables:
 
     def log_probs(self, partial: torch.Tensor):
         for p in range(self.layout.length):
-            yield torch.tensor(np.array([[self.given(u, p, tuple(h)) for h in user]
-                                         for u, user in enumerate(partial.tolist())]))
+            yield torch.tensor(
+                np.array([[self.given(u, p, tuple(h)) for h in user] for u, user in enumerate(partial.tolist())])
+            )
 
 
 def entropy(log_probs: np.ndarray) -> float:
@@ -55,7 +56,7 @@ def reference(given, length: int, sids: list[tuple[int, ...]], width: int) -> tu
             chosen = min((p for p in range(length) if partial[p] == OPEN), key=lambda p: entropy(given(p, partial)))
             alive = {s[chosen] for s in sids if all(a in (OPEN, b) for a, b in zip(partial, s, strict=True))}
             for c in sorted(alive):
-                grown.append((score + float(given(chosen, partial)[c]), (*partial[:chosen], c, *partial[chosen + 1:])))
+                grown.append((score + float(given(chosen, partial)[c]), (*partial[:chosen], c, *partial[chosen + 1 :])))
         grown.sort(key=lambda hypothesis: -hypothesis[0])
         beam = grown[:width]
         pruned = max([pruned, *(score for score, _ in grown[width:])])
@@ -80,7 +81,7 @@ def test_search_follows_the_procedure_at_any_width(seed, sizes, n_items, width):
         wanted, pruned = reference(lambda p, partial, u=user: model.given(u, p, partial), len(sizes), sids, width)
         found = beam.sid[user, beam.sid[user] >= 0].tolist()
         assert set(found) == set(wanted) and len(found) == len(wanted)
-        scores = beam.score[user, :len(found)]
+        scores = beam.score[user, : len(found)]
         torch.testing.assert_close(scores, torch.tensor([wanted[s] for s in found]), rtol=1e-5, atol=1e-5)
         assert (scores.diff() <= 0).all()
         assert beam.bound[user].item() == pytest.approx(pruned, abs=1e-5)
@@ -114,8 +115,14 @@ def test_positions_are_fixed_in_the_order_of_confidence():
     class Model:
         def log_probs(self, partial):
             for p in (0, 1):
-                yield torch.log(torch.tensor([[first[p] if h[1] == OPEN else (second[h[1]] if p == 0 else [0.5, 0.5])
-                                               for h in user] for user in partial.tolist()]))
+                yield torch.log(
+                    torch.tensor(
+                        [
+                            [first[p] if h[1] == OPEN else (second[h[1]] if p == 0 else [0.5, 0.5]) for h in user]
+                            for user in partial.tolist()
+                        ]
+                    )
+                )
 
     trie, sids = catalogue(np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), [2, 2])
     beam = confidence_search(Model(), 1, trie, 4)
@@ -176,8 +183,9 @@ def test_a_place_sees_no_later_item_and_tells_the_order_of_earlier_ones():
     swapped = one[:, [1, 0, 2, 3, 4]]
     partial = torch.full((1, 1, 3), OPEN)
     at = torch.tensor([3])
-    a, b, c = (torch.cat(list(_OpenPositions(net, net.decoder, h, at).log_probs(partial)), -1)
-               for h in (one, other, swapped))
+    a, b, c = (
+        torch.cat(list(_OpenPositions(net, net.decoder, h, at).log_probs(partial)), -1) for h in (one, other, swapped)
+    )
     assert torch.equal(a, b) and not torch.allclose(a, c, atol=1e-4)
 
 
@@ -229,8 +237,17 @@ def test_planted_chain():
     index = np.arange(n)
     codes = np.stack([index % 6, index // 6, np.where(index % 4, 0, PAD)], axis=1).astype(np.int32)
     sids = SemanticIds(codes, np.array([6, 5, 1], np.int32), False)
-    config = MtpConfig(width=32, layers=1, heads=2, dropout=0.1, epochs=8, batch_positions=256, learning_rate=5e-3,
-                       decoding="confidence", validation_users=50)
+    config = MtpConfig(
+        width=32,
+        layers=1,
+        heads=2,
+        dropout=0.1,
+        epochs=8,
+        batch_positions=256,
+        learning_rate=5e-3,
+        decoding="confidence",
+        validation_users=50,
+    )
     model = Mtp(config).fit(data, sids, Rng(0), local_runtime())
     ranks = model.rank_targets(data.test_history, data.test_target, sids, local_runtime())
     recall = float(np.mean((ranks.better == 0) / ranks.tied))
@@ -242,13 +259,19 @@ def test_planted_chain():
 def test_parallel_has_no_new_parameter_and_draws_the_old_ones_as_before():
     layout = CodeLayout.of(make_sids())
     net, same = (_Network(MtpConfig(**TINY), layout) for _ in range(2))
-    assert {name.split(".")[0] for name in net.state_dict()} == {"codes", "item_in", "item_out", "blocks", "final_norm",
-                                                                "heads"}
+    assert {name.split(".")[0] for name in net.state_dict()} == {
+        "codes",
+        "item_in",
+        "item_out",
+        "blocks",
+        "final_norm",
+        "heads",
+    }
     net.initialise(local_runtime().generator(Rng(3)))
     generator = local_runtime().generator(Rng(3))
     initialise(same, generator)
     with torch.no_grad():
-        same.codes.table.normal_(0.0, 16 ** -0.5, generator=generator)
+        same.codes.table.normal_(0.0, 16**-0.5, generator=generator)
     for name, value in net.state_dict().items():
         assert torch.equal(value, same.state_dict()[name]), name
 
@@ -261,7 +284,7 @@ def test_parallel_loss_and_scores_are_those_of_the_written_formula():
     hidden = torch.randn(6, 16, generator=torch.Generator().manual_seed(1))
     classes, cells = rows[:6] - net.first_row, []
     for p, table in enumerate(net.codes.table.split(net.layout.classes.tolist())):
-        query = hidden @ net.heads.weight[16 * p:16 * p + 16].T + net.heads.bias[16 * p:16 * p + 16]
+        query = hidden @ net.heads.weight[16 * p : 16 * p + 16].T + net.heads.bias[16 * p : 16 * p + 16]
         logits = F.cosine_similarity(query[:, None], table[None], dim=-1) / 0.1
         cells.append(torch.log_softmax(logits, -1))
     mean = -torch.stack([c.gather(1, classes[:, p, None]) for p, c in enumerate(cells)]).mean()

@@ -35,10 +35,12 @@ def test_the_planted_chain_is_found_through_sids_with_pad() -> None:
     data = make_chain(400)
     index = np.arange(N)
     sids = sids_of(np.stack([index % 6, index // 6, np.where(index % 4, 0, PAD)], axis=1), [6, 5, 1])
-    model = Ntp(NtpConfig(width=32, layers=1, heads=2, epochs=14, batch_positions=128, learning_rate=5e-3,
-                          validation_users=100))
-    ranks = model.fit(data, sids, Rng(0), local_runtime()).rank_targets(data.test_history, data.test_target, sids,
-                                                                        local_runtime())
+    model = Ntp(
+        NtpConfig(width=32, layers=1, heads=2, epochs=14, batch_positions=128, learning_rate=5e-3, validation_users=100)
+    )
+    ranks = model.fit(data, sids, Rng(0), local_runtime()).rank_targets(
+        data.test_history, data.test_target, sids, local_runtime()
+    )
     recall = float(np.mean((ranks.better == 0) / ranks.tied))
     popular = float(np.mean(data.test_target == np.bincount(data.train.items, minlength=N).argmax()))
     oracle = KEEP + (1 - KEEP) / N
@@ -50,8 +52,9 @@ LAYOUT = CodeLayout(np.array([4, 3, 5], np.int32), np.array([False, True, False]
 
 
 def network_of(temperature: float = 1.0, layers: int = 2) -> _Network:
-    network = _Network(NtpConfig(width=16, layers=layers, heads=2, dropout=0.0, max_length=6, temperature=temperature),
-                       LAYOUT)
+    network = _Network(
+        NtpConfig(width=16, layers=layers, heads=2, dropout=0.0, max_length=6, temperature=temperature), LAYOUT
+    )
     generator = torch.Generator().manual_seed(0)
     network.initialise(generator)
     with torch.no_grad():
@@ -81,7 +84,7 @@ def test_one_packed_pass_equals_scoring_every_prefix_alone() -> None:
         loss = network.loss(hidden[:, 1:].flatten(0, 1), rows[:, 1:].flatten(0, 1))
         terms = []
         for b, t, p in itertools.product(range(3), range(5), range(3)):
-            expected = alone(network, rows[b].flatten()[:3 * t + p], p)
+            expected = alone(network, rows[b].flatten()[: 3 * t + p], p)
             torch.testing.assert_close(network.log_probs(hidden[b, t, p], p), expected, atol=1e-5, rtol=1e-5)
             if t:
                 terms.append(-expected[rows[b, t, p] - LAYOUT.offsets[p]])
@@ -125,7 +128,7 @@ def test_cached_decoding_equals_teacher_forcing_for_histories_of_unequal_length(
     network, rows, length = network_of(), random_rows(3, 5), torch.tensor([5, 1, 3])
     session = _Session(network, rows, length)
     generator = torch.Generator().manual_seed(2)
-    paths = [[rows[b, :length[b]].flatten()] for b in range(3)]
+    paths = [[rows[b, : length[b]].flatten()] for b in range(3)]
     made = session.step(None, None)
     for position, width in enumerate((4, 6, 0)):
         assert made.shape == (3, len(paths[0]), LAYOUT.classes[position])
@@ -136,15 +139,21 @@ def test_cached_decoding_equals_teacher_forcing_for_histories_of_unequal_length(
         if width:
             parent = torch.randint(len(paths[0]), (3, width), generator=generator)
             classes = torch.randint(int(LAYOUT.classes[position]), (3, width), generator=generator)
-            paths = [[torch.cat([paths[b][int(parent[b, w])], classes[b, w:w + 1] + LAYOUT.offsets[position]])
-                      for w in range(width)] for b in range(3)]
+            paths = [
+                [
+                    torch.cat([paths[b][int(parent[b, w])], classes[b, w : w + 1] + LAYOUT.offsets[position]])
+                    for w in range(width)
+                ]
+                for b in range(3)
+            ]
             made = session.step(parent, classes)
 
 
 def test_windows_become_sequences_with_their_last_target() -> None:
     # Two windows of width 3 (items 5 6 7 -> 8, and 2 -> 4), and a row that only fills the shape.
-    made = WindowBatch(np.array([[5, 6, 7], [2, -1, -1], [-1, -1, -1]]), np.array([3, 1, 0]), np.array([0, 1, 2, 3]),
-                       np.array([6, 7, 8, 4]))
+    made = WindowBatch(
+        np.array([[5, 6, 7], [2, -1, -1], [-1, -1, -1]]), np.array([3, 1, 0]), np.array([0, 1, 2, 3]), np.array([6, 7, 8, 4])
+    )
     assert _sequences(made).tolist() == [[5, 6, 7, 8], [2, 4, 0, 0], [0, 0, 0, 0]]
 
 
@@ -152,8 +161,9 @@ def test_windows_become_sequences_with_their_last_target() -> None:
 def fitted(sids: SemanticIds, **more: object) -> Ntp:
     rows = [np.random.default_rng(u).integers(sids.n_items, size=5).tolist() for u in range(20)]
     users = np.arange(20)
-    data = RetrievalData(sids.n_items, as_sequences(rows), users, np.zeros(20, np.int32), users, as_sequences(rows),
-                         np.zeros(20, np.int32))
+    data = RetrievalData(
+        sids.n_items, as_sequences(rows), users, np.zeros(20, np.int32), users, as_sequences(rows), np.zeros(20, np.int32)
+    )
     return Ntp(NtpConfig(**{**Ntp.budgets["smoke"], **more})).fit(data, sids, Rng(1), local_runtime())
 
 
@@ -168,8 +178,9 @@ def test_a_beam_as_wide_as_the_catalogue_equals_brute_force() -> None:
     with torch.no_grad():
         for item in range(23):
             tokens = rows[history + [item]].flatten()
-            score[item] = sum(float(alone(network, tokens[:12 + p], p)[rows[item, p] - network.layout.offsets[p]])
-                              for p in range(3))
+            score[item] = sum(
+                float(alone(network, tokens[: 12 + p], p)[rows[item, p] - network.layout.offsets[p]]) for p in range(3)
+            )
     _, of_item = sids.distinct()
     np.testing.assert_allclose(ranks.score, score, atol=1e-5)
     gaps = np.diff(np.sort(score[np.unique(of_item, return_index=True)[1]]))

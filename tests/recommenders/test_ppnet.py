@@ -33,15 +33,23 @@ def planted(seed: int, permute: bool = False) -> tuple[RankingData, np.ndarray]:
         label = (generator.random(count) < truth).astype(np.float32)
         zero = np.zeros(count, np.int32)
         label = generator.permutation(label) if permute else label
-        return RankingRows(user.astype(np.int32), item.astype(np.int32), label, zero, zero,
-                           np.full((count, 2), -1, np.int32), np.arange(first, first + count)), truth
+        return RankingRows(
+            user.astype(np.int32),
+            item.astype(np.int32),
+            label,
+            zero,
+            zero,
+            np.full((count, 2), -1, np.int32),
+            np.arange(first, first + count),
+        ), truth
 
     train, validation, (test, truth) = rows(4000, 0)[0], rows(800, 4000)[0], rows(3000, 4800)
     return RankingData(N_USERS, N_ITEMS, {"train": train, "validation": validation, "test": test}, {}, {}), truth
 
 
-SIDS = SemanticIds(np.stack([np.arange(N_ITEMS) % 8, np.arange(N_ITEMS) // 8], axis=1).astype(np.int32),
-                   np.array([8, 5], np.int32), False)
+SIDS = SemanticIds(
+    np.stack([np.arange(N_ITEMS) % 8, np.arange(N_ITEMS) // 8], axis=1).astype(np.int32), np.array([8, 5], np.int32), False
+)
 CONFIG = {"epochs": 8, "batch_size": 256, "learning_rate": 3e-3, "hidden": (32, 16), "item_width": 16, "code_width": 8}
 
 
@@ -100,14 +108,17 @@ def test_weights_reach_target_history_and_prior_and_survive_saving():
         model.predict(data, "test", plain, local_runtime())
     unweighted = Ppnet(replace(config, code_weights=False)).fit(data, plain, Rng(0), local_runtime())
     unit = Ppnet(config).fit(data, ones, Rng(0), local_runtime())
-    assert np.array_equal(unit.predict(data, "test", ones, local_runtime()),
-                          unweighted.predict(data, "test", plain, local_runtime()))
+    assert np.array_equal(
+        unit.predict(data, "test", ones, local_runtime()), unweighted.predict(data, "test", plain, local_runtime())
+    )
     network = model.network_
     made = RankingBatches(data, ItemLookup.of(config, model.layout_, some, data.n_items, "ppnet"), local_runtime()).make(
-        data.rows["test"], np.arange(20))
+        data.rows["test"], np.arange(20)
+    )
     for part in ("unique", "target"):  # what target and history read, and what the gate prior reads
-        assert np.array_equal(made[f"{part}_weights"].numpy(),
-                              np.where(plain.codes == PAD, 0, weights)[made[f"{part}_items"].numpy()])
+        assert np.array_equal(
+            made[f"{part}_weights"].numpy(), np.where(plain.codes == PAD, 0, weights)[made[f"{part}_items"].numpy()]
+        )
         moved = network({**made, f"{part}_weights": 0 * made[f"{part}_weights"]})[0]
         assert not torch.equal(moved, network(made)[0])
 
@@ -170,8 +181,9 @@ def test_history_order_and_absent_history_do_not_break():
     np.testing.assert_allclose(one, two, atol=1e-6)  # pooled, so order is free
 
 
-@pytest.mark.parametrize(("field", "value", "message"), [("item", N_ITEMS, "item"), ("user", -1, "user"),
-                                                         ("day_of_week", 7, "day_of_week")])
+@pytest.mark.parametrize(
+    ("field", "value", "message"), [("item", N_ITEMS, "item"), ("user", -1, "user"), ("day_of_week", 7, "day_of_week")]
+)
 def test_rows_out_of_range_are_refused(field, value, message):
     data, _ = planted(0)
     rows = replace(data.rows["train"], **{field: np.full(4000, value, np.int32)})

@@ -13,10 +13,13 @@ from sidbench.benchmark.testing.recommenders import make_ranking, make_retrieval
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import Ranker
 
-NAMES = sorted(path.stem for path in (ROOT / "recommenders").glob("*.py")
-               if path.stem not in ("base", "__init__", "most_popular"))  # the last one counts, it trains nothing
+NAMES = sorted(
+    path.stem for path in (ROOT / "recommenders").glob("*.py") if path.stem not in ("base", "__init__", "most_popular")
+)  # the last one counts, it trains nothing
 CASES: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in NAMES] + [
-    ("mtp", {"decoding": "confidence"}), ("eager", {"guidance": 1.0})]
+    ("mtp", {"decoding": "confidence"}),
+    ("eager", {"guidance": 1.0}),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +31,13 @@ def _float32_afterwards() -> Iterator[None]:
 
 def train(name: str, settings: dict[str, Any], runtime: LocalRuntime) -> tuple[float, dict[str, np.ndarray]]:
     cls = installed().load("recommender", name)
-    model = cls(cls.config_class(**{**cls.budgets["smoke"], "dropout": 0.0, "epochs": 1, **settings}
-                                 if "dropout" in cls.config_class.__dataclass_fields__ else
-                                 {**cls.budgets["smoke"], "epochs": 1, **settings}))
+    model = cls(
+        cls.config_class(
+            **{**cls.budgets["smoke"], "dropout": 0.0, "epochs": 1, **settings}
+            if "dropout" in cls.config_class.__dataclass_fields__
+            else {**cls.budgets["smoke"], "epochs": 1, **settings}
+        )
+    )
     data = make_ranking() if issubclass(cls, Ranker) else make_retrieval()
     model.fit(data, make_sids() if cls.info.needs_sids else None, Rng(5), runtime)
     (log,) = runtime.training_logs.values()

@@ -44,7 +44,8 @@ def test_every_position_after_the_first_is_a_target_with_the_items_before_it() -
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=20), st.integers(1, 9), st.integers(1, 80), st.integers(0, 60))
 def test_an_epoch_is_a_share_of_a_permutation_and_nothing_repeats_before_all_was_seen(
-        lengths: list[int], max_length: int, batch: int, share: int) -> None:
+    lengths: list[int], max_length: int, batch: int, share: int
+) -> None:
     ends = np.cumsum(lengths)
     sequences = as_sequences([list(range(e - n, e)) for e, n in zip(ends, lengths, strict=True)])
     if max(lengths) < 2:
@@ -61,7 +62,7 @@ def test_an_epoch_is_a_share_of_a_permutation_and_nothing_repeats_before_all_was
         widths = [part.items.shape[1] for part in parts]
         assert widths == sorted(widths) and set(widths) <= set(prefix_widths(max_length).tolist())
         assert all(len(part.items) == PART_ROWS for part in parts[:-1])
-    first, second = drawn[:made.n_targets], drawn[made.n_targets:]
+    first, second = drawn[: made.n_targets], drawn[made.n_targets :]
     assert len(set(first)) == len(first) and sorted(first) == sorted(second)
 
 
@@ -101,7 +102,7 @@ def test_gradients_by_parts_equal_those_of_the_sum_and_scale_with_what_follows()
     x = torch.randn(6, 3, generator=generator)
 
     def part(i: int) -> torch.Tensor:
-        y = torch.tanh(x[2 * i:2 * i + 2] @ weight)
+        y = torch.tanh(x[2 * i : 2 * i + 2] @ weight)
         return (y * late).sum() if i == 2 else y.square().sum()
 
     loss = in_parts(part, 3, [weight, idle, late])

@@ -33,8 +33,9 @@ class Network(nn.Module):
 
 
 def nothing(n: int) -> TargetRanks:
-    return TargetRanks(*(np.full(n, 7, np.int64) for _ in range(6)), np.zeros(n, np.float32),
-                       *(np.full(n, 23, np.int64) for _ in range(2)))
+    return TargetRanks(
+        *(np.full(n, 7, np.int64) for _ in range(6)), np.zeros(n, np.float32), *(np.full(n, 23, np.int64) for _ in range(2))
+    )
 
 
 class Stub(SidRetriever[Network]):
@@ -119,17 +120,18 @@ def test_a_state_without_one_entry_is_refused_by_name_and_changes_nothing(gone):
 def test_the_first_missing_entry_is_named():
     assert "no entry layout.has_pad;" in refusal(lambda: Stub(Config()).load_state_dict({}))
     assert refusal(lambda: ItemStub(Config()).load_state_dict({})).startswith(
-        "item_stub: saved state; got no entry item_table; wanted a state of item_stub")
+        "item_stub: saved state; got no entry item_table; wanted a state of item_stub"
+    )
 
 
 def test_nothing_is_handed_out_before_fit():
     model, data = Stub(Config()), DATA
     for action in (model.state_dict, lambda: model.n_parameters, ItemStub(Config()).state_dict):
         assert "model; got not fitted; wanted fit or load_state_dict first" in refusal(action)
-    assert "got no fitted model" in refusal(
-        lambda: model.rank_targets(data.test_history, data.test_target, SIDS, RUNTIME))
+    assert "got no fitted model" in refusal(lambda: model.rank_targets(data.test_history, data.test_target, SIDS, RUNTIME))
     assert "got no semantic IDs" in refusal(
-        lambda: fitted().rank_targets(data.test_history, data.test_target, None, RUNTIME))
+        lambda: fitted().rank_targets(data.test_history, data.test_target, None, RUNTIME)
+    )
     assert model.diagnostics() == {}
 
 
@@ -152,7 +154,8 @@ def test_a_ranking_is_checked_timed_and_says_what_was_cut(cls):
     assert model.diagnostics()["truncated_histories"] == 1.0
     assert "history items" in refusal(lambda: model.rank_targets(as_sequences([[23]]), targets[:1], SIDS, RUNTIME))
     assert "histories; got 1 without an item" in refusal(
-        lambda: model.rank_targets(as_sequences([[]]), targets[:1], SIDS, RUNTIME))
+        lambda: model.rank_targets(as_sequences([[]]), targets[:1], SIDS, RUNTIME)
+    )
 
 
 @pytest.mark.parametrize("name", sorted(n for n, p in installed().plugins("recommender").items() if p.source == "sidbench"))

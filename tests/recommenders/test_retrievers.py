@@ -66,8 +66,9 @@ def fitted(codes: np.ndarray, sizes: list[int]) -> tuple[Mtp, SemanticIds]:
     sids = SemanticIds(codes.astype(np.int32), np.array(sizes, np.int32), False)
     rows = [np.random.default_rng(u).integers(len(codes), size=5).tolist() for u in range(20)]
     users = np.arange(20)
-    data = RetrievalData(len(codes), as_sequences(rows), users, np.zeros(20, np.int32), users, as_sequences(rows),
-                         np.zeros(20, np.int32))
+    data = RetrievalData(
+        len(codes), as_sequences(rows), users, np.zeros(20, np.int32), users, as_sequences(rows), np.zeros(20, np.int32)
+    )
     return Mtp(MtpConfig(**Mtp.budgets["smoke"])).fit(data, sids, Rng(1), local_runtime()), sids
 
 
@@ -110,8 +111,9 @@ def test_width_must_suit_the_heads():
 
 
 # -- behaviour embeddings ------------------------------------------------------------------------------------------
-BEHAVIOUR = BehaviourConfig(width=16, layers=1, heads=1, dropout=0.1, epochs=6, batch_positions=128, learning_rate=1e-2,
-                            item_decay=0.5, patience=0)
+BEHAVIOUR = BehaviourConfig(
+    width=16, layers=1, heads=1, dropout=0.1, epochs=6, batch_positions=128, learning_rate=1e-2, item_decay=0.5, patience=0
+)
 
 
 def test_behaviour_embeddings_place_items_that_follow_each_other_together_and_are_deterministic():

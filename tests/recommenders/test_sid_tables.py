@@ -30,12 +30,15 @@ def test_pad_is_zero_as_input_and_a_unit_class_as_output():
     torch.testing.assert_close(torch.cat(outputs).norm(dim=1), torch.ones(7))
 
 
-@pytest.mark.parametrize(("codes", "message"), [
-    (np.array([[0, 0]], np.int32), "shape"),
-    (np.array([[2, 0, 0]], np.int32), "code 2 at position 0"),
-    (np.array([[PAD, 0, 0]], np.int32), "code -1 at position 0"),
-    (np.array([[0, 0, 0], [0, 0, 3]], np.int32), "item 1"),
-])
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (np.array([[0, 0]], np.int32), "shape"),
+        (np.array([[2, 0, 0]], np.int32), "code 2 at position 0"),
+        (np.array([[PAD, 0, 0]], np.int32), "code -1 at position 0"),
+        (np.array([[0, 0, 0], [0, 0, 3]], np.int32), "item 1"),
+    ],
+)
 def test_codes_that_do_not_fit_are_refused(codes, message):
     with pytest.raises(InputError, match=message):
         CodeLayout.of(SIDS).rows(codes)

@@ -46,9 +46,19 @@ def network(shape: T5Shape = SHAPE, seed: int = 0) -> T5:
 def peer(ours: T5) -> T5ForConditionalGeneration:
     """transformers' model with our weights."""
     shape = ours.shape
-    config = T5Config(vocab_size=shape.vocabulary, d_model=shape.width, d_kv=shape.head_width, d_ff=shape.hidden,
-                      num_layers=shape.encoder_layers, num_decoder_layers=shape.decoder_layers, num_heads=shape.heads,
-                      dropout_rate=0.0, pad_token_id=0, eos_token_id=None, decoder_start_token_id=0)
+    config = T5Config(
+        vocab_size=shape.vocabulary,
+        d_model=shape.width,
+        d_kv=shape.head_width,
+        d_ff=shape.hidden,
+        num_layers=shape.encoder_layers,
+        num_decoder_layers=shape.decoder_layers,
+        num_heads=shape.heads,
+        dropout_rate=0.0,
+        pad_token_id=0,
+        eos_token_id=None,
+        decoder_start_token_id=0,
+    )
     made = T5ForConditionalGeneration(config).eval()
     made.load_state_dict(to_transformers(ours.state_dict(), shape))
     return made
@@ -116,8 +126,8 @@ def test_padding_changes_nothing() -> None:
     with torch.no_grad():
         together = ours.hidden(tokens, length, targets)
         for row, size in enumerate(length.tolist()):
-            alone = ours.hidden(tokens[row:row + 1, :size], None, targets[row:row + 1])
-            torch.testing.assert_close(together[row:row + 1], alone, atol=2e-6, rtol=1e-5)
+            alone = ours.hidden(tokens[row : row + 1, :size], None, targets[row : row + 1])
+            torch.testing.assert_close(together[row : row + 1], alone, atol=2e-6, rtol=1e-5)
 
 
 def test_gradients_under_dropout_are_those_of_the_loss_with_the_noise_held_fixed() -> None:
@@ -177,9 +187,18 @@ def test_lists_of_the_top_20_are_those_of_generate() -> None:
         for depth in range(3):
             allowed.setdefault(tuple(row[:depth]), set()).add(row[depth])
     choose: Callable[[int, Tensor], list[int]] = lambda _, seen: sorted(allowed[tuple(seen.tolist()[1:])])  # noqa: E731
-    found = peer(ours).generate(tokens, attention_mask=mask, prefix_allowed_tokens_fn=choose, num_beams=20,
-                                num_return_sequences=20, max_new_tokens=3, length_penalty=0.0, do_sample=False,
-                                return_dict_in_generate=True, output_scores=True)
+    found = peer(ours).generate(
+        tokens,
+        attention_mask=mask,
+        prefix_allowed_tokens_fn=choose,
+        num_beams=20,
+        num_return_sequences=20,
+        max_new_tokens=3,
+        length_penalty=0.0,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
     mine = (trie.classes[beam.sid] + torch.as_tensor(1 + layout.offsets[:-1])).view(64 * 20, 3)
     torch.testing.assert_close(beam.score.view(-1), found.sequences_scores, atol=1e-4, rtol=1e-5)
     assert torch.equal(mine, found.sequences[:, 1:])
@@ -228,8 +247,14 @@ def test_the_loss_is_the_unconstrained_log_probability_of_the_sid_that_the_beam_
 N, KEEP = 30, 0.8
 # Of T5's attention to the encoder's output only the encoder can make order visible, which takes longer to learn than a
 # test may last; with a window of one item the chain is learnt in seconds.
-SMALL: dict[str, Any] = {**Tiger.budgets["smoke"], "epochs": 5, "learning_rate": 1e-2, "batch_size": 32, "dropout": 0.0,
-                         "max_length": 1}
+SMALL: dict[str, Any] = {
+    **Tiger.budgets["smoke"],
+    "epochs": 5,
+    "learning_rate": 1e-2,
+    "batch_size": 32,
+    "dropout": 0.0,
+    "max_length": 1,
+}
 
 
 def chain_sids() -> SemanticIds:
@@ -259,7 +284,8 @@ def test_finds_the_planted_chain_through_sids_with_pad(planted: tuple[Tiger, Ret
 
 
 def test_a_narrow_beam_reaches_a_stated_depth_and_agrees_with_the_full_one_above_it(
-        planted: tuple[Tiger, RetrievalData]) -> None:
+    planted: tuple[Tiger, RetrievalData],
+) -> None:
     model, data = planted
     full = model.rank_targets(data.test_history, data.test_target, chain_sids(), RUNTIME)
     narrow = Tiger(TigerConfig(**{**SMALL, "beam": 4, "cover": 3}))
@@ -290,8 +316,9 @@ def test_rank_intervals_do_not_depend_on_the_company_of_a_row(planted: tuple[Tig
 
 
 def test_other_sids_than_at_fit_are_refused(planted: tuple[Tiger, RetrievalData]) -> None:
-    other = SemanticIds(np.stack([np.arange(N) % 6, np.arange(N) // 6], 1).astype(np.int32), np.array([6, 5], np.int32),
-                        False)
+    other = SemanticIds(
+        np.stack([np.arange(N) % 6, np.arange(N) // 6], 1).astype(np.int32), np.array([6, 5], np.int32), False
+    )
     with pytest.raises(InputError, match="sizes"):
         planted[0].rank_targets(as_sequences([[0]]), np.array([1], np.int32), other, RUNTIME)
 

@@ -26,13 +26,31 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE, POINTS = ROOT / "docs" / "scale.md", ROOT / "docs" / "scale.json"
 BEGIN, END = "<!-- measured points: begin -->", "<!-- measured points: end -->"
 WORKER = Path(__file__).with_name("scale_stages.py")
-STAGES = ("write", "assemble", "checksum", "fit", "encode", "encode_reconstruct", "keys", "synthetic", "split", "trie",
-          "codes", "quantisation", "mtp", "sasrec")
+STAGES = (
+    "write",
+    "assemble",
+    "checksum",
+    "fit",
+    "encode",
+    "encode_reconstruct",
+    "keys",
+    "synthetic",
+    "split",
+    "trie",
+    "codes",
+    "quantisation",
+    "mtp",
+    "sasrec",
+)
 WITH_TOKENIZER = ("fit", "encode", "encode_reconstruct")
 READS_CONTENT = ("assemble", "checksum", "quantisation", *WITH_TOKENIZER)
 TOKENIZERS = ("rqkmeans", "opq", "rqvae")
-FACTS = {"trained": "fitted on {:,}", "step_ms": "{:.1f} ms a step", "rank_ms_per_user": "{:.2f} ms a user to rank",
-         "events": "{:,.0f} events"}
+FACTS = {
+    "trained": "fitted on {:,}",
+    "step_ms": "{:.1f} ms a step",
+    "rank_ms_per_user": "{:.2f} ms a user to rank",
+    "events": "{:,.0f} events",
+}
 
 Point = dict[str, Any]
 
@@ -64,8 +82,14 @@ def measure(stage: str, tokenizer: str, items: int, work: Path, arguments: argpa
     limit = arguments.limit
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
-        done = subprocess.run([sys.executable, str(WORKER), json.dumps(task)], env=environment, timeout=limit,
-                              capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, str(WORKER), json.dumps(task)],
+            env=environment,
+            timeout=limit,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return {**point, "failed": f"not within {limit:g} s"}
     if done.returncode:
@@ -112,10 +136,16 @@ def row(point: Point) -> list[str]:
         return [what, f"{point['items']:,}", point["failed"], "", "", "", "", ""]
     items, cpu = point["items"], point["cpu_seconds"]
     facts = [form.format(point[name]) for name, form in FACTS.items() if name in point]
-    return [what, f"{items:,}", f"{point['wall_seconds']:.2f}", f"{cpu:.2f}", f"{1e6 * cpu / items:.2f}",
-            gigabytes(point["peak_anonymous_bytes"]),
-            gigabytes(point["peak_resident_bytes"]),
-            "; ".join(([f"{gigabytes(point['bytes'])} GB written"] if "bytes" in point else []) + facts)]
+    return [
+        what,
+        f"{items:,}",
+        f"{point['wall_seconds']:.2f}",
+        f"{cpu:.2f}",
+        f"{1e6 * cpu / items:.2f}",
+        gigabytes(point["peak_anonymous_bytes"]),
+        gigabytes(point["peak_resident_bytes"]),
+        "; ".join(([f"{gigabytes(point['bytes'])} GB written"] if "bytes" in point else []) + facts),
+    ]
 
 
 def gigabytes(n_bytes: float) -> str:
@@ -141,11 +171,13 @@ def numbers(text: str) -> list[int]:
 
 def chosen(among: Sequence[str]) -> Any:
     """Parser of a comma-separated list of names in ``among``."""
+
     def parse(text: str) -> list[str]:
         names = text.split(",")
         if wrong := [name for name in names if name not in among]:
             raise argparse.ArgumentTypeError(f"{wrong[0]!r} is not one of {', '.join(among)}")
         return names
+
     return parse
 
 

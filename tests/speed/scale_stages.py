@@ -75,8 +75,10 @@ class Meter:
         self.facts |= {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
         self._stop.set()
         sampler.join()
-        self.facts |= {"peak_anonymous_bytes": self._peaks["RssAnon"] - before["RssAnon"],
-                       "peak_resident_bytes": self._peaks["VmRSS"] - before["VmRSS"]}
+        self.facts |= {
+            "peak_anonymous_bytes": self._peaks["RssAnon"] - before["RssAnon"],
+            "peak_resident_bytes": self._peaks["VmRSS"] - before["VmRSS"],
+        }
 
     def _sample(self) -> None:
         while True:
@@ -118,9 +120,14 @@ class Task:
         """Features over the memory-mapped content."""
         n, counts = self.items, np.zeros(self.items, np.int64)
         counts[np.arange(self.trained) * n // self.trained] = 1
-        return ItemFeatures({"text": np.load(self.content, mmap_mode="r")}, {"text": np.ones(n, bool)},
-                            counts, (counts > 0).astype(np.float32), "log_count",
-                            Sequences(np.zeros(1, np.int64), np.zeros(0, np.int32)))
+        return ItemFeatures(
+            {"text": np.load(self.content, mmap_mode="r")},
+            {"text": np.ones(n, bool)},
+            counts,
+            (counts > 0).astype(np.float32),
+            "log_count",
+            Sequences(np.zeros(1, np.int64), np.zeros(0, np.int32)),
+        )
 
     def sids(self) -> SemanticIds:
         """Codes as a quantiser gives them to similar items: drawn around the codes of groups."""
@@ -137,10 +144,13 @@ class Task:
     def users(self) -> RetrievalData:
         """512 users with 12 random events each, so that only the number of items changes."""
         draw, users, length = np.random.default_rng(0), 512, 12
-        events = Interactions(np.repeat(np.arange(users, dtype=np.int32), length),
-                              draw.integers(0, self.items, users * length, dtype=np.int32),
-                              np.tile(np.arange(length, dtype=np.int64), users), None,
-                              np.arange(users * length, dtype=np.int64))
+        events = Interactions(
+            np.repeat(np.arange(users, dtype=np.int32), length),
+            draw.integers(0, self.items, users * length, dtype=np.int32),
+            np.tile(np.arange(length, dtype=np.int64), users),
+            None,
+            np.arange(users * length, dtype=np.int64),
+        )
         return retrieval_data(leave_last_out(events, users, "file", Rng(0)), users, self.items)
 
 
@@ -153,7 +163,7 @@ def write(task: Task, meter: Meter) -> None:
         for start in range(0, task.items, BLOCK_ROWS):
             draw, size = np.random.default_rng([1, start]), min(BLOCK_ROWS, task.items - start)
             noise = draw.standard_normal((size, task.dims), dtype=np.float32)
-            rows[start:start + size] = (centres[draw.integers(0, CENTRES, size)] + noise) * spectrum
+            rows[start : start + size] = (centres[draw.integers(0, CENTRES, size)] + noise) * spectrum
             forget(rows)
         rows.flush()
     meter.facts["bytes"] = task.content.stat().st_size
@@ -167,8 +177,14 @@ def assemble(task: Task, meter: Meter) -> None:
         return scale_modality(name, array, available, n_items, out=rows)
 
     with meter.measured():
-        assemble_features(raw={"text": rows}, available={}, absent={}, train_counts=np.ones(task.items, np.int64),
-                          sequences=task.features().sequences, scale=in_place)
+        assemble_features(
+            raw={"text": rows},
+            available={},
+            absent={},
+            train_counts=np.ones(task.items, np.int64),
+            sequences=task.features().sequences,
+            scale=in_place,
+        )
 
 
 def fit(task: Task, meter: Meter) -> None:
@@ -221,8 +237,13 @@ def split(task: Task, meter: Meter) -> None:
     """Leave-last-out and the retrieval data of as many events as items, ten a user."""
     events, draw = task.items * EVENTS_PER_ITEM, np.random.default_rng(0)
     users = events // 10
-    data = Interactions(np.repeat(np.arange(users, dtype=np.int32), 10), draw.integers(0, task.items, users * 10, np.int32),
-                        np.tile(np.arange(10, dtype=np.int64), users), None, np.arange(users * 10, dtype=np.int64))
+    data = Interactions(
+        np.repeat(np.arange(users, dtype=np.int32), 10),
+        draw.integers(0, task.items, users * 10, np.int32),
+        np.tile(np.arange(10, dtype=np.int64), users),
+        None,
+        np.arange(users * 10, dtype=np.int64),
+    )
     with meter.measured():
         retrieval_data(leave_last_out(data, users, "shuffled", Rng(0)), users, task.items)
 
@@ -246,10 +267,19 @@ def quantisation(task: Task, meter: Meter) -> None:
     """All quantisation metrics with one modality, a tree of 400 leaves, and one pair of neighbours an item."""
     features, sids = task.features(), task.sids()
     leaf = np.arange(task.items) * 400 // task.items
-    together = Sequences(np.arange(0, task.items + 1, 2, dtype=np.int64),
-                         np.random.default_rng(2).integers(0, task.items, task.items // 2 * 2, dtype=np.int32))
-    known = ItemFeatures(features.modalities, features.available, features.train_counts, features.richness, "log_count",
-                         together, categories=tuple(("all", str(n)) for n in leaf.tolist()))
+    together = Sequences(
+        np.arange(0, task.items + 1, 2, dtype=np.int64),
+        np.random.default_rng(2).integers(0, task.items, task.items // 2 * 2, dtype=np.int32),
+    )
+    known = ItemFeatures(
+        features.modalities,
+        features.available,
+        features.train_counts,
+        features.richness,
+        "log_count",
+        together,
+        categories=tuple(("all", str(n)) for n in leaf.tolist()),
+    )
     with meter.measured():
         quantisation_metrics(sids, known, Rng(0))
 
@@ -260,8 +290,9 @@ def _recommend(task: Task, meter: Meter, model: Mtp | Sasrec, sids: SemanticIds 
     with meter.measured():
         model.fit(data, sids, Rng(0), runtime)
         start = time.perf_counter()
-        histories = Sequences(data.test_history.indptr[:RANKED_USERS + 1],
-                              data.test_history.items[:data.test_history.indptr[RANKED_USERS]])
+        histories = Sequences(
+            data.test_history.indptr[: RANKED_USERS + 1], data.test_history.items[: data.test_history.indptr[RANKED_USERS]]
+        )
         model.rank_targets(histories, data.test_target[:RANKED_USERS], sids, runtime)
         meter.facts["rank_ms_per_user"] = 1e3 * (time.perf_counter() - start) / RANKED_USERS
     meter.facts["step_ms"] = next(iter(runtime.training_logs.values())).step_ms
@@ -278,9 +309,21 @@ def sasrec(task: Task, meter: Meter) -> None:
 
 
 STAGES: dict[str, Callable[[Task, Meter], None]] = {
-    "write": write, "assemble": assemble, "checksum": checksum, "fit": fit, "encode": encode, RECONSTRUCTED: encode,
-    "keys": keys, "synthetic": synthetic, "split": split, "trie": trie, "codes": codes, "quantisation": quantisation,
-    "mtp": mtp, "sasrec": sasrec}
+    "write": write,
+    "assemble": assemble,
+    "checksum": checksum,
+    "fit": fit,
+    "encode": encode,
+    RECONSTRUCTED: encode,
+    "keys": keys,
+    "synthetic": synthetic,
+    "split": split,
+    "trie": trie,
+    "codes": codes,
+    "quantisation": quantisation,
+    "mtp": mtp,
+    "sasrec": sasrec,
+}
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ class FixedSession:
 
     def step(self, parent: Tensor | None, classes: Tensor | None) -> Tensor:
         self.calls.append(time.perf_counter())
-        return self._table[:, :1 if classes is None else classes.shape[1]]
+        return self._table[:, : 1 if classes is None else classes.shape[1]]
 
 
 @pytest.mark.parametrize("n_items", [1_000_000, pytest.param(10_000_000, id="10_million_slow")])

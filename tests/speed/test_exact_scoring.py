@@ -91,8 +91,10 @@ def test_graph_against_exact(capsys: pytest.CaptureFixture[str]) -> None:
     for n_items in (12_101, 100_000, 1_000_000):
         codes = drawn_codes(n_items)
         index, values, peaked = index_of(codes), log_probs("flat", codes), log_probs("peaked", codes)
-        row = [median_ms(lambda i=index, v=values: i.top_k(v, TOP, prune=False)) / USERS,
-               median_ms(lambda i=index, v=peaked: i.top_k(v, TOP)) / USERS]
+        row = [
+            median_ms(lambda i=index, v=values: i.top_k(v, TOP, prune=False)) / USERS,
+            median_ms(lambda i=index, v=peaked: i.top_k(v, TOP)) / USERS,
+        ]
         trie = SidTrie.of(SemanticIds(codes, np.full(LENGTH, CLASSES, np.int32), False), runtime)
         if n_items == 12_101:
             directions = torch.nn.functional.normalize(torch.randn(LENGTH * CLASSES, 64), dim=1)

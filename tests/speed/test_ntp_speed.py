@@ -52,11 +52,21 @@ def test_beauty_beam_of_128(benchmark: Any, data: RetrievalData) -> None:
     runtime, sids = LocalRuntime("cpu", threads=os.cpu_count() or 1), random_sids(data.n_items)
     some = np.arange(1024)
     model = Ntp(NtpConfig(epochs=1, validation_users=10))
-    model.fit(replace(data, train=take_sequences(data.train, some), validation_user=some,
-                      validation_target=data.validation_target[some]), sids, Rng(0), runtime)
+    model.fit(
+        replace(
+            data,
+            train=take_sequences(data.train, some),
+            validation_user=some,
+            validation_target=data.validation_target[some],
+        ),
+        sids,
+        Rng(0),
+        runtime,
+    )
     histories = take_sequences(data.test_history, some)
-    benchmark.pedantic(lambda: model.rank_targets(histories, data.test_target[some], sids, runtime), rounds=3,
-                       warmup_rounds=1)
+    benchmark.pedantic(
+        lambda: model.rank_targets(histories, data.test_target[some], sids, runtime), rounds=3, warmup_rounds=1
+    )
     benchmark.extra_info.update(users_per_second=1e3 / model.diagnostics()["ms_per_user"])
 
 

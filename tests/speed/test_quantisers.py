@@ -42,9 +42,16 @@ ROUNDS = 3
 def items_of(content: np.ndarray) -> ItemFeatures:
     """Features that hold ``content`` float32 ``[N, D]`` as text, every item seen in training."""
     n = len(content)
-    return replace(planted_features(10), modalities={"text": content}, available={"text": np.ones(n, bool)},
-                   train_counts=np.ones(n, np.int64), richness=np.ones(n, np.float32), categories=None, item_text=None,
-                   item_keys=None)
+    return replace(
+        planted_features(10),
+        modalities={"text": content},
+        available={"text": np.ones(n, bool)},
+        train_counts=np.ones(n, np.int64),
+        richness=np.ones(n, np.float32),
+        categories=None,
+        item_text=None,
+        item_keys=None,
+    )
 
 
 def decaying(n: int, width: int, seed: int = 0) -> np.ndarray:
@@ -124,11 +131,21 @@ def test_rqkmeans_beside_faiss(text: np.ndarray) -> None:
             config = RqKMeansConfig(code_length=4, codebook_size=256, iterations=iterations)
             fitted = RqKMeans(config).fit(features, Rng(seed), RUNTIME)
             return residual_share(text, text - fitted.encode(features, RUNTIME).reconstruction["text"])
+
         return run
 
-    report("RQ-KMeans 4 x 256, fit and encode", interleaved({
-        "faiss Kmeans, 25 iterations": theirs, "our k-means in the same loop": block,
-        "our tokenizer, 1 iteration": ours(1), "our tokenizer, 25 iterations": ours(25)}), "faiss Kmeans, 25 iterations")
+    report(
+        "RQ-KMeans 4 x 256, fit and encode",
+        interleaved(
+            {
+                "faiss Kmeans, 25 iterations": theirs,
+                "our k-means in the same loop": block,
+                "our tokenizer, 1 iteration": ours(1),
+                "our tokenizer, 25 iterations": ours(25),
+            }
+        ),
+        "faiss Kmeans, 25 iterations",
+    )
 
 
 @pytest.mark.data
@@ -155,13 +172,17 @@ def test_opq_beside_faiss(text: np.ndarray, blocks: int) -> None:
         return float((left + lost) / np.square(reduced).sum())
 
     def ours(seed: int) -> float:
-        config = OpqConfig(code_length=blocks, codebook_size=256, reduce_dim=128, alternations=15, first_iterations=4,
-                           later_iterations=1)
+        config = OpqConfig(
+            code_length=blocks, codebook_size=256, reduce_dim=128, alternations=15, first_iterations=4, later_iterations=1
+        )
         fitted = Opq(config).fit(features, Rng(seed), RUNTIME)
         return residual_share(reduced, reduced - fitted.encode(features, RUNTIME).reconstruction["text"])
 
-    report(f"OPQ{blocks} x 256", interleaved({"faiss, 10 iterations": theirs, "ours, 15 alternations": ours}, 2),
-           "faiss, 10 iterations")
+    report(
+        f"OPQ{blocks} x 256",
+        interleaved({"faiss, 10 iterations": theirs, "ours, 15 alternations": ours}, 2),
+        "faiss, 10 iterations",
+    )
 
 
 class _PlainRqVae(nn.Module):
@@ -200,7 +221,7 @@ def test_rqvae_epoch_beside_plain_torch() -> None:
         for _ in range(3):
             order = torch.randperm(len(x))
             for start in range(0, 1024 * steps, 1024):
-                rows = order[start:start + 1024]
+                rows = order[start : start + 1024]
                 loss = model(x[rows])
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
@@ -211,9 +232,16 @@ def test_rqvae_epoch_beside_plain_torch() -> None:
 
     def ours(epochs: int) -> Callable[[int], float]:
         def run(seed: int) -> float:
-            config = RqVaeConfig(code_length=4, codebook_size=256, hidden=(512, 256, 128), latent_dim=32, batch_size=1024,
-                                 steps=epochs * steps)
+            config = RqVaeConfig(
+                code_length=4,
+                codebook_size=256,
+                hidden=(512, 256, 128),
+                latent_dim=32,
+                batch_size=1024,
+                steps=epochs * steps,
+            )
             return RqVae(config).fit(features, Rng(seed), RUNTIME).diagnostics().get("loss_native", 0.0)
+
         return run
 
     results = interleaved({"plain torch, 3 epochs": plain, "ours, 4 epochs": ours(4), "ours, 1 epoch": ours(1)})
@@ -233,7 +261,7 @@ def test_five_million_items_encode_in_bounded_memory(family: str, tmp_path: Path
     n, width = 5_000_000, 128
     content = np.lib.format.open_memmap(tmp_path / "items.npy", "w+", np.float32, (n, width))
     for start in range(0, n, 100_000):
-        content[start:start + 100_000] = decaying(100_000, width, start)
+        content[start : start + 100_000] = decaying(100_000, width, start)
     content.flush()
     content = np.load(tmp_path / "items.npy", mmap_mode="r")
     tokenizer = {
@@ -247,8 +275,10 @@ def test_five_million_items_encode_in_bounded_memory(family: str, tmp_path: Path
     wall = time.perf_counter() - start
     assert sids.codes.shape[0] == n
     above = max(observed.peak, _anonymous_bytes()) / 2**30
-    print(f"\n{family}: {n / wall / 1e3:,.0f} thousand items a second ({wall:.0f} s wall), {above:.2f} GiB resident "  # noqa: T201
-          "beside the mapped input")
+    print(  # noqa: T201
+        f"\n{family}: {n / wall / 1e3:,.0f} thousand items a second ({wall:.0f} s wall), {above:.2f} GiB resident "
+        "beside the mapped input"
+    )
     assert above < 2
 
 
@@ -275,16 +305,18 @@ def test_training_cost_grows_linearly_with_items(family: str) -> None:
     """Target: ten times the items cost at most about ten times the processor time (64 dimensions, 3 x 64)."""
     made: dict[str, Callable[[], Any]] = {
         "rqkmeans": lambda: RqKMeans(RqKMeansConfig(code_length=3, codebook_size=64, iterations=2)),
-        "opq": lambda: Opq(OpqConfig(code_length=4, codebook_size=64, alternations=2, first_iterations=2,
-                                     later_iterations=1)),
+        "opq": lambda: Opq(
+            OpqConfig(code_length=4, codebook_size=64, alternations=2, first_iterations=2, later_iterations=1)
+        ),
     }
     times = {}
     for n in (10_000, 100_000, 1_000_000):
         features = items_of(decaying(n, 64))
         if family == "rqvae step":
             steps = n // 4096 + 1
-            make = lambda steps=steps: RqVae(RqVaeConfig(  # noqa: E731
-                code_length=3, codebook_size=64, hidden=(64,), latent_dim=16, batch_size=4096, steps=steps))
+            make = lambda steps=steps: RqVae(  # noqa: E731
+                RqVaeConfig(code_length=3, codebook_size=64, hidden=(64,), latent_dim=16, batch_size=4096, steps=steps)
+            )
         else:
             make = made[family]
         times[n] = seconds(lambda make=make, features=features: make().fit(features, Rng(0), RUNTIME))[0]

@@ -42,8 +42,9 @@ def beauty() -> Dataset:
 def test_command_start(benchmark: Any, arguments: list[str]) -> None:
     """Target 0.6 s, importing no torch."""
     bench = Path(sys.executable).with_name("bench")
-    benchmark.pedantic(lambda: subprocess.run([bench, *arguments], check=True, capture_output=True), rounds=5,
-                       warmup_rounds=1)
+    benchmark.pedantic(
+        lambda: subprocess.run([bench, *arguments], check=True, capture_output=True), rounds=5, warmup_rounds=1
+    )
 
 
 @pytest.mark.data

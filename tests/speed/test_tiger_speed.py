@@ -62,9 +62,19 @@ def models(dropout: float) -> tuple[T5, T5ForConditionalGeneration]:
     """Ours and transformers' with the same weights."""
     ours = T5(SHAPE, dropout)
     ours.initialise(torch.Generator().manual_seed(0))
-    config = T5Config(vocab_size=SHAPE.vocabulary, d_model=SHAPE.width, d_kv=SHAPE.head_width, d_ff=SHAPE.hidden,
-                      num_layers=4, num_decoder_layers=4, num_heads=SHAPE.heads, dropout_rate=dropout, pad_token_id=0,
-                      eos_token_id=None, decoder_start_token_id=0)
+    config = T5Config(
+        vocab_size=SHAPE.vocabulary,
+        d_model=SHAPE.width,
+        d_kv=SHAPE.head_width,
+        d_ff=SHAPE.hidden,
+        num_layers=4,
+        num_decoder_layers=4,
+        num_heads=SHAPE.heads,
+        dropout_rate=dropout,
+        pad_token_id=0,
+        eos_token_id=None,
+        decoder_start_token_id=0,
+    )
     theirs = T5ForConditionalGeneration(config)
     theirs.load_state_dict(to_transformers(ours.state_dict(), SHAPE))
     return ours, theirs
@@ -72,8 +82,8 @@ def models(dropout: float) -> tuple[T5, T5ForConditionalGeneration]:
 
 def catalogue(n_items: int) -> SemanticIds:
     """Distinct random SIDs: no model is faster for the values."""
-    flat = np.random.default_rng(0).choice(CODES ** LENGTH, n_items, replace=False)
-    codes = np.stack([flat // CODES ** p % CODES for p in range(LENGTH)], 1).astype(np.int32)
+    flat = np.random.default_rng(0).choice(CODES**LENGTH, n_items, replace=False)
+    codes = np.stack([flat // CODES**p % CODES for p in range(LENGTH)], 1).astype(np.int32)
     return SemanticIds(codes, np.full(LENGTH, CODES, np.int32), ordered=True)
 
 
@@ -119,8 +129,10 @@ def test_training_examples_a_second(beauty: RetrievalData) -> None:
         our_rate.append(256 / seconds(lambda at=index: our_step(at))[0])
         their_rate.append(ROWS / seconds(lambda at=index: their_step(at))[0])
     ours_best, theirs_best = max(our_rate[1:]), max(their_rate[1:])
-    say(f"TIGER training: {ours_best:.0f} examples/s, transformers {theirs_best:.0f}: {ours_best / theirs_best:.1f} times "
-        "(target 2.5)")
+    say(
+        f"TIGER training: {ours_best:.0f} examples/s, transformers {theirs_best:.0f}: {ours_best / theirs_best:.1f} times "
+        "(target 2.5)"
+    )
 
 
 @pytest.mark.data
@@ -131,7 +143,7 @@ def test_beam_search_users_a_second(beauty: RetrievalData, beams: int, target: i
     layout, trie = CodeLayout.of(sids), SidTrie.of(sids, RUNTIME)
     tokens_of = torch.as_tensor(1 + layout.rows(sids.codes))
     ours, theirs = (m.eval() for m in models(0.0))
-    some = np.random.default_rng(0).permutation(beauty.test_history.n_users)[:16 * MORE]
+    some = np.random.default_rng(0).permutation(beauty.test_history.n_users)[: 16 * MORE]
     histories = take_sequences(beauty.test_history, some)
     groups = list(similar_rows(histories, WINDOW, 64))
     allowed: dict[tuple[int, ...], set[int]] = {}
@@ -145,8 +157,9 @@ def test_beam_search_users_a_second(beauty: RetrievalData, beams: int, target: i
         found = {}
         for group in groups:
             items, length = prefix_windows(histories, group, WINDOW)
-            session = T5Session(ours, layout, tokens_of[np.maximum(items, 0)].flatten(1), torch.as_tensor(length * LENGTH),
-                                1.0)
+            session = T5Session(
+                ours, layout, tokens_of[np.maximum(items, 0)].flatten(1), torch.as_tensor(length * LENGTH), 1.0
+            )
             beam = beam_search(session, trie, beams)
             found.update(zip(group.tolist(), beam.sid, strict=True))
         return found
@@ -156,9 +169,16 @@ def test_beam_search_users_a_second(beauty: RetrievalData, beams: int, target: i
 
     @torch.no_grad()
     def generate() -> Tensor:
-        return theirs.generate(tokens, attention_mask=mask, num_beams=beams, num_return_sequences=beams,
-                               max_new_tokens=LENGTH, length_penalty=0.0, do_sample=False,
-                               prefix_allowed_tokens_fn=lambda _, seen: children[tuple(seen.tolist()[1:])])
+        return theirs.generate(
+            tokens,
+            attention_mask=mask,
+            num_beams=beams,
+            num_return_sequences=beams,
+            max_new_tokens=LENGTH,
+            length_penalty=0.0,
+            do_sample=False,
+            prefix_allowed_tokens_fn=lambda _, seen: children[tuple(seen.tolist()[1:])],
+        )
 
     our_time, found = seconds(search)
     their_time, made = seconds(generate)
@@ -166,5 +186,7 @@ def test_beam_search_users_a_second(beauty: RetrievalData, beams: int, target: i
     lists = made.view(len(items), beams, -1)[..., 1:]
     same = [torch.equal(first + trie.classes[found[user]], list_) for user, list_ in enumerate(lists)]
     mine, peer = len(some) / our_time, len(items) / their_time
-    say(f"TIGER beam {beams}: {mine:.0f} users/s, generate {peer:.0f}: {mine / peer:.1f} times (target {target}); "
-        f"{sum(same)} of {len(same)} lists equal")
+    say(
+        f"TIGER beam {beams}: {mine:.0f} users/s, generate {peer:.0f}: {mine / peer:.1f} times (target {target}); "
+        f"{sum(same)} of {len(same)} lists equal"
+    )

@@ -57,6 +57,10 @@ def test_share_of_the_peak(benchmark: Any, beauty: RetrievalData, model: Any) ->
     benchmark.pedantic(lambda: model(config).fit(beauty, sids, Rng(0), runtime), rounds=1)
     peaks.append(matmul_peak(runtime))  # before and after, so that a busy machine shows
     share = runtime.gflops_per_step / (runtime.step_ms / 1e3) / median(peaks)
-    benchmark.extra_info |= {"gflops_per_step": runtime.gflops_per_step, "step_ms": runtime.step_ms,
-                             "peak_gflops": peaks, "peak_share": share}
+    benchmark.extra_info |= {
+        "gflops_per_step": runtime.gflops_per_step,
+        "step_ms": runtime.step_ms,
+        "peak_gflops": peaks,
+        "peak_share": share,
+    }
     assert 0 < share < 1.5

@@ -58,8 +58,19 @@ def test_weights_of_two_events_by_hand() -> None:
 
 def test_weights_around_a_filled_slot_by_hand() -> None:
     found = weights(layout([[1, 2, 3], [4, 5]], [9]))
-    assert found == pytest.approx({(1, 2): 2 / 3, (1, 3): 2 / 3, (2, 3): 2 / 3, (4, 5): 1.0,
-                                   (1, 9): 1 / 3, (2, 9): 1 / 3, (3, 9): 1 / 3, (4, 9): 1 / 2, (5, 9): 1 / 2})
+    assert found == pytest.approx(
+        {
+            (1, 2): 2 / 3,
+            (1, 3): 2 / 3,
+            (2, 3): 2 / 3,
+            (4, 5): 1.0,
+            (1, 9): 1 / 3,
+            (2, 9): 1 / 3,
+            (3, 9): 1 / 3,
+            (4, 9): 1 / 2,
+            (5, 9): 1 / 2,
+        }
+    )
 
 
 def test_an_empty_state_has_no_neighbours() -> None:
@@ -202,20 +213,23 @@ def test_every_item_is_decoded_from_its_tokens(corpus: list[np.ndarray], mode: s
 def test_a_history_keeps_all_its_features_in_the_events_they_belong_to(corpus: list[np.ndarray], mode: str) -> None:
     tokenizer, sids = tokenizer_of(build_vocabulary(corpus, SIZES, 60)[0]), catalogue()
     items = [user @ np.array([6, 2, 1]) - np.array([0, 3, 6]) @ np.array([6, 2, 1]) for user in corpus]
-    sequences = Sequences(np.concatenate([[0], np.cumsum([len(i) for i in items])]).astype(np.int64),
-                          np.concatenate([*items, np.zeros(0)]).astype(np.int32))
+    sequences = Sequences(
+        np.concatenate([[0], np.cumsum([len(i) for i in items])]).astype(np.int64),
+        np.concatenate([*items, np.zeros(0)]).astype(np.int32),
+    )
     found = tokenizer.encode_sequences(sequences, sids, Rng(0), mode)
     for number, (user, row) in enumerate(zip(corpus, items, strict=True)):
         assert (sids.codes[row] + np.array([0, 3, 6]) == user).all()
-        begin, end = found.indptr[number:number + 2]
+        begin, end = found.indptr[number : number + 2]
         indptr, position, code = tokenizer.expand_tokens(found.of(number))
         assert Counter(zip(position.tolist(), code.tolist(), strict=True)) == Counter(
-            (p, int(c)) for i in row for p, c in enumerate(sids.codes[i]))
+            (p, int(c)) for i in row for p, c in enumerate(sids.codes[i])
+        )
         first, last = found.first_event[begin:end], found.last_event[begin:end]
         assert (np.diff(last) >= 0).all() and (first <= last).all()
         for t in range(end - begin):  # each feature occurs in some event of the token's span
-            for p, c in zip(position[indptr[t]:indptr[t + 1]], code[indptr[t]:indptr[t + 1]], strict=True):
-                assert c in sids.codes[row[first[t]:last[t] + 1], p]
+            for p, c in zip(position[indptr[t] : indptr[t + 1]], code[indptr[t] : indptr[t + 1]], strict=True):
+                assert c in sids.codes[row[first[t] : last[t] + 1], p]
 
 
 @settings(max_examples=60, deadline=None)
@@ -228,8 +242,8 @@ def test_permuted_merges_equal_the_rules_applied_one_after_another(corpus: list[
         for r, rule in enumerate(vocabulary.rules.tolist()):
             i = 0
             while i + 1 < len(plain):
-                if sorted(plain[i:i + 2]) == rule:
-                    plain[i:i + 2] = [8 + r]
+                if sorted(plain[i : i + 2]) == rule:
+                    plain[i : i + 2] = [8 + r]
                 i += 1
         assert [t for t, _, _ in permute_and_merge(shuffled, vocabulary)] == plain
 
@@ -316,10 +330,12 @@ def test_tokens_span_events_that_follow_each_other(fitted: ActionPiece) -> None:
     sids = fitted.encode(features, RUNTIME)
     pair = Sequences(np.arange(0, 202, 2), np.tile([30, 200], 100).astype(np.int32))
     alone = Sequences(np.arange(101), np.arange(40, 140, dtype=np.int32))
-    both = Sequences(np.concatenate([pair.indptr, pair.indptr[-1] + alone.indptr[1:]]),
-                     np.concatenate([pair.items, alone.items]))
+    both = Sequences(
+        np.concatenate([pair.indptr, pair.indptr[-1] + alone.indptr[1:]]), np.concatenate([pair.items, alone.items])
+    )
     again = ActionPiece(ActionPieceConfig(**{**SMALL, "vocabulary_size": 170})).fit(
-        replace(features, sequences=both), Rng(0), RUNTIME)
+        replace(features, sequences=both), Rng(0), RUNTIME
+    )
     tokens = again.encode_sequences(Sequences(np.array([0, 2]), pair.items[:2]), sids, None, "none")
     assert len(tokens.tokens) == 1 and (tokens.first_event[0], tokens.last_event[0]) == (0, 1)
     assert again.decode_items(tokens, sids).tolist() == [-1]  # two items at once are none

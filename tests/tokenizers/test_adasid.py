@@ -43,8 +43,15 @@ def make_features(dims: dict[str, int] = DIMS, n: int = 300) -> ItemFeatures:
 
 
 def small(**changes: Any) -> AdaSidConfig:
-    base: dict[str, Any] = {"codebook_size": 12, "width": 16, "hidden": 24, "steps": 24, "warm_steps": 8,
-                            "warmup_steps": 2, "batch_size": 64}
+    base: dict[str, Any] = {
+        "codebook_size": 12,
+        "width": 16,
+        "hidden": 24,
+        "steps": 24,
+        "warm_steps": 8,
+        "warmup_steps": 2,
+        "batch_size": 64,
+    }
     return AdaSidConfig(**{**base, **changes})
 
 
@@ -68,12 +75,15 @@ def fitted(runtime: LocalRuntime) -> AdaSid:
 
 
 # -- equations -------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("alpha", "beta", "expected"), [
-    (10, 9, [.0002, .0005, .0012, .0034, .0092, .0246, .0649, .1631, .3679, .6839, 1]),
-    (20, 7, [.0009, .0067, .0474, .2689, .7311, .9526, .9933, .9991, .9999, 1, 1]),
-    (20, 9, [.0001, .0009, .0067, .0474, .2689, .7311, .9526, .9933, .9991, .9999, 1]),
-    (20, 14, [0, 0, 0, .0003, .0025, .0180, .1195, .5012, .8830, .9844, 1]),
-])
+@pytest.mark.parametrize(
+    ("alpha", "beta", "expected"),
+    [
+        (10, 9, [0.0002, 0.0005, 0.0012, 0.0034, 0.0092, 0.0246, 0.0649, 0.1631, 0.3679, 0.6839, 1]),
+        (20, 7, [0.0009, 0.0067, 0.0474, 0.2689, 0.7311, 0.9526, 0.9933, 0.9991, 0.9999, 1, 1]),
+        (20, 9, [0.0001, 0.0009, 0.0067, 0.0474, 0.2689, 0.7311, 0.9526, 0.9933, 0.9991, 0.9999, 1]),
+        (20, 14, [0, 0, 0, 0.0003, 0.0025, 0.0180, 0.1195, 0.5012, 0.8830, 0.9844, 1]),
+    ],
+)
 def test_alignment_weight_is_the_curve_of_equation_14(alpha: float, beta: float, expected: list[float]) -> None:
     weight = alignment_weight(torch.linspace(0, 1, 11), alpha, beta).numpy()
     assert weight == pytest.approx(expected, abs=6e-5)
@@ -134,8 +144,7 @@ def test_weight_belongs_to_the_anchor_item() -> None:
 
 
 def test_sparsity_loss_and_lambda_by_hand() -> None:
-    control = SparsityController(torch.tensor([0.1, 0.2, 0.9]), 0.5, 2, n_groups=1, theta="matched", base=1.2,
-                                 start=2.0)
+    control = SparsityController(torch.tensor([0.1, 0.2, 0.9]), 0.5, 2, n_groups=1, theta="matched", base=1.2, start=2.0)
     router = torch.tensor([[1.0, 0.0], [3.0, 2.0], [9.0, 9.0]])  # the third item has no behaviour
     present = torch.tensor([True, True, False])
     # f = [2, 1] / (0.5 * 2) = [2, 1]; sum_j f_j r_j = 2 and 8; lambda / B = 1
@@ -193,8 +202,15 @@ def test_router_gradient_is_the_reconstruction_path_when_lambda_is_zero(runtime:
 
 @pytest.mark.parametrize(("code_length", "active"), [(5, 0.4), (6, 0.6)])
 def test_active_fraction_converges_to_its_target(runtime: LocalRuntime, code_length: int, active: float) -> None:
-    config = small(code_length=code_length, steps=150, warm_steps=40, learning_rate=0.005, width=32,
-                   sparsity_base=1.05, sparsity_start=1e-3)
+    config = small(
+        code_length=code_length,
+        steps=150,
+        warm_steps=40,
+        learning_rate=0.005,
+        width=32,
+        sparsity_base=1.05,
+        sparsity_start=1e-3,
+    )
     figures = AdaSid(config).fit(make_features(), Rng(0), runtime).diagnostics()
     assert figures["mean_active_behaviour"] / 5 == pytest.approx(active, abs=0.05)
     assert figures["loss_native"] < 0.2  # the mean predictor is at about 1
@@ -206,8 +222,7 @@ def test_controller_holds_a_router_at_its_target(sparsity: float) -> None:
     x = torch.randn(512, 8, generator=draw)
     wanted = 1 + x @ torch.randn(8, 5, generator=draw)  # left alone, the router is on in two of three cases
     present, group = torch.ones(512, dtype=torch.bool), torch.zeros(512, dtype=torch.int64)
-    control = SparsityController(
-        torch.linspace(0, 1, 512), sparsity, 5, n_groups=1, theta="matched", base=1.02, start=1e-2)
+    control = SparsityController(torch.linspace(0, 1, 512), sparsity, 5, n_groups=1, theta="matched", base=1.02, start=1e-2)
     weight, bias = (torch.randn(8, 5, generator=draw) / 2).requires_grad_(), torch.ones(5, requires_grad=True)
     optimiser, measured = torch.optim.Adam([weight, bias], lr=0.02), []
     for _ in range(500):
@@ -228,8 +243,12 @@ def test_permuting_behaviour_experts_permutes_codes(runtime: LocalRuntime, fitte
     inward = state["experts.behaviour.weight_in"].reshape(-1, 5, hidden)[:, order]
     state["experts.behaviour.weight_in"] = inward.reshape(-1, 5 * hidden)
     state["experts.behaviour.bias_in"] = state["experts.behaviour.bias_in"].reshape(5, hidden)[order].reshape(-1)
-    for name in ("experts.behaviour.weight_out", "experts.behaviour.bias_out", "gate.behaviour.2.weight",
-                 "gate.behaviour.2.bias"):
+    for name in (
+        "experts.behaviour.weight_out",
+        "experts.behaviour.bias_out",
+        "gate.behaviour.2.weight",
+        "gate.behaviour.2.bias",
+    ):
         state[name] = state[name][order]
     state["codebook"] = state["codebook"][[0, 1, 2, *(3 + i for i in order)]]
     other = AdaSid(small())
@@ -375,7 +394,10 @@ def test_state_round_trip_and_unseen_items(runtime: LocalRuntime, fitted: AdaSid
 
 
 def test_an_interrupted_fit_continues_to_the_same_codes(
-    runtime: LocalRuntime, fitted: AdaSid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    runtime: LocalRuntime,
+    fitted: AdaSid,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     features, loss = make_features(), Objective.loss
     calls = 0
@@ -399,8 +421,15 @@ def test_an_interrupted_fit_continues_to_the_same_codes(
 
 def test_diagnostics_answer_the_questions_of_the_paper(fitted: AdaSid) -> None:
     figures = fitted.diagnostics()
-    wanted = {"loss_native", "mean_active_behaviour", "dead_router_share", "always_on_router_share", "lambda_final",
-              "negligible_weight_share", "shared_codes_moved_by_noise"}
+    wanted = {
+        "loss_native",
+        "mean_active_behaviour",
+        "dead_router_share",
+        "always_on_router_share",
+        "lambda_final",
+        "negligible_weight_share",
+        "shared_codes_moved_by_noise",
+    }
     wanted |= {f"mean_{what}_q{q}" for what in ("active_behaviour", "weight") for q in (1, 2, 3, 4)}
     assert wanted <= figures.keys()
     assert all(np.isfinite(value) for value in figures.values())

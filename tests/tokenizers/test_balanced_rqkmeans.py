@@ -55,8 +55,10 @@ def test_constrained_sizes_stay_within_one_of_the_mean() -> None:
 
 def test_constrained_is_no_worse_than_the_capacity_passes() -> None:
     features = all_seen(480)
-    errors = [fit(features, balance=b, iterations=20, code_length=1)[0].diagnostics()["loss_native"]
-              for b in ("constrained", "capacity")]
+    errors = [
+        fit(features, balance=b, iterations=20, code_length=1)[0].diagnostics()["loss_native"]
+        for b in ("constrained", "capacity")
+    ]
     assert errors[0] <= errors[1]
 
 

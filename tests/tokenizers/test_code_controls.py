@@ -26,8 +26,14 @@ RUNTIME = local_runtime()
 
 def many_items(n: int, keys: bool) -> ItemFeatures:
     base = planted_features(10).take(np.arange(1))
-    return replace(base, train_counts=np.zeros(n, np.int64), modalities={}, available={}, richness=np.zeros(n, np.float32),
-                   item_keys=tuple(f"B{i:07d}" for i in range(n)) if keys else None)
+    return replace(
+        base,
+        train_counts=np.zeros(n, np.int64),
+        modalities={},
+        available={},
+        richness=np.zeros(n, np.float32),
+        item_keys=tuple(f"B{i:07d}" for i in range(n)) if keys else None,
+    )
 
 
 def with_counts(counts: list[int]) -> ItemFeatures:
@@ -50,7 +56,7 @@ def test_hash_is_uniform_and_positions_are_independent(keys: bool) -> None:
             joint = np.bincount(codes[:, p] * 16 + codes[:, q], minlength=256)
             assert stats.chisquare(joint).pvalue > 1e-4
     distinct = len(np.unique(codes, axis=0))
-    expected = 16 ** 4 * (1 - (1 - 16.0 ** -4) ** 20_000)
+    expected = 16**4 * (1 - (1 - 16.0**-4) ** 20_000)
     assert abs(distinct - expected) < 300
 
 
@@ -70,8 +76,12 @@ def test_hash_follows_the_key_not_the_row() -> None:
 # -- popularity ----------------------------------------------------------------------------------------------------
 def test_popularity_by_hand() -> None:
     features = with_counts([5, 0, 9, 5, 1, 0, 2, 7])
-    codes = Popularity(TokenizerConfig(code_length=3, codebook_size=2)).fit(features, Rng(0), RUNTIME).encode(
-        features, RUNTIME).codes
+    codes = (
+        Popularity(TokenizerConfig(code_length=3, codebook_size=2))
+        .fit(features, Rng(0), RUNTIME)
+        .encode(features, RUNTIME)
+        .codes
+    )
     # ranks: 2, 6, 0, 3, 5, 7, 4, 1 of 8 items, so three binary digits are the rank itself
     assert (codes @ [4, 2, 1]).tolist() == [2, 6, 0, 3, 5, 7, 4, 1]
 
@@ -79,7 +89,8 @@ def test_popularity_by_hand() -> None:
 @settings(max_examples=50, deadline=None)
 @given(counts=st.lists(st.integers(0, 20), min_size=1, max_size=60), size=st.integers(1, 5), length=st.integers(1, 4))
 def test_popularity_prefixes_fall_with_the_count_and_are_distinct_where_they_can(
-        counts: list[int], size: int, length: int) -> None:
+    counts: list[int], size: int, length: int
+) -> None:
     features = with_counts(counts)
     tokenizer = Popularity(TokenizerConfig(code_length=length, codebook_size=size)).fit(features, Rng(0), RUNTIME)
     codes = tokenizer.encode(features, RUNTIME).check(len(counts)).codes
@@ -87,13 +98,17 @@ def test_popularity_prefixes_fall_with_the_count_and_are_distinct_where_they_can
         prefix = codes[:, :p] @ size ** np.arange(p)[::-1]
         order = np.argsort(-np.array(counts), kind="stable")
         assert (np.diff(prefix[order]) >= 0).all()
-        assert np.bincount(prefix).max() <= -(-len(counts) // size ** p)
+        assert np.bincount(prefix).max() <= -(-len(counts) // size**p)
 
 
 def test_popularity_codes_end_where_the_rank_is_told() -> None:
     features = with_counts(list(range(120))[::-1])  # row = rank
-    codes = Popularity(TokenizerConfig(code_length=6, codebook_size=10)).fit(features, Rng(0), RUNTIME).encode(
-        features, RUNTIME).codes
+    codes = (
+        Popularity(TokenizerConfig(code_length=6, codebook_size=10))
+        .fit(features, Rng(0), RUNTIME)
+        .encode(features, RUNTIME)
+        .codes
+    )
     np.testing.assert_array_equal(codes[:, 0], np.arange(120) // 12)
     np.testing.assert_array_equal(codes[:12, 1], [0, 0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9])  # floor(10 j / 12)
     np.testing.assert_array_equal(codes[:12, 2], [0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0])
@@ -102,7 +117,8 @@ def test_popularity_codes_end_where_the_rank_is_told() -> None:
 
 def test_popularity_of_new_items() -> None:
     tokenizer = Popularity(TokenizerConfig(code_length=2, codebook_size=10)).fit(
-        with_counts([9, 8, 7, 6, 5, 4, 3, 2, 1, 0]), Rng(0), RUNTIME)
+        with_counts([9, 8, 7, 6, 5, 4, 3, 2, 1, 0]), Rng(0), RUNTIME
+    )
     codes = tokenizer.encode(with_counts([0, 6, 0]), RUNTIME).codes
     assert codes[1].tolist() == [3, 0]  # as the fitted item of that count
     assert codes[0].tolist() == codes[2].tolist() == [9, 0]  # at the end

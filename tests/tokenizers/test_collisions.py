@@ -63,8 +63,13 @@ def sid_tables(draw: st.DrawFn) -> SemanticIds:
     if draw(st.booleans()) and draw(st.booleans()):
         codes[:, draw(st.integers(0, length - 1))] = PAD
     weights = np.where(codes == PAD, 0, 0.5).astype(np.float32) if draw(st.booleans()) else None
-    return SemanticIds(codes.astype(np.int32), np.array(sizes, np.int32), draw(st.booleans()), weights,
-                       {"text": np.ones((n, 3), np.float32)})
+    return SemanticIds(
+        codes.astype(np.int32),
+        np.array(sizes, np.int32),
+        draw(st.booleans()),
+        weights,
+        {"text": np.ones((n, 3), np.float32)},
+    )
 
 
 def last_position(codes: np.ndarray) -> int:
@@ -89,7 +94,7 @@ def test_every_policy_keeps_its_promises(name: str, sids: SemanticIds) -> None:
     assert after <= rate
     assert (after > 0) == any("still share" in note for note in report.notes)
     assert report.tokens_added == int(made.sizes.sum()) - int(sids.sizes.sum())
-    kept = made.codes[:, :sids.code_length]
+    kept = made.codes[:, : sids.code_length]
     assert report.items_moved == int((kept != before).any(axis=1).sum())
     assert len(made.position_names) in (0, made.code_length)
     if cls.info.moves:
@@ -101,11 +106,11 @@ def test_every_policy_keeps_its_promises(name: str, sids: SemanticIds) -> None:
         if sids.weights is not None:
             assert made.weights is not None and made.weights.shape == made.codes.shape
             assert (made.weights[made.codes == PAD] == 0).all() and (made.weights[made.codes != PAD] > 0).all()
-            assert (made.weights[:, sids.code_length:][made.codes[:, sids.code_length:] != PAD] == 1).all()
+            assert (made.weights[:, sids.code_length :][made.codes[:, sids.code_length :] != PAD] == 1).all()
     if report.items_moved:
         assert made.weights is None and not made.reconstruction
         assert any(note.startswith("reconstruction") and "dropped" in note for note in report.notes)
-    extra = (made.codes[:, sids.code_length:] != PAD).any(axis=1)
+    extra = (made.codes[:, sids.code_length :] != PAD).any(axis=1)
     assert report.items_with_extra_token == int(extra.sum())
     assert set(report.numbers()) <= set(vars(report)) and all(np.isfinite(v) for v in report.numbers().values())
     again = resolve(name, sids)
@@ -156,8 +161,10 @@ def brute_force(codes: list[int], costs: np.ndarray) -> tuple[int, int, float]:
     """(-distinct codes, changes, extra cost) of the best codes of one prefix group."""
     rows = np.arange(len(codes))
     base = costs[rows, codes].sum()
-    return min((-len(set(new)), int((np.array(new) != codes).sum()), round(float(costs[rows, new].sum() - base), 4))
-               for new in itertools.product(range(costs.shape[1]), repeat=len(codes)))
+    return min(
+        (-len(set(new)), int((np.array(new) != codes).sum()), round(float(costs[rows, new].sum() - base), 4))
+        for new in itertools.product(range(costs.shape[1]), repeat=len(codes))
+    )
 
 
 @given(codes=st.lists(st.integers(0, 3), min_size=1, max_size=6), seed=st.integers(0, 10**6))
@@ -272,8 +279,11 @@ def test_the_sinkhorn_policy_resolves_what_distances_can_tell_apart() -> None:
 
 @pytest.mark.parametrize("cls", [RqKMeans, Opq])
 def test_code_costs_are_what_encode_minimises_and_the_policies_use_them(cls: type[Tokenizer], runtime: LocalRuntime) -> None:
-    config = RqKMeansConfig(code_length=2, codebook_size=8) if cls is RqKMeans else \
-        OpqConfig(code_length=2, codebook_size=8, **Opq.budgets["smoke"])
+    config = (
+        RqKMeansConfig(code_length=2, codebook_size=8)
+        if cls is RqKMeans
+        else OpqConfig(code_length=2, codebook_size=8, **Opq.budgets["smoke"])
+    )
     features = planted_features(240)
     tokenizer = cls(config).fit(features, Rng(0), runtime)
     sids = tokenizer.encode(features, runtime)
@@ -286,8 +296,11 @@ def test_code_costs_are_what_encode_minimises_and_the_policies_use_them(cls: typ
     report = resolve_with(sids, Costs(sids, features, tokenizer, runtime)).report
     assert report.cost_source == "tokenizer" and report.items_moved > 0
     assert report.extra_distortion is not None and report.extra_distortion > 0
-    trailing = replace(sids, codes=np.concatenate([sids.codes, np.full((240, 1), PAD, np.int32)], 1),
-                       sizes=np.append(sids.sizes, 5).astype(np.int32))
+    trailing = replace(
+        sids,
+        codes=np.concatenate([sids.codes, np.full((240, 1), PAD, np.int32)], 1),
+        sizes=np.append(sids.sizes, 5).astype(np.int32),
+    )
     assert resolve_with(trailing, Costs(trailing, features, tokenizer, runtime)).report.cost_source == "estimated"
 
 
@@ -299,8 +312,9 @@ def resolve_with(sids: SemanticIds, costs: Costs) -> Resolved:
 
 def with_content(content: np.ndarray) -> ItemFeatures:
     n = len(content)
-    return replace(FEATURES.take(np.arange(n)), modalities={"text": content.astype(np.float32)},
-                   available={"text": np.ones(n, bool)})
+    return replace(
+        FEATURES.take(np.arange(n)), modalities={"text": content.astype(np.float32)}, available={"text": np.ones(n, bool)}
+    )
 
 
 def test_estimated_costs_find_the_planted_last_position() -> None:
@@ -311,9 +325,15 @@ def test_estimated_costs_find_the_planted_last_position() -> None:
         parts = draw.standard_normal((3, 4, 12))
         content = sum(parts[p][codes[:, p]] for p in range(3)) + 0.05 * draw.standard_normal((400, 12))
         repeated = np.take(np.arange(60), np.arange(400) % 60)
-        features = replace(with_content(content[:60]), modalities={"text": content.astype(np.float32)},
-                           available={"text": np.ones(400, bool)}, train_counts=np.ones(400, np.int64),
-                           richness=np.ones(400, np.float32), categories=None, item_text=None)
+        features = replace(
+            with_content(content[:60]),
+            modalities={"text": content.astype(np.float32)},
+            available={"text": np.ones(400, bool)},
+            train_counts=np.ones(400, np.int64),
+            richness=np.ones(400, np.float32),
+            categories=None,
+            item_text=None,
+        )
         assert len(repeated) == features.n_items
         sids = SemanticIds(codes, np.array([4, 4, 5], np.int32), ordered)
         costs = Costs(sids, features)

@@ -28,9 +28,9 @@ def test_random_codes_repeat_as_little_as_possible(n: int, length: int, size: in
     codes = distinct_codes(n, length, size, Rng(seed))
     counts = np.unique(codes, axis=0, return_counts=True)[1]
     assert codes.shape == (n, length) and codes.min() >= 0 and codes.max() < size
-    assert len(counts) == min(n, size ** length)
-    assert counts.max() - counts.min() <= 1 or len(counts) < size ** length
-    assert counts.max() == -(-n // size ** length)
+    assert len(counts) == min(n, size**length)
+    assert counts.max() - counts.min() <= 1 or len(counts) < size**length
+    assert counts.max() == -(-n // size**length)
 
 
 @pytest.mark.parametrize("enumerable", [1, 1 << 20])
@@ -59,10 +59,12 @@ def test_shuffled_keeps_the_table_and_moves_the_items() -> None:
     shared = {"code_length": 3, "codebook_size": 8}
     budget = RqKMeans.budgets["smoke"]
     base = RqKMeans(RqKMeansConfig(**{**budget, **shared})).fit(  # type: ignore[arg-type]
-        features, Rng(0).child("tokenizer", "rqkmeans"), RUNTIME)
+        features, Rng(0).child("tokenizer", "rqkmeans"), RUNTIME
+    )
     plain = base.encode(features, RUNTIME).codes
     shuffled = Shuffled(ShuffledConfig(base_budget="smoke", **shared)).fit(  # type: ignore[arg-type]
-        features, Rng(0).child("tokenizer", "shuffled"), RUNTIME)
+        features, Rng(0).child("tokenizer", "shuffled"), RUNTIME
+    )
     np.testing.assert_array_equal(shuffled.base_.encode(features, RUNTIME).codes, plain)  # its neighbour
     dealt = shuffled.encode(features, RUNTIME).codes
     for before, after in zip(*(np.unique(c, axis=0, return_counts=True) for c in (plain, dealt)), strict=True):

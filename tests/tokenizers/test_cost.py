@@ -17,8 +17,17 @@ from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import FitData
 from sidbench.tokenizers.cost import Cost, CostConfig, CostNet, CostObjective
 
 RUNTIME = local_runtime()
-SMALL = {"code_length": 3, "codebook_size": 12, "hidden": (32,), "latent_dim": 8, "steps": 150, "warmup_steps": 10,
-         "batch_size": 128, "autoencoder_steps": 30, "learning_rate": 3e-3}
+SMALL = {
+    "code_length": 3,
+    "codebook_size": 12,
+    "hidden": (32,),
+    "latent_dim": 8,
+    "steps": 150,
+    "warmup_steps": 10,
+    "batch_size": 128,
+    "autoencoder_steps": 30,
+    "learning_rate": 3e-3,
+}
 
 
 def config(**settings: object) -> CostConfig:
@@ -74,7 +83,8 @@ def found_first(tokenizer: Cost, features: ItemFeatures) -> float:
     decoded = np.concatenate([sids.reconstruction[m] for m in features.content_names()], 1)
     content = features.concatenated()
     cosines = (decoded / np.linalg.norm(decoded, axis=1, keepdims=True)) @ (
-        content / np.linalg.norm(content, axis=1, keepdims=True)).T
+        content / np.linalg.norm(content, axis=1, keepdims=True)
+    ).T
     return float((cosines < np.diag(cosines)[:, None]).mean())
 
 
@@ -91,4 +101,4 @@ def test_reconstructions_share_the_length_of_least_error(features: ItemFeatures,
     content = features.concatenated()[rows]
     errors = [float(((content - factor * decoded[rows]) ** 2).sum()) for factor in (0.98, 1.0, 1.02)]
     assert errors[1] == min(errors)
-    assert errors[1] < float((content ** 2).sum())
+    assert errors[1] < float((content**2).sum())

@@ -25,12 +25,18 @@ from sidbench.tokenizers.rqvae import RqVae, RqVaeConfig
 
 RUNTIME = local_runtime()
 GROUPS = 8
-SIZES: dict[str, Any] = {"code_length": 3, "codebook_size": 16, "hidden": (48,), "latent_dim": 16, "batch_size": 128,
-                         "warmup_steps": 10, "autoencoder_steps": 20, "learning_rate": 1e-2}
-SMALL: dict[str, Any] = {**SIZES, "steps": 120, "tower_steps": 120, "contrast_temperature": 0.1,
-                         "align_weight": 5.0}
-VIEWS = ["view_user_property", "view_interest_item", "view_user_interest", "view_item_property", "view_users",
-         "view_items"]
+SIZES: dict[str, Any] = {
+    "code_length": 3,
+    "codebook_size": 16,
+    "hidden": (48,),
+    "latent_dim": 16,
+    "batch_size": 128,
+    "warmup_steps": 10,
+    "autoencoder_steps": 20,
+    "learning_rate": 1e-2,
+}
+SMALL: dict[str, Any] = {**SIZES, "steps": 120, "tower_steps": 120, "contrast_temperature": 0.1, "align_weight": 5.0}
+VIEWS = ["view_user_property", "view_interest_item", "view_user_interest", "view_item_property", "view_users", "view_items"]
 
 
 def planted(n: int = 320) -> tuple[ItemFeatures, np.ndarray]:
@@ -39,13 +45,22 @@ def planted(n: int = 320) -> tuple[ItemFeatures, np.ndarray]:
     group = np.arange(n) % GROUPS
     text = np.concatenate([1.5 * draw.normal(size=(n, 6)), np.eye(GROUPS)[group]], axis=1).astype(np.float32)
     share = 1 / (1 + np.arange(n) // GROUPS)
-    users = [draw.choice(np.flatnonzero(group == u % GROUPS), 8, replace=False,
-                         p=(p := share[group == u % GROUPS]) / p.sum()) for u in range(600)]
+    users = [
+        draw.choice(np.flatnonzero(group == u % GROUPS), 8, replace=False, p=(p := share[group == u % GROUPS]) / p.sum())
+        for u in range(600)
+    ]
     items = np.concatenate(users).astype(np.int32)
     counts = np.bincount(items, minlength=n)
     rows = scale_modality("text", text, np.ones(n, bool), n)[0]
-    features = ItemFeatures({"text": rows}, {"text": np.ones(n, bool)}, counts, np.zeros(n, np.float32), "log_count",
-                            Sequences(np.arange(0, len(items) + 1, 8), items), absent={"vision": "not planted"})
+    features = ItemFeatures(
+        {"text": rows},
+        {"text": np.ones(n, bool)},
+        counts,
+        np.zeros(n, np.float32),
+        "log_count",
+        Sequences(np.arange(0, len(items) + 1, 8), items),
+        absent={"vision": "not planted"},
+    )
     return features, group
 
 
@@ -105,8 +120,15 @@ def test_parts_are_the_six_views_with_their_weights(fitted: Kept) -> None:
     assert [name for name in parts if name.startswith("view_")] == VIEWS
     assert float(parts["loss"]) == pytest.approx(sum(float(v) for k, v in parts.items() if k != "loss"), rel=1e-5)
     assert all(torch.equal(parts[name], again[name]) for name in parts)  # draws are a function of the step
-    heavier = DasObjective(objective.net, objective.data, Rng(0), DasConfig(**{**SMALL, "align_weight": 15.0, "alpha": 2.0}),
-                           objective.users, objective.towers, objective.clicks)
+    heavier = DasObjective(
+        objective.net,
+        objective.data,
+        Rng(0),
+        DasConfig(**{**SMALL, "align_weight": 15.0, "alpha": 2.0}),
+        objective.users,
+        objective.towers,
+        objective.clicks,
+    )
     heavier.quantised, heavier.draws = True, objective.draws
     with torch.no_grad():
         weighted = heavier.loss(rows, 3)
@@ -125,9 +147,14 @@ def test_each_view_pairs_what_its_name_says(fitted: Kept) -> None:
         views = objective.views(**{k: (numbers[k], z[k]) for k in z}, present=present, has_user=present, has_item=present)
     interest = objective.towers.tables["interest"].detach()[numbers["user"]]
     prop = objective.towers.tables["property"].detach()[numbers["item"]]
-    pairs = {"view_user_property": (z["user"], prop), "view_interest_item": (interest, z["item"]),
-             "view_user_interest": (z["user"], interest), "view_item_property": (z["item"], prop),
-             "view_users": (z["user"], z["other_user"]), "view_items": (z["item"], z["other_item"])}
+    pairs = {
+        "view_user_property": (z["user"], prop),
+        "view_interest_item": (interest, z["item"]),
+        "view_user_interest": (z["user"], interest),
+        "view_item_property": (z["item"], prop),
+        "view_users": (z["user"], z["other_user"]),
+        "view_items": (z["item"], z["other_item"]),
+    }
     for name, (one, two) in pairs.items():
         logits = F.normalize(one, dim=1) @ F.normalize(two, dim=1).t() / SMALL["contrast_temperature"]
         both = [F.cross_entropy(s, torch.arange(n)) for s in (logits, logits.t())]
@@ -245,7 +272,9 @@ def test_only_the_item_side_is_kept_and_items_are_encoded_alone(fitted: Kept) ->
 
 @pytest.mark.parametrize("changes", [{"restart_dead_codes": True}, {"codebook_update": "ema"}])
 def test_fit_that_was_interrupted_ends_the_same(
-    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     features, config = planted(160)[0], DasConfig(**{**SMALL, **changes, "steps": 16, "tower_steps": 8})
     straight = Das(config).fit(features, Rng(0), RUNTIME)

@@ -21,8 +21,17 @@ from sidbench.tokenizers.blocks.quantisers.vector_quantiser import Quantised
 from sidbench.tokenizers.letter import Letter, LetterConfig, LetterObjective, to_width
 
 RUNTIME = local_runtime()
-SMALL = {"code_length": 3, "codebook_size": 12, "hidden": (32,), "latent_dim": 8, "steps": 60, "warmup_steps": 5,
-         "batch_size": 128, "autoencoder_steps": 10, "learning_rate": 3e-3}
+SMALL = {
+    "code_length": 3,
+    "codebook_size": 12,
+    "hidden": (32,),
+    "latent_dim": 8,
+    "steps": 60,
+    "warmup_steps": 5,
+    "batch_size": 128,
+    "autoencoder_steps": 10,
+    "learning_rate": 3e-3,
+}
 
 
 def config(**settings: object) -> LetterConfig:
@@ -75,7 +84,7 @@ def test_behaviour_is_brought_to_the_latent_width(width: int) -> None:
     singular = np.linalg.svd(x[:40], compute_uv=False)
     best = float((singular[width:] ** 4).sum() ** 0.5)  # Eckart and Young: the least error of the inner products
     assert np.linalg.norm(got[:40] @ got[:40].T - x[:40] @ x[:40].T) == pytest.approx(best, rel=1e-3, abs=1e-3)
-    assert kept == pytest.approx(float((singular[:width] ** 2).sum() / (singular ** 2).sum()), rel=1e-6)
+    assert kept == pytest.approx(float((singular[:width] ** 2).sum() / (singular**2).sum()), rel=1e-6)
 
 
 # -- the diversity loss ----------------------------------------------------------------------------------------------
@@ -158,8 +167,14 @@ def features() -> ItemFeatures:
     text = np.concatenate([1.5 * np.eye(6)[group], 2 * draw.standard_normal((400, 6))], 1).astype(np.float32)
     behaviour = np.eye(12, dtype=np.float32)[group]
     available = np.ones(400, bool)
-    return ItemFeatures({"text": text / 5, "behaviour": behaviour}, {"text": available, "behaviour": available},
-                        np.ones(400, np.int64), base.richness, base.richness_proxy, base.sequences)
+    return ItemFeatures(
+        {"text": text / 5, "behaviour": behaviour},
+        {"text": available, "behaviour": available},
+        np.ones(400, np.int64),
+        base.richness,
+        base.richness_proxy,
+        base.sequences,
+    )
 
 
 def probe(features: ItemFeatures, **settings: object) -> float:
@@ -168,8 +183,11 @@ def probe(features: ItemFeatures, **settings: object) -> float:
     codes = tokenizer.encode(features, RUNTIME).codes
     hot = np.concatenate([np.eye(12)[column] for column in codes.T], 1)
     fit, test = slice(0, 300), slice(300, 400)
-    return float(Ridge(1.0).fit(hot[fit], features.modalities["behaviour"][fit, :6]).score(
-        hot[test], features.modalities["behaviour"][test, :6]))
+    return float(
+        Ridge(1.0)
+        .fit(hot[fit], features.modalities["behaviour"][fit, :6])
+        .score(hot[test], features.modalities["behaviour"][test, :6])
+    )
 
 
 def test_alignment_writes_behaviour_into_the_codes(features: ItemFeatures) -> None:

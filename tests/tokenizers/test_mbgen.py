@@ -32,8 +32,17 @@ def features() -> ItemFeatures:
 
 @cache
 def fit(**settings: Any) -> tuple[Mbgen, SemanticIds]:
-    config = MbgenConfig(**{"codebook_size": 4, "hidden": (32,), "latent_dim": 8, "steps": 60, "warmup_steps": 5,
-                          "validation_share": 0.0, **settings})
+    config = MbgenConfig(
+        **{
+            "codebook_size": 4,
+            "hidden": (32,),
+            "latent_dim": 8,
+            "steps": 60,
+            "warmup_steps": 5,
+            "validation_share": 0.0,
+            **settings,
+        }
+    )
     tokenizer = Mbgen(config).fit(features(), Rng(0), RUNTIME)
     return tokenizer, tokenizer.encode(features(), RUNTIME)
 
@@ -70,7 +79,7 @@ def test_second_codes_are_nearest_residual_centres_of_their_own_cluster() -> Non
     residual = (z - tokenizer.net_.quantiser.codebooks[0][sids.codes[:, 0].astype(np.int64)]).detach().numpy()
     for item in range(0, 400, 37):
         first = sids.codes[item, 0]
-        distances = ((tokenizer.children_[first, :tokenizer.counts_[first]] - residual[item]) ** 2).sum(1)
+        distances = ((tokenizer.children_[first, : tokenizer.counts_[first]] - residual[item]) ** 2).sum(1)
         assert sids.codes[item, 1] == distances.argmin()
 
 

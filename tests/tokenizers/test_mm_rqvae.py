@@ -20,8 +20,17 @@ from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import FitData
 from sidbench.tokenizers.mm_rqvae import MmObjective, MmRqVae, MmRqVaeConfig
 
 RUNTIME = local_runtime()
-SMALL = {"code_length": 6, "codebook_size": 12, "hidden": (32,), "latent_dim": 8, "steps": 120, "warmup_steps": 10,
-         "batch_size": 128, "autoencoder_steps": 20, "learning_rate": 3e-3}
+SMALL = {
+    "code_length": 6,
+    "codebook_size": 12,
+    "hidden": (32,),
+    "latent_dim": 8,
+    "steps": 120,
+    "warmup_steps": 10,
+    "batch_size": 128,
+    "autoencoder_steps": 20,
+    "learning_rate": 3e-3,
+}
 
 
 def config(**settings: object) -> MmRqVaeConfig:
@@ -106,10 +115,12 @@ def test_alignment_is_cross_entropy_from_behaviour_to_content() -> None:
     behaviour, other = torch.randn(12, 8, generator=draw), torch.randn(12, 8, generator=draw)
     both = torch.arange(12) < 9
     logits = F.normalize(behaviour[:9], dim=1) @ F.normalize(other[:9], dim=1).t() / 0.07
-    torch.testing.assert_close(objective([True] * 4).alignment(behaviour, other, both),
-                               F.cross_entropy(logits, torch.arange(9)))
-    torch.testing.assert_close(objective([True] * 4, alignment="mmd").alignment(behaviour, other, both),
-                               squared_mmd(behaviour[:9], other[:9]))
+    torch.testing.assert_close(
+        objective([True] * 4).alignment(behaviour, other, both), F.cross_entropy(logits, torch.arange(9))
+    )
+    torch.testing.assert_close(
+        objective([True] * 4, alignment="mmd").alignment(behaviour, other, both), squared_mmd(behaviour[:9], other[:9])
+    )
 
 
 @pytest.mark.parametrize("kind", ["infonce", "mmd"])
@@ -195,8 +206,9 @@ def test_missing_modality_is_counted_and_dropped(features: ItemFeatures) -> None
     gone = features.available["text"].copy()
     gone[100:150] = False
     text = features.modalities["text"] * gone[:, None]
-    partial = replace(features, available={**features.available, "text": gone},
-                      modalities={**features.modalities, "text": text})
+    partial = replace(
+        features, available={**features.available, "text": gone}, modalities={**features.modalities, "text": text}
+    )
     tokenizer = MmRqVae(config(steps=10)).fit(partial, Rng(0), RUNTIME)
     assert tokenizer.diagnostics()["fit_items_without_text"] == 50
     assert (tokenizer.encode(partial, RUNTIME).codes[100:150, :3] == -1).all()

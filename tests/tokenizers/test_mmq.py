@@ -24,9 +24,21 @@ from sidbench.tokenizers.mmq import Mmq, MmqConfig, Objective, _network
 
 RUNTIME = local_runtime()
 GROUPS = 8
-SMALL: dict[str, Any] = {"code_length": 6, "codebook_size": 10, "width": 24, "steps": 60, "warm_steps": 20,
-                         "warmup_steps": 5, "batch_size": 64, "learning_rate": 3e-3, "tuning_steps": 20, "tuning_users": 48,
-                         "tuning_length": 5, "tuning_width": 24, "tuning_learning_rate": 3e-3}
+SMALL: dict[str, Any] = {
+    "code_length": 6,
+    "codebook_size": 10,
+    "width": 24,
+    "steps": 60,
+    "warm_steps": 20,
+    "warmup_steps": 5,
+    "batch_size": 64,
+    "learning_rate": 3e-3,
+    "tuning_steps": 20,
+    "tuning_users": 48,
+    "tuning_length": 5,
+    "tuning_width": 24,
+    "tuning_learning_rate": 3e-3,
+}
 
 
 def planted(n: int = 240, vision: bool = True) -> tuple[ItemFeatures, np.ndarray]:
@@ -42,9 +54,15 @@ def planted(n: int = 240, vision: bool = True) -> tuple[ItemFeatures, np.ndarray
     if vision:
         there["vision"][:10] = False
     rows = {m: scale_modality(m, e.astype(np.float32), there[m], n)[0] for m, e in raw.items()}
-    features = ItemFeatures(rows, there, np.bincount(items, minlength=n), np.zeros(n, np.float32), "log_count",
-                            Sequences(np.arange(0, len(items) + 1, 6), items),
-                            absent={} if vision else {"vision": "not planted"})
+    features = ItemFeatures(
+        rows,
+        there,
+        np.bincount(items, minlength=n),
+        np.zeros(n, np.float32),
+        "log_count",
+        Sequences(np.arange(0, len(items) + 1, 6), items),
+        absent={} if vision else {"vision": "not planted"},
+    )
     return features, group
 
 
@@ -161,7 +179,7 @@ def test_windows_are_runs_of_one_user_and_targets_are_the_next_items() -> None:
             n = int(batch.valid[row].sum()) + 1
             assert n == min(len(user), 4)
             run = event[row, :n].tolist()
-            assert any(run == user[a:a + n] for a in range(len(user)))
+            assert any(run == user[a : a + n] for a in range(len(user)))
             if row == 1:
                 begins.add(tuple(run))
     assert len(begins) == 4
@@ -172,8 +190,12 @@ def test_windows_are_runs_of_one_user_and_targets_are_the_next_items() -> None:
 def test_next_item_loss_reads_the_past_only_and_is_a_softmax_over_real_items() -> None:
     model = NextItem(4, 6, torch.Generator().manual_seed(0))
     vectors = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
-    batch = Histories(torch.arange(5), torch.tensor([1, 1, 1, 1, 0], dtype=torch.bool),
-                      torch.tensor([[0, 1, 2, 3], [3, 2, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]], dtype=torch.bool))
+    batch = Histories(
+        torch.arange(5),
+        torch.tensor([1, 1, 1, 1, 0], dtype=torch.bool),
+        torch.tensor([[0, 1, 2, 3], [3, 2, 0, 0]]),
+        torch.tensor([[1, 1, 1], [1, 0, 0]], dtype=torch.bool),
+    )
     with torch.no_grad():
         projected, losses = model.project(vectors), []
         for row, target in ((0, 1), (0, 2), (0, 3), (1, 1)):
@@ -204,12 +226,23 @@ def test_stage_2_moves_codes_towards_behaviour() -> None:
 
 
 # -- the tokenizer ---------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("length", "shared", "both", "text_only"), [
-    (6, None, (2, 2, 2), (2, 4)), (4, None, (1, 2, 1), (1, 3)), (8, None, (2, 3, 3), (2, 6)), (1, None, (0, 1, 0), (0, 1)),
-    (6, 0, (0, 3, 3), (0, 6)), (6, 6, (6, 0, 0), (6, 0)),
-])
-def test_positions_are_shared_out(length: int, shared: int | None, both: tuple[int, ...], text_only: tuple[int, ...],
-                                 ) -> None:
+@pytest.mark.parametrize(
+    ("length", "shared", "both", "text_only"),
+    [
+        (6, None, (2, 2, 2), (2, 4)),
+        (4, None, (1, 2, 1), (1, 3)),
+        (8, None, (2, 3, 3), (2, 6)),
+        (1, None, (0, 1, 0), (0, 1)),
+        (6, 0, (0, 3, 3), (0, 6)),
+        (6, 6, (6, 0, 0), (6, 0)),
+    ],
+)
+def test_positions_are_shared_out(
+    length: int,
+    shared: int | None,
+    both: tuple[int, ...],
+    text_only: tuple[int, ...],
+) -> None:
     config = MmqConfig(code_length=length, n_shared=shared)
     assert tuple(config.slots(["text", "vision"]).values()) == both
     assert tuple(config.slots(["text"]).values()) == text_only
@@ -260,7 +293,9 @@ def test_settings_that_contradict_each_other() -> None:
 
 @pytest.mark.parametrize("interrupted_loss", ["stage_1", "stage_2"])
 def test_fit_that_was_interrupted_ends_the_same(
-    interrupted_loss: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    interrupted_loss: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     features, config = planted()[0], MmqConfig(**{**SMALL, "steps": 24, "warm_steps": 6, "tuning_steps": 10})
     straight = Mmq(config).fit(features, Rng(0), RUNTIME)

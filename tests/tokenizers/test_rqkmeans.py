@@ -83,11 +83,23 @@ def test_behaviour_tuning_groups_items_that_occur_together() -> None:
     text[:, 0] = 0.6 * (2 * group - 1) + 0.1 * draw.standard_normal(n)
     sequences = np.concatenate([draw.choice(np.flatnonzero(group == u % 2), 8) for u in range(600)]).astype(np.int32)
     features = replace(
-        planted_features(n, modalities=("text",)), modalities={"text": text}, train_counts=np.ones(n, np.int64),
-        sequences=Sequences(np.arange(0, 600 * 8 + 1, 8), sequences))
+        planted_features(n, modalities=("text",)),
+        modalities={"text": text},
+        train_counts=np.ones(n, np.int64),
+        sequences=Sequences(np.arange(0, 600 * 8 + 1, 8), sequences),
+    )
     raw = fit(features, codebook_size=2, code_length=1)[1]
-    tuned, sids = fit(features, codebook_size=2, code_length=1, inputs="behaviour_tuned", steps=150, batch_size=128,
-                      warmup_steps=5, width=16, learning_rate=1e-2)
+    tuned, sids = fit(
+        features,
+        codebook_size=2,
+        code_length=1,
+        inputs="behaviour_tuned",
+        steps=150,
+        batch_size=128,
+        warmup_steps=5,
+        width=16,
+        learning_rate=1e-2,
+    )
     assert normalized_mutual_info_score(group, sids.codes[:, 0]) > 0.8
     assert normalized_mutual_info_score(group, raw.codes[:, 0]) < 0.3
     assert sids.reconstruction == {}

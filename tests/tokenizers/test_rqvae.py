@@ -19,8 +19,17 @@ from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import FitData, 
 from sidbench.tokenizers.rqvae import RqVae, RqVaeConfig
 
 RUNTIME = local_runtime()
-SMALL = {"code_length": 3, "codebook_size": 16, "hidden": (32,), "latent_dim": 8, "steps": 150, "warmup_steps": 10,
-         "batch_size": 128, "autoencoder_steps": 30, "learning_rate": 3e-3}
+SMALL = {
+    "code_length": 3,
+    "codebook_size": 16,
+    "hidden": (32,),
+    "latent_dim": 8,
+    "steps": 150,
+    "warmup_steps": 10,
+    "batch_size": 128,
+    "autoencoder_steps": 30,
+    "learning_rate": 3e-3,
+}
 
 
 def fit(features: ItemFeatures, **settings: object) -> tuple[RqVae, SemanticIds]:
@@ -111,7 +120,9 @@ def test_k_means_start_uses_the_codebooks(fitted: RqVae) -> None:
 
 
 def test_fit_that_was_interrupted_ends_the_same(
-    features: ItemFeatures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    features: ItemFeatures,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = {**SMALL, "restart_dead_codes": True, "steps": 40}
     straight = RqVae(RqVaeConfig(**settings)).fit(features, Rng(0), RUNTIME)  # type: ignore[arg-type]

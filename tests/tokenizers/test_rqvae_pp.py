@@ -20,8 +20,17 @@ from sidbench.tokenizers.blocks.quantisers.multimodal_autoencoder import JointOb
 from sidbench.tokenizers.rqvae_pp import RqVaePp, RqVaePpConfig
 
 RUNTIME = local_runtime()
-SMALL = {"code_length": 6, "codebook_size": 12, "hidden": (32,), "latent_dim": 8, "steps": 100, "warmup_steps": 10,
-         "batch_size": 128, "autoencoder_steps": 20, "learning_rate": 3e-3}
+SMALL = {
+    "code_length": 6,
+    "codebook_size": 12,
+    "hidden": (32,),
+    "latent_dim": 8,
+    "steps": 100,
+    "warmup_steps": 10,
+    "batch_size": 128,
+    "autoencoder_steps": 20,
+    "learning_rate": 3e-3,
+}
 
 
 def fit(features: ItemFeatures, **settings: object) -> RqVaePp:
@@ -32,8 +41,11 @@ def without(features: ItemFeatures, modality: str, rows: np.ndarray) -> ItemFeat
     """The same features where the items ``rows`` lack a modality."""
     available, embeddings = features.available[modality].copy(), features.modalities[modality].copy()
     available[rows], embeddings[rows] = False, 0
-    return replace(features, available={**features.available, modality: available},
-                   modalities={**features.modalities, modality: embeddings})
+    return replace(
+        features,
+        available={**features.available, modality: available},
+        modalities={**features.modalities, modality: embeddings},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +58,15 @@ def fitted(features: ItemFeatures) -> RqVaePp:
     return fit(features)
 
 
-@pytest.mark.parametrize(("length", "names", "wanted"), [
-    (6, ["text", "vision", "behaviour"], [2, 2, 2]), (6, ["text", "behaviour"], [3, 3]),
-    (8, ["text", "vision", "behaviour"], [3, 3, 2]), (4, ["text", "vision", "behaviour"], [2, 1, 1])])
+@pytest.mark.parametrize(
+    ("length", "names", "wanted"),
+    [
+        (6, ["text", "vision", "behaviour"], [2, 2, 2]),
+        (6, ["text", "behaviour"], [3, 3]),
+        (8, ["text", "vision", "behaviour"], [3, 3, 2]),
+        (4, ["text", "vision", "behaviour"], [2, 1, 1]),
+    ],
+)
 def test_positions_are_divided_evenly(length: int, names: list[str], wanted: list[int]) -> None:
     assert split_levels(length, names, "who") == dict(zip(names, wanted, strict=True))
 
@@ -128,7 +146,10 @@ def test_costs_are_least_at_the_own_code(features: ItemFeatures, fitted: RqVaePp
 
 @pytest.mark.parametrize("settings", [{"restart_dead_codes": True}, {"codebook_update": "ema"}])
 def test_fit_that_was_interrupted_ends_the_same(
-    features: ItemFeatures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object],
+    features: ItemFeatures,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, object],
 ) -> None:
     planted = without(features, "vision", np.arange(100, 200))
     straight = fit(planted, steps=20, **settings).state_dict()

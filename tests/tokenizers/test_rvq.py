@@ -65,6 +65,10 @@ def test_distortion_is_near_that_of_full_kmeans(optimiser: str, bound: float) ->
 
 def test_training_lowers_the_error_of_the_start() -> None:
     features = planted_features(600)
-    losses = [Rvq(RvqConfig(code_length=1, codebook_size=40, batch_size=64, steps=s)).fit(features, Rng(0), RUNTIME)
-              .diagnostics()["loss_native"] for s in (1, 60)]
+    losses = [
+        Rvq(RvqConfig(code_length=1, codebook_size=40, batch_size=64, steps=s))
+        .fit(features, Rng(0), RUNTIME)
+        .diagnostics()["loss_native"]
+        for s in (1, 60)
+    ]
     assert losses[1] < losses[0]

@@ -27,10 +27,18 @@ from sidbench.tokenizers.sid_tables.files import WRITE_FORMATS, read_table, writ
 from sidbench.tokenizers.sid_tables.matching import check_matched, match_rows
 from sidbench.tokenizers.sid_tables.table import PAD, SidTable, from_matrix, looks_offset
 
-SUFFIX = {"json": ".json", "jsonl": ".jsonl", "csv": ".csv", "tsv": ".tsv", "parquet": ".parquet", "npz": ".npz",
-          "letter": ".index.json", "torch": ".pt"}
+SUFFIX = {
+    "json": ".json",
+    "jsonl": ".jsonl",
+    "csv": ".csv",
+    "tsv": ".tsv",
+    "parquet": ".parquet",
+    "npz": ".npz",
+    "letter": ".index.json",
+    "torch": ".pt",
+}
 CODES = np.array([[0, 3, 1], [2, -1, 0], [1, 2, -1]], np.int32)
-KEYS = ("B001", "a,\"b\"", "ключ 3")
+KEYS = ("B001", 'a,"b"', "ключ 3")
 
 
 def written(folder: Path, form: str, content: str | bytes) -> Path:
@@ -63,8 +71,10 @@ def test_what_is_written_is_read_back(form: str, tmp_path: Path) -> None:
 @given(st.data(), st.sampled_from(WRITE_FORMATS))
 def test_any_table_survives_any_format(tmp_path: Path, data: st.DataObject, form: str) -> None:
     n, length = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 5))
-    codes = np.array(data.draw(st.lists(st.lists(st.integers(-1, 300), min_size=length, max_size=length), min_size=n,
-                                        max_size=n)), np.int32)
+    codes = np.array(
+        data.draw(st.lists(st.lists(st.integers(-1, 300), min_size=length, max_size=length), min_size=n, max_size=n)),
+        np.int32,
+    )
     codes[(codes < 0).all(axis=1), 0] = 7
     codes[0] = np.abs(codes[0])
     text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(lambda s: s == s.strip())
@@ -111,27 +121,56 @@ def test_axes_of_a_saved_tensor_are_told_apart_by_the_catalogue(tmp_path: Path) 
 
 
 BAD = [
-    ("json", "", "an empty file"), ("json", "[]", "no codes"), ("json", "3", "no SID table"), ("json", "{", "no JSON"),
-    ("json", "[[1], [NaN]]", "no JSON number"), ("json", "[[1.0]]", "no whole number"), ("json", "[[true]]", "no whole"),
-    ("json", '[["1"]]', "no whole number"), ("json", "[[null]]", "no whole number"), ("json", "[1]", "no list of codes"),
-    ("json", "[[-2]]", "row 1: code out of range"), ("json", "[[16777216]]", "out of range"),
-    ("json", '{"a": [1], "a": [2]}', "twice"), ("json", '{"": [1]}', "without key"), ("json", "[[1], []]", "without any"),
-    ("json", "[[1, -1]]", "no item uses"), ("json", json.dumps([[1] * 65]), "too long"), ("json", "[" * 100_000, "no JSON"),
-    ("json", b"\xff\xfe[[1]]", "not UTF-8"), ("json", b"PAR1xxxx", "is no json file"), ("json", "9" * 5000, "no JSON"),
-    ("jsonl", '{"item": 1}', 'wanted {"item": …, "codes"'), ("jsonl", '{"item": 1.5, "codes": [1]}', "item key"),
-    ("jsonl", '{"item": "a", "codes": [1]}\n{"item": "a", "codes": [2]}', "twice"), ("jsonl", "[[1]]", "no SID"),
-    ("csv", "item,c0\n", "no codes"), ("csv", "item\na", "header"), ("csv", "1,2\n3,4", "name the columns"),
-    ("csv", "item,c0\na,1,2", "too many cells"), ("csv", "item,c0\na,1.0", "line 2: code that is no whole number"),
-    ("csv", "item,c0\na,nan", "no whole number"), ("csv", "item,c0\na,\nb,1", "without any code"),
-    ("csv", 'item,c0\n"a,1', "no table"), ("csv", "item,c0\na,²", "no whole number"),
-    ("csv", "\x00,\x01\n", "header"), ("csv", "product,c0\n1,2", "header"),
-    ("csv", "item,c0\na,1\na,2", "(first: 'a')"), ("csv", "item,c0\na,99999999999", "out of range"),
-    ("letter", '{"0": ["<a_1>", "<a_2>"]}', "each letter once"), ("letter", '{"0": ["<a_x>"]}', "<a_12>"),
-    ("letter", '{"0": ["<a_1>"], "1": [2]}', "token"), ("letter", '{"0": ["<b_1>"]}', "no item uses"),
-    ("letter", '{"0": ["<a_1>"], "1": []}', "without any code"), ("letter", '{"0": ["<a_999999999>"]}', "out of range"),
-    ("parquet", "no parquet at all", "is no parquet file"), ("parquet", b"PAR1" * 10, "cannot read"),
-    ("npz", b"PK\x03\x04 torn", "no zip archive"), ("npz", "text", "is no npz file"),
-    ("torch", b"PK\x03\x04 torn", "no zip archive"), ("torch", b"\x80\x02}q\x00.", "is no torch file"),
+    ("json", "", "an empty file"),
+    ("json", "[]", "no codes"),
+    ("json", "3", "no SID table"),
+    ("json", "{", "no JSON"),
+    ("json", "[[1], [NaN]]", "no JSON number"),
+    ("json", "[[1.0]]", "no whole number"),
+    ("json", "[[true]]", "no whole"),
+    ("json", '[["1"]]', "no whole number"),
+    ("json", "[[null]]", "no whole number"),
+    ("json", "[1]", "no list of codes"),
+    ("json", "[[-2]]", "row 1: code out of range"),
+    ("json", "[[16777216]]", "out of range"),
+    ("json", '{"a": [1], "a": [2]}', "twice"),
+    ("json", '{"": [1]}', "without key"),
+    ("json", "[[1], []]", "without any"),
+    ("json", "[[1, -1]]", "no item uses"),
+    ("json", json.dumps([[1] * 65]), "too long"),
+    ("json", "[" * 100_000, "no JSON"),
+    ("json", b"\xff\xfe[[1]]", "not UTF-8"),
+    ("json", b"PAR1xxxx", "is no json file"),
+    ("json", "9" * 5000, "no JSON"),
+    ("jsonl", '{"item": 1}', 'wanted {"item": …, "codes"'),
+    ("jsonl", '{"item": 1.5, "codes": [1]}', "item key"),
+    ("jsonl", '{"item": "a", "codes": [1]}\n{"item": "a", "codes": [2]}', "twice"),
+    ("jsonl", "[[1]]", "no SID"),
+    ("csv", "item,c0\n", "no codes"),
+    ("csv", "item\na", "header"),
+    ("csv", "1,2\n3,4", "name the columns"),
+    ("csv", "item,c0\na,1,2", "too many cells"),
+    ("csv", "item,c0\na,1.0", "line 2: code that is no whole number"),
+    ("csv", "item,c0\na,nan", "no whole number"),
+    ("csv", "item,c0\na,\nb,1", "without any code"),
+    ("csv", 'item,c0\n"a,1', "no table"),
+    ("csv", "item,c0\na,²", "no whole number"),
+    ("csv", "\x00,\x01\n", "header"),
+    ("csv", "product,c0\n1,2", "header"),
+    ("csv", "item,c0\na,1\na,2", "(first: 'a')"),
+    ("csv", "item,c0\na,99999999999", "out of range"),
+    ("letter", '{"0": ["<a_1>", "<a_2>"]}', "each letter once"),
+    ("letter", '{"0": ["<a_x>"]}', "<a_12>"),
+    ("letter", '{"0": ["<a_1>"], "1": [2]}', "token"),
+    ("letter", '{"0": ["<b_1>"]}', "no item uses"),
+    ("letter", '{"0": ["<a_1>"], "1": []}', "without any code"),
+    ("letter", '{"0": ["<a_999999999>"]}', "out of range"),
+    ("parquet", "no parquet at all", "is no parquet file"),
+    ("parquet", b"PAR1" * 10, "cannot read"),
+    ("npz", b"PK\x03\x04 torn", "no zip archive"),
+    ("npz", "text", "is no npz file"),
+    ("torch", b"PK\x03\x04 torn", "no zip archive"),
+    ("torch", b"\x80\x02}q\x00.", "is no torch file"),
 ]
 
 
@@ -150,14 +189,21 @@ def npz(path: Path, **values: object) -> Path:
 def test_faults_of_arrays_are_named(tmp_path: Path) -> None:
     path, good = tmp_path / "t.npz", np.array([[0, 1], [2, 0]])
     for values, said in (
-        ({"x": good}, "array missing"), ({"codes": good.astype(float)}, "type float64"), ({"codes": good[0]}, "two axes"),
-        ({"codes": good, "keys": np.array(["a"])}, "1 keys for 2 rows"), ({"codes": good, "keys": good}, "one text or"),
-        ({"codes": good, "sizes": [2, 2]}, "size of position 0"), ({"codes": good, "sizes": [3.0, 3.0]}, "sizes"),
-        ({"codes": good, "sizes": [3]}, "1 sizes for 2 positions"), ({"codes": good, "ordered": 3}, "one true or false"),
-        ({"codes": good, "weights": np.full((2, 2), np.nan)}, "weights"), ({"codes": good.astype(bool)}, "type bool"),
+        ({"x": good}, "array missing"),
+        ({"codes": good.astype(float)}, "type float64"),
+        ({"codes": good[0]}, "two axes"),
+        ({"codes": good, "keys": np.array(["a"])}, "1 keys for 2 rows"),
+        ({"codes": good, "keys": good}, "one text or"),
+        ({"codes": good, "sizes": [2, 2]}, "size of position 0"),
+        ({"codes": good, "sizes": [3.0, 3.0]}, "sizes"),
+        ({"codes": good, "sizes": [3]}, "1 sizes for 2 positions"),
+        ({"codes": good, "ordered": 3}, "one true or false"),
+        ({"codes": good, "weights": np.full((2, 2), np.nan)}, "weights"),
+        ({"codes": good.astype(bool)}, "type bool"),
         ({"codes": good.astype(np.uint64) + np.uint64(2**63)}, "out of range"),
         ({"codes": np.zeros((0, 3), int)}, "no codes"),
-        ({"codes": np.array([[{}]], dtype=object)}, "cannot read"), ({"codes": good, "sizes": [2**40, 3]}, "1..16777216"),
+        ({"codes": np.array([[{}]], dtype=object)}, "cannot read"),
+        ({"codes": good, "sizes": [2**40, 3]}, "1..16777216"),
     ):
         with pytest.raises(InputError, match=said.replace("(", r"\(")):
             read_table(npz(path, **values))
@@ -165,11 +211,15 @@ def test_faults_of_arrays_are_named(tmp_path: Path) -> None:
 
 def test_pickles_and_other_objects_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.pt"
-    for value, said in ((torch.nn.Linear(2, 2), "cannot read"), ({"codes": torch.zeros(2, 2)}, "no table of codes"),
-                        (torch.zeros(2, 3), "type torch.float32"), (torch.zeros(3, dtype=torch.long), "two axes"),
-                        (torch.zeros(2, 3, dtype=torch.bool), "type torch.bool"),
-                        (torch.zeros(1, dtype=torch.long).expand(10**7, 60), "shape"),
-                        (torch.zeros(3, 4, dtype=torch.long).to_sparse(), "no table of codes")):
+    for value, said in (
+        (torch.nn.Linear(2, 2), "cannot read"),
+        ({"codes": torch.zeros(2, 2)}, "no table of codes"),
+        (torch.zeros(2, 3), "type torch.float32"),
+        (torch.zeros(3, dtype=torch.long), "two axes"),
+        (torch.zeros(2, 3, dtype=torch.bool), "type torch.bool"),
+        (torch.zeros(1, dtype=torch.long).expand(10**7, 60), "shape"),
+        (torch.zeros(3, 4, dtype=torch.long).to_sparse(), "no table of codes"),
+    ):
         torch.save(value, path)
         with pytest.raises(InputError, match=said):
             read_table(path, n_items=3)
@@ -195,11 +245,15 @@ def test_bombs_are_refused_before_they_are_opened(tmp_path: Path, monkeypatch: p
 def test_faults_of_parquet_are_named(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     for columns, said in (
-        ({"codes": [[1]]}, "columns"), ({"item": ["a"], "x": [1]}, "columns"),
+        ({"codes": [[1]]}, "columns"),
+        ({"item": ["a"], "x": [1]}, "columns"),
         ({"item": ["a"], "codes": [1]}, "one list a row"),
-        ({"item": ["a"], "codes": [[1.5]]}, "whole numbers"), ({"item": ["a"], "codes": [[1, None]]}, "1 missing"),
-        ({"item": [None], "codes": [[1]]}, "item column"), ({"item": ["a", "b"], "codes": [[1], None]}, "1 missing"),
-        ({"item": ["a"], "codes": [["x"]]}, "whole numbers"), ({"item": ["a"], "codes": [[1] * 65]}, "too long"),
+        ({"item": ["a"], "codes": [[1.5]]}, "whole numbers"),
+        ({"item": ["a"], "codes": [[1, None]]}, "1 missing"),
+        ({"item": [None], "codes": [[1]]}, "item column"),
+        ({"item": ["a", "b"], "codes": [[1], None]}, "1 missing"),
+        ({"item": ["a"], "codes": [["x"]]}, "whole numbers"),
+        ({"item": ["a"], "codes": [[1] * 65]}, "too long"),
         ({"item": ["a"], "c0": [0.5]}, "whole numbers"),
         ({"item": ["a"], "codes": [[1]], "weights": [[1.0, 2.0]]}, "weights"),
         ({"item": [1.5], "codes": [[1]]}, "item column"),
@@ -226,8 +280,13 @@ def seeds_of(form: str) -> bytes:
         buffer = io.BytesIO()
         pq.write_table(pa.table({"item": ["a", "b"], "codes": [[1, 2], [3]]}), buffer)
         return buffer.getvalue()
-    return {"json": b'{"a": [1, 2], "b": [3]}', "jsonl": b'{"item": "a", "codes": [1]}\n{"item": "b", "codes": [2]}\n',
-            "csv": b"item,c0,c1\na,1,2\nb,3,\n", "tsv": b"item\tc0\na\t1\n", "letter": b'{"0": ["<a_1>", "<b_2>"]}'}[form]
+    return {
+        "json": b'{"a": [1, 2], "b": [3]}',
+        "jsonl": b'{"item": "a", "codes": [1]}\n{"item": "b", "codes": [2]}\n',
+        "csv": b"item,c0,c1\na,1,2\nb,3,\n",
+        "tsv": b"item\tc0\na\t1\n",
+        "letter": b'{"0": ["<a_1>", "<b_2>"]}',
+    }[form]
 
 
 @pytest.mark.parametrize("form", list(SUFFIX))
@@ -238,7 +297,7 @@ def test_nothing_but_input_errors_comes_out(form: str, data: st.DataObject, tmp_
     if data.draw(st.booleans()):
         for _ in range(data.draw(st.integers(1, 4))):
             good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
-        good = good[:data.draw(st.integers(0, len(good)))] if data.draw(st.booleans()) else good
+        good = good[: data.draw(st.integers(0, len(good)))] if data.draw(st.booleans()) else good
     else:
         good = bytearray(data.draw(st.binary(max_size=200)))
     path = written(tmp_path, form, bytes(good))
@@ -251,9 +310,14 @@ def test_nothing_but_input_errors_comes_out(form: str, data: st.DataObject, tmp_
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(value=st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
-                          lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=4), v, max_size=3),
-                          max_leaves=12), form=st.sampled_from(["json", "letter", "jsonl"]))
+@given(
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+        lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=4), v, max_size=3),
+        max_leaves=12,
+    ),
+    form=st.sampled_from(["json", "letter", "jsonl"]),
+)
 def test_any_json_is_a_table_or_an_input_error(value: object, form: str, tmp_path: Path) -> None:
     try:
         found = read_table(written(tmp_path, form, json.dumps(value)), form)
@@ -303,7 +367,9 @@ def test_offset_codes_are_recognised() -> None:
 
 
 def test_reading_needs_no_torch() -> None:
-    code = ("import sys, sidbench.tokenizers.sid_tables.files, sidbench.tokenizers.sid_tables.parquet, "
-            "sidbench.tokenizers.sid_tables.matching; sys.exit('torch' in sys.modules)")
+    code = (
+        "import sys, sidbench.tokenizers.sid_tables.files, sidbench.tokenizers.sid_tables.parquet, "
+        "sidbench.tokenizers.sid_tables.matching; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert table.MAX_FILE_BYTES == 1 << 30

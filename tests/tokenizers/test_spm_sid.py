@@ -56,7 +56,7 @@ def test_pieces_spell_every_string_seen_or_not(codes: np.ndarray, others: np.nda
     pieces = train_pieces(codes, np.arange(1.0, len(codes) + 1), k, int(k.sum()) + extra)
     assert len(pieces) <= k.sum() + extra
     other = np.full((len(others), codes.shape[1]), 2, np.int32)
-    other[:, :others.shape[1]] = others[:, :codes.shape[1]]
+    other[:, : others.shape[1]] = others[:, : codes.shape[1]]
     other[(other == PAD).all(axis=1), 0] = 1
     for given_codes in (codes, other):
         encoded = pieces.encode(given_codes)
@@ -108,11 +108,26 @@ def test_parity_with_sentencepiece_trained_on_the_same_seeds(tmp_path: Path) -> 
     file.write_text("".join(f"{piece}\t{n}\n" for piece, n in seeds.most_common()), encoding="utf-8")
     model = io.BytesIO()
     library.SentencePieceTrainer.train(
-        sentence_iterator=(f"{s}\t{int(w)}" for s, w in zip(text, weights, strict=True)), input_format="tsv",
-        model_writer=model, vocab_size=301, hard_vocab_limit=False, character_coverage=1.0, num_threads=1,
-        seed_sentencepieces_file=str(file), normalization_rule_name="identity", add_dummy_prefix=False,
-        remove_extra_whitespaces=False, split_by_unicode_script=False, split_by_number=False, split_by_whitespace=False,
-        max_sentencepiece_length=4, shuffle_input_sentence=False, bos_id=-1, eos_id=-1, minloglevel=2)
+        sentence_iterator=(f"{s}\t{int(w)}" for s, w in zip(text, weights, strict=True)),
+        input_format="tsv",
+        model_writer=model,
+        vocab_size=301,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        num_threads=1,
+        seed_sentencepieces_file=str(file),
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        split_by_unicode_script=False,
+        split_by_number=False,
+        split_by_whitespace=False,
+        max_sentencepiece_length=4,
+        shuffle_input_sentence=False,
+        bos_id=-1,
+        eos_id=-1,
+        minloglevel=2,
+    )
     processor = library.SentencePieceProcessor(model_proto=model.getvalue())
     theirs = np.array([len(row) for row in processor.encode(text, out_type=int)])
     pieces = train_pieces(codes, weights, sizes(4, 12), 300)
@@ -130,8 +145,16 @@ def fit(features: Any = None, **config: Any) -> tuple[SpmSid, np.ndarray, np.nda
     return tokenizer, tokenizer.base_.encode(features, RUNTIME).codes, tokenizer.encode(features, RUNTIME).codes
 
 
-@pytest.mark.parametrize("config", [{}, {"base": "opq"}, {"scheme": "ngram"}, {"scheme": "ngram", "ngram": 3},
-                                    {"base": "adasid", "code_length": 6, "vocabulary_size": 200}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"base": "opq"},
+        {"scheme": "ngram"},
+        {"scheme": "ngram", "ngram": 3},
+        {"base": "adasid", "code_length": 6, "vocabulary_size": 200},
+    ],
+)
 def test_collisions_are_exactly_those_of_the_base(config: dict[str, Any]) -> None:
     _, base, own = fit(**config)
     groups = [np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1) for codes in (base, own)]
@@ -186,7 +209,8 @@ def test_unknown_n_grams_share_the_last_code_and_are_told() -> None:
     sids = tokenizer.encode(features, runtime).check(300)
     unknown = int((sids.codes == len(tokenizer.tables_[0])).sum())
     assert 0 < unknown < 300 and runtime.heard == [
-        f"spm_sid: {unknown} n-grams of 300 items are not in the tables and share one code per position"]
+        f"spm_sid: {unknown} n-grams of 300 items are not in the tables and share one code per position"
+    ]
 
 
 def test_n_grams_conform() -> None:

@@ -16,8 +16,9 @@ def test_dead_codes_restart_when_a_period_is_over() -> None:
     replaced = {}
     for stride in (1, 3, 4):
         restart = DeadCodeRestart(torch.zeros(1, 2, 2), Rng(0), every=10, decay=0.0, last_step=25)
-        replaced[stride] = [step + 1 for step in range(stride - 1, 60, stride)
-                            if restart.after_step(latents, codes, step=step)]
+        replaced[stride] = [
+            step + 1 for step in range(stride - 1, 60, stride) if restart.after_step(latents, codes, step=step)
+        ]
     assert replaced == {1: [10, 20], 3: [12, 21], 4: [12, 20]}  # after 25 batches none, whatever the stride
 
 

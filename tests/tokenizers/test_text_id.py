@@ -32,9 +32,13 @@ def with_texts(texts: list[str]) -> ItemFeatures:
 def shop(n: int = 200, seed: int = 0) -> ItemFeatures:
     """Items of four topics; one of 12 brands, one of 30 scents and a serial word of its own each."""
     draw = np.random.default_rng(seed)
-    return with_texts([
-        f"title: {TOPICS[i % 4]} scent{draw.integers(30):02d}x serial{i}x. brand: brand{draw.integers(12)}x. "
-        f"categories: Beauty > {TOPICS[i % 4]}." for i in range(n)])
+    return with_texts(
+        [
+            f"title: {TOPICS[i % 4]} scent{draw.integers(30):02d}x serial{i}x. brand: brand{draw.integers(12)}x. "
+            f"categories: Beauty > {TOPICS[i % 4]}."
+            for i in range(n)
+        ]
+    )
 
 
 def fit(features: ItemFeatures, **config: int) -> TextId:
@@ -42,8 +46,11 @@ def fit(features: ItemFeatures, **config: int) -> TextId:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(st.sampled_from(["aa", "bb", "cc", "dd", "ee"]), max_size=6).map(" ".join), min_size=1,
-                max_size=60), st.integers(1, 3), st.integers(1, 6))
+@given(
+    st.lists(st.lists(st.sampled_from(["aa", "bb", "cc", "dd", "ee"]), max_size=6).map(" ".join), min_size=1, max_size=60),
+    st.integers(1, 3),
+    st.integers(1, 6),
+)
 def test_ids_are_unique_and_never_empty(texts: list[str], words: int, vocabulary: int) -> None:
     features = with_texts(texts)
     sids = fit(features, words=words, codebook_size=vocabulary, code_length=4).encode(features, RUNTIME)
@@ -79,8 +86,17 @@ def test_frequent_words_come_first_and_rare_ones_fill_up() -> None:
     assert tokenizer.frequencies_.tolist() == [9, 9, 6, 3]
     phrases = tokenizer.phrases(tokenizer.encode(with_texts(texts), RUNTIME))
     # log 18 = 2.89 nats; alpha gives 0.69, beta 1.10, gamma 1.79: the last two are nearest to 1.45 and 2.89
-    assert phrases[:9] == ["beta gamma", "beta gamma alpha", "beta gamma alpha 0", "alpha beta", "alpha beta 0",
-                           "alpha beta 1", "alpha", "alpha 0", "alpha 1"]
+    assert phrases[:9] == [
+        "beta gamma",
+        "beta gamma alpha",
+        "beta gamma alpha 0",
+        "alpha beta",
+        "alpha beta 0",
+        "alpha beta 1",
+        "alpha",
+        "alpha 0",
+        "alpha 1",
+    ]
     assert phrases[9:12] == ["delta", "delta 0", "delta 1"]
 
 
@@ -178,12 +194,16 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     model = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     folder = tmp_path_factory.mktemp("model")
-    reader = transformers.PreTrainedTokenizerFast(tokenizer_object=model, pad_token="<pad>", eos_token="</s>",
-                                                  unk_token="<unk>")
+    reader = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=model, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = transformers.T5ForConditionalGeneration(transformers.T5Config(
-            vocab_size=len(words), d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, decoder_start_token_id=0))
+        network = transformers.T5ForConditionalGeneration(
+            transformers.T5Config(
+                vocab_size=len(words), d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, decoder_start_token_id=0
+            )
+        )
         optimiser = torch.optim.Adam(network.parameters(), 1e-2)
         for step in range(120):  # learns to write scent and topic of an item
             texts = shop(32, seed=step).item_text or ()

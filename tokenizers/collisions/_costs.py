@@ -33,8 +33,9 @@ class Costs:
     fitted; ``None`` always estimates.
     """
 
-    def __init__(self, sids: SemanticIds, features: ItemFeatures, tokenizer: Tokenizer | None = None,
-                 runtime: Runtime | None = None) -> None:
+    def __init__(
+        self, sids: SemanticIds, features: ItemFeatures, tokenizer: Tokenizer | None = None, runtime: Runtime | None = None
+    ) -> None:
         self.sids, self.features, self.tokenizer, self.runtime = sids, features, tokenizer, runtime
         self.position = last_used(sids.codes)
         self.size = int(sids.sizes[self.position])
@@ -47,7 +48,7 @@ class Costs:
         """
         if not len(rows):
             return np.zeros((0, self.size), np.float32)
-        return np.concatenate([self._block(rows[i:i + BLOCK_ROWS]) for i in range(0, len(rows), BLOCK_ROWS)])
+        return np.concatenate([self._block(rows[i : i + BLOCK_ROWS]) for i in range(0, len(rows), BLOCK_ROWS)])
 
     def of_groups(self, groups: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Each group of items with its costs ``[n, K]``; groups are asked for together, since one call costs a lot."""
@@ -65,10 +66,10 @@ class Costs:
         """Summed costs of codes ``old`` and ``new`` int ``[n]`` of the items ``rows``."""
         before = after = 0.0
         for i in range(0, len(rows), BLOCK_ROWS):
-            part = self._block(rows[i:i + BLOCK_ROWS]).astype(np.float64)
+            part = self._block(rows[i : i + BLOCK_ROWS]).astype(np.float64)
             index = np.arange(len(part))
-            before += float(part[index, old[i:i + BLOCK_ROWS]].sum())
-            after += float(part[index, new[i:i + BLOCK_ROWS]].sum())
+            before += float(part[index, old[i : i + BLOCK_ROWS]].sum())
+            after += float(part[index, new[i : i + BLOCK_ROWS]].sum())
         return before, after
 
     def _block(self, rows: np.ndarray) -> np.ndarray:
@@ -76,8 +77,9 @@ class Costs:
         if found is None:
             self.source, found = "estimated", self._estimated(rows)
         if found.shape != (len(rows), self.size) or not np.isfinite(found).all():
-            raise StageError(f"collision costs ({self.source}) must be finite of shape ({len(rows)}, {self.size}), "
-                             f"got {found.shape}.")
+            raise StageError(
+                f"collision costs ({self.source}) must be finite of shape ({len(rows)}, {self.size}), got {found.shape}."
+            )
         return found.astype(np.float32, copy=False)
 
     def _own(self, rows: np.ndarray) -> np.ndarray | None:
@@ -99,8 +101,12 @@ class Costs:
         """Residuals float64 ``[N, D]`` given the other positions, and their mean per code ``[K, D]``."""
         names = self.features.content_names() or [m for m in ("behaviour",) if m in self.features.modalities]
         if not names:
-            raise InputError("collision costs", got="neither content nor behaviour embeddings to estimate them from",
-                             wanted="at least one modality", do="use --collisions append, which needs no costs")
+            raise InputError(
+                "collision costs",
+                got="neither content nor behaviour embeddings to estimate them from",
+                wanted="at least one modality",
+                do="use --collisions append, which needs no costs",
+            )
         x = self.features.concatenated(names).astype(np.float64)
         codes = self.sids.codes[:, self.position]
         if self.sids.ordered:
@@ -127,7 +133,7 @@ def _means(ids: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 def _additive_residual(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """``x`` minus its additive least-squares fit from codes int ``[N, P]`` (PAD counts as a code), by backfitting."""
-    columns = [group_ids(codes[:, p:p + 1]) for p in range(codes.shape[1])]
+    columns = [group_ids(codes[:, p : p + 1]) for p in range(codes.shape[1])]
     residual = x - x.mean(0)
     for _ in range(SWEEPS):
         for ids in columns:

@@ -19,7 +19,7 @@ def members(ids: np.ndarray, wanted: np.ndarray) -> list[np.ndarray]:
     order = np.argsort(ids, kind="stable")
     counts = np.bincount(ids)
     ends = np.cumsum(counts)
-    return [order[ends[g] - counts[g]:ends[g]] for g in wanted]
+    return [order[ends[g] - counts[g] : ends[g]] for g in wanted]
 
 
 def last_used(codes: np.ndarray) -> int:

@@ -20,7 +20,7 @@ def random_slots(ids: np.ndarray, ranks: np.ndarray, slots: int, rng: Rng) -> np
     n_groups, step = int(ids.max(initial=-1)) + 1, max(1, BLOCK_CELLS // slots)
     bounds = np.searchsorted(ids[order], np.arange(0, n_groups + step, step))
     for block, start in enumerate(range(0, n_groups, step)):
-        rows = order[bounds[block]:bounds[block + 1]]
+        rows = order[bounds[block] : bounds[block + 1]]
         permutations = generator.random((min(step, n_groups - start), slots)).argsort(axis=1)
         column[rows] = permutations[ids[rows] - start, ranks[rows]]
     return column

@@ -111,8 +111,17 @@ def collision_rate(codes: np.ndarray) -> float:
 def unchanged(sids: SemanticIds, cost_source: str = "", notes: Sequence[str] = ()) -> Resolved:
     """The SIDs as they are, with reconstruction and weights."""
     rate = collision_rate(sids.codes)
-    return Resolved(sids, CollisionReport(rate, rate, extra_distortion=0.0, extra_cost_per_item=0.0,
-                                          cost_source=cost_source, notes=(*notes, *_left_over(sids.codes))))
+    return Resolved(
+        sids,
+        CollisionReport(
+            rate,
+            rate,
+            extra_distortion=0.0,
+            extra_cost_per_item=0.0,
+            cost_source=cost_source,
+            notes=(*notes, *_left_over(sids.codes)),
+        ),
+    )
 
 
 def appended(sids: SemanticIds, column: np.ndarray, size: int, name: str) -> Resolved:
@@ -124,17 +133,35 @@ def appended(sids: SemanticIds, column: np.ndarray, size: int, name: str) -> Res
     used = column != PAD
     names = sids.position_names or tuple(f"position {p + 1}" for p in range(sids.code_length))
     made = replace(
-        sids, codes=codes, sizes=np.append(sids.sizes, size).astype(np.int32), position_names=(*names, name),
-        weights=None if sids.weights is None else
-        np.concatenate([sids.weights, used[:, None].astype(sids.weights.dtype)], axis=1))
+        sids,
+        codes=codes,
+        sizes=np.append(sids.sizes, size).astype(np.int32),
+        position_names=(*names, name),
+        weights=None
+        if sids.weights is None
+        else np.concatenate([sids.weights, used[:, None].astype(sids.weights.dtype)], axis=1),
+    )
     report = CollisionReport(
-        collision_rate(sids.codes), collision_rate(codes), extra_distortion=0.0, extra_cost_per_item=0.0,
-        tokens_added=size, items_with_extra_token=int(used.sum()), notes=_left_over(codes))
+        collision_rate(sids.codes),
+        collision_rate(codes),
+        extra_distortion=0.0,
+        extra_cost_per_item=0.0,
+        tokens_added=size,
+        items_with_extra_token=int(used.sum()),
+        notes=_left_over(codes),
+    )
     return Resolved(made, report)
 
 
-def moved(sids: SemanticIds, column: np.ndarray, costs: Costs | None, *, size: int | None = None,
-          name: str = "", notes: Sequence[str] = ()) -> Resolved:
+def moved(
+    sids: SemanticIds,
+    column: np.ndarray,
+    costs: Costs | None,
+    *,
+    size: int | None = None,
+    name: str = "",
+    notes: Sequence[str] = (),
+) -> Resolved:
     """Other codes int ``[N]`` at the last used position; ``costs`` is ``None`` where the new codes have no cost.
 
     size, name: of the position's new codebook, by default as before. Reconstruction and weights belong to the codes of
@@ -157,14 +184,21 @@ def moved(sids: SemanticIds, column: np.ndarray, costs: Costs | None, *, size: i
     said = [f"{' and '.join(lost)} dropped: they belong to the codes before {len(rows)} items moved"] if lost else []
     extra, per_item = _extra_cost(costs, rows, old, codes[:, position])
     report = CollisionReport(
-        collision_rate(sids.codes), collision_rate(codes), items_moved=len(rows), extra_distortion=extra,
-        extra_cost_per_item=per_item, tokens_added=int(sizes.sum()) - int(sids.sizes.sum()),
-        cost_source="" if costs is None else costs.source, notes=(*notes, *said, *_left_over(codes)))
+        collision_rate(sids.codes),
+        collision_rate(codes),
+        items_moved=len(rows),
+        extra_distortion=extra,
+        extra_cost_per_item=per_item,
+        tokens_added=int(sizes.sum()) - int(sids.sizes.sum()),
+        cost_source="" if costs is None else costs.source,
+        notes=(*notes, *said, *_left_over(codes)),
+    )
     return Resolved(made, report)
 
 
-def _extra_cost(costs: Costs | None, rows: np.ndarray, old: np.ndarray,
-                new: np.ndarray) -> tuple[float | None, float | None]:
+def _extra_cost(
+    costs: Costs | None, rows: np.ndarray, old: np.ndarray, new: np.ndarray
+) -> tuple[float | None, float | None]:
     """Extra cost of the moved ``rows``: relative to what they cost before, and absolute per item of the catalogue."""
     if costs is None or (old[rows] == PAD).any():
         return None, None

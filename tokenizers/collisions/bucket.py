@@ -42,10 +42,15 @@ INFO = CollisionInfo(
 class BucketConfig(CollisionConfig):
     """Settings of the bucket index."""
 
-    index: str = setting("running", "order of the indices inside a bucket: of the catalogue, or random",
-                         choices=("running", "random"), sweep=("running", "random"))
-    slots: int = setting(0, "codes of the last position; 0: as many as the largest bucket needs", unit="codes", low=0,
-                         high=1 << 20)
+    index: str = setting(
+        "running",
+        "order of the indices inside a bucket: of the catalogue, or random",
+        choices=("running", "random"),
+        sweep=("running", "random"),
+    )
+    slots: int = setting(
+        0, "codes of the last position; 0: as many as the largest bucket needs", unit="codes", low=0, high=1 << 20
+    )
 
 
 class Bucket(CollisionPolicy):
@@ -60,7 +65,11 @@ class Bucket(CollisionPolicy):
         largest = int(ranks.max(initial=0)) + 1
         slots = self.config.slots or largest
         if slots < largest:
-            raise InputError("bucket: collisions.slots", got=slots, do=f"set collisions.slots={largest} or 0",
-                             wanted=f"at least {largest}, the items of the largest bucket")
+            raise InputError(
+                "bucket: collisions.slots",
+                got=slots,
+                do=f"set collisions.slots={largest} or 0",
+                wanted=f"at least {largest}, the items of the largest bucket",
+            )
         column = ranks if self.config.index == "running" else random_slots(ids, ranks, slots, rng)
         return moved(sids, np.asarray(column), None, size=slots, name="index in bucket")

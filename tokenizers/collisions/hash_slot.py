@@ -36,8 +36,15 @@ INFO = CollisionInfo(
 class HashSlotConfig(CollisionConfig):
     """Settings of the hash slot."""
 
-    buckets: int = setting(128, "codes of the new position, at least the largest collision group", unit="codes", low=1,
-                           high=65536, paper=128, sweep=(64, 128, 256))
+    buckets: int = setting(
+        128,
+        "codes of the new position, at least the largest collision group",
+        unit="codes",
+        low=1,
+        high=65536,
+        paper=128,
+        sweep=(64, 128, 256),
+    )
 
 
 class HashSlot(CollisionPolicy):
@@ -51,8 +58,11 @@ class HashSlot(CollisionPolicy):
         ranks = group_ranks(ids)
         largest = int(ranks.max(initial=0)) + 1
         if largest > self.config.buckets:
-            raise InputError("hash_slot: collisions.buckets", got=self.config.buckets,
-                             wanted=f"at least {largest}, the items of the largest collision group",
-                             do=f"set collisions.buckets={1 << (largest - 1).bit_length()}")
+            raise InputError(
+                "hash_slot: collisions.buckets",
+                got=self.config.buckets,
+                wanted=f"at least {largest}, the items of the largest collision group",
+                do=f"set collisions.buckets={1 << (largest - 1).bit_length()}",
+            )
         column = random_slots(ids, ranks, self.config.buckets, rng)
         return appended(sids, column, self.config.buckets, "hash slot")

@@ -56,9 +56,12 @@ class Reassign(CollisionPolicy):
 def _assign(costs: np.ndarray, own: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """New codes int64 ``[m]`` of items with costs ``[m, n]`` over ``codes`` ``[n]``; ``own``: column each has now."""
     if costs.size > MOST_CELLS:
-        raise InputError("reassign: a prefix group", got=f"{len(costs)} items in collision and {len(codes)} codes",
-                         wanted=f"at most {MOST_CELLS} pairs to choose from",
-                         do="use --collisions append, or a tokenizer with more positions")
+        raise InputError(
+            "reassign: a prefix group",
+            got=f"{len(costs)} items in collision and {len(codes)} codes",
+            wanted=f"at most {MOST_CELLS} pairs to choose from",
+            do="use --collisions append, or a tokenizer with more positions",
+        )
     extra = costs - costs[np.arange(len(own)), own][:, None].astype(np.float64)
     extra /= max(float(np.abs(extra).max()), 1e-30)  # a change then weighs more than all costs of the group together
     penalty = 2.0 * min(extra.shape) + 1.0

@@ -20,9 +20,26 @@ from sidbench.datasets.reading.archives import check_texts
 from sidbench.tokenizers.sid_tables.table import MAX_FILE_BYTES, MAX_ITEMS, MAX_POSITIONS, SidTable, from_matrix
 
 # What damaged archives make zipfile, zlib, the npy header parser and the restricted unpickler raise.
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, OverflowError,
-           MemoryError, SyntaxError, AssertionError, ImportError, zipfile.BadZipFile, zlib.error, struct.error,
-           tokenize.TokenError, UnpicklingError)
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    SyntaxError,
+    AssertionError,
+    ImportError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+    UnpicklingError,
+)
 
 
 def check_archive(path: Path) -> None:
@@ -31,11 +48,16 @@ def check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             total = sum(member.file_size for member in archive.infolist())
     except _DAMAGE as error:
-        raise InputError(f"cannot read {path}", got=f"no zip archive ({str(error)[:80]})",
-                         wanted="a file of numpy.savez or torch.save", do="save it again") from error
+        raise InputError(
+            f"cannot read {path}",
+            got=f"no zip archive ({str(error)[:80]})",
+            wanted="a file of numpy.savez or torch.save",
+            do="save it again",
+        ) from error
     if total > MAX_FILE_BYTES:
-        raise InputError(f"{path}: too large when decompressed", got=f"{total:,} bytes",
-                         wanted=f"at most {MAX_FILE_BYTES:,}")
+        raise InputError(
+            f"{path}: too large when decompressed", got=f"{total:,} bytes", wanted=f"at most {MAX_FILE_BYTES:,}"
+        )
 
 
 def read_npz(path: Path) -> SidTable:
@@ -47,21 +69,35 @@ def read_npz(path: Path) -> SidTable:
             found = {name: np.asarray(archive[name]) for name in archive.files if name in known}
             present = list(archive.files)
     except _DAMAGE as error:
-        raise InputError(f"cannot read {path}", got=str(error)[:120], wanted="numeric arrays saved with numpy.savez",
-                         do="save them without pickling") from error
+        raise InputError(
+            f"cannot read {path}",
+            got=str(error)[:120],
+            wanted="numeric arrays saved with numpy.savez",
+            do="save them without pickling",
+        ) from error
     if "codes" not in found:
-        raise InputError(f"{path}: array missing", got=f"arrays {', '.join(present)[:120] or 'none'}",
-                         wanted="an array codes of shape (items, positions)")
-    return from_matrix(found["codes"], _keys(found.get("keys"), path), str(path), sizes=_sizes(found.get("sizes"), path),
-                       ordered=_flag(found.get("ordered"), path), weights=found.get("weights"))
+        raise InputError(
+            f"{path}: array missing",
+            got=f"arrays {', '.join(present)[:120] or 'none'}",
+            wanted="an array codes of shape (items, positions)",
+        )
+    return from_matrix(
+        found["codes"],
+        _keys(found.get("keys"), path),
+        str(path),
+        sizes=_sizes(found.get("sizes"), path),
+        ordered=_flag(found.get("ordered"), path),
+        weights=found.get("weights"),
+    )
 
 
 def _keys(array: np.ndarray | None, path: Path) -> list[str] | None:
     if array is None:
         return None
     if array.ndim != 1 or array.dtype.kind not in "Uiu":
-        raise InputError(f"{path}: keys", got=f"{array.dtype} of shape {array.shape}",
-                         wanted="one text or whole number a row")
+        raise InputError(
+            f"{path}: keys", got=f"{array.dtype} of shape {array.shape}", wanted="one text or whole number a row"
+        )
     check_texts(array, path)
     return [str(key) for key in array.tolist()]
 
@@ -105,15 +141,21 @@ def read_tensor(path: Path, n_items: int | None, layout: str = "auto") -> SidTab
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
-        raise InputError(f"cannot read {path}", got=str(error).partition("\n")[0][:120],
-                         wanted="one tensor saved with torch.save", do="save the tensor alone") from error
+        raise InputError(
+            f"cannot read {path}",
+            got=str(error).partition("\n")[0][:120],
+            wanted="one tensor saved with torch.save",
+            do="save the tensor alone",
+        ) from error
     if type(value) is not torch.Tensor or value.layout is not torch.strided or value.is_quantized or value.ndim != 2:
         shape = tuple(value.shape) if isinstance(value, torch.Tensor) else ""
-        raise InputError(f"{path}: no table of codes", got=f"{type(value).__name__} {shape}".strip(),
-                         wanted="one dense tensor with two axes")
+        raise InputError(
+            f"{path}: no table of codes",
+            got=f"{type(value).__name__} {shape}".strip(),
+            wanted="one dense tensor with two axes",
+        )
     if value.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
-        raise InputError(f"{path}: codes", got=f"values of type {value.dtype}", wanted="integers",
-                         do="save tensor.long()")
+        raise InputError(f"{path}: codes", got=f"values of type {value.dtype}", wanted="integers", do="save tensor.long()")
     if value.numel() > MAX_ITEMS * 8 or min(value.shape) > MAX_POSITIONS:  # a view may claim any size over few bytes
         raise InputError(f"{path}: shape", got=tuple(value.shape), wanted=f"items, and at most {MAX_POSITIONS} positions")
     codes = value.contiguous().numpy()
@@ -126,7 +168,10 @@ def _items_first(shape: tuple[int, ...], n_items: int | None, layout: str, path:
     fits = [axis for axis in (0, 1) if shape[axis] == n_items]
     if len(fits) != 1:
         catalogue = "an unknown catalogue" if n_items is None else f"a catalogue of {n_items} items"
-        raise InputError(f"{path}: which axis holds the items is not clear", got=f"shape {shape} for {catalogue}",
-                         wanted="one axis as long as the catalogue",
-                         do="set layout=items_first or layout=positions_first, with `bench run` as tokenizer.layout")
+        raise InputError(
+            f"{path}: which axis holds the items is not clear",
+            got=f"shape {shape} for {catalogue}",
+            wanted="one axis as long as the catalogue",
+            do="set layout=items_first or layout=positions_first, with `bench run` as tokenizer.layout",
+        )
     return fits[0] == 0

@@ -15,8 +15,17 @@ READ_FORMATS = ("json", "jsonl", "csv", "tsv", "parquet", "npz", "letter", "torc
 WRITE_FORMATS = ("json", "jsonl", "csv", "parquet", "npz", "letter")
 LOSES_SIZES = ("json", "jsonl", "csv", "letter")  # formats that hold codes and keys only
 LAYOUTS = ("auto", "items_first", "positions_first")
-_SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
-             ".npz": "npz", ".pt": "torch", ".pth": "torch"}
+_SUFFIXES = {
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".npz": "npz",
+    ".pt": "torch",
+    ".pth": "torch",
+}
 _MAGIC = {"parquet": b"PAR1", "npz": b"PK", "torch": b"PK"}
 _TEXT = ("json", "jsonl", "csv", "tsv", "letter")
 
@@ -29,23 +38,33 @@ def format_of(path: Path, wanted: str = "auto") -> str:
     if found == "auto":
         suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
         if suffix not in _SUFFIXES:
-            raise InputError(f"format of {path}", got=f"suffix {suffix!r}", wanted=" ".join(_SUFFIXES),
-                             do="name it: --format, or tokenizer.format with `bench run`")
+            raise InputError(
+                f"format of {path}",
+                got=f"suffix {suffix!r}",
+                wanted=" ".join(_SUFFIXES),
+                do="name it: --format, or tokenizer.format with `bench run`",
+            )
         found = _SUFFIXES[suffix]
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"{path}: too large", got=f"{path.stat().st_size:,} bytes",
-                             wanted=f"at most {MAX_FILE_BYTES:,}")
+            raise InputError(
+                f"{path}: too large", got=f"{path.stat().st_size:,} bytes", wanted=f"at most {MAX_FILE_BYTES:,}"
+            )
         with open(path, "rb") as handle:
             head = handle.read(4)
     except OSError as error:
-        raise InputError(f"cannot read {path}", got=error.strerror or str(error), wanted="a file with a SID table",
-                         do="check the path") from error
+        raise InputError(
+            f"cannot read {path}", got=error.strerror or str(error), wanted="a file with a SID table", do="check the path"
+        ) from error
     magic = _MAGIC.get(found, b"")
     binary = head.startswith((b"PAR1", b"PK\x03\x04")) and found in _TEXT
     if not head or not head.startswith(magic) or binary:
-        raise InputError(f"{path} is no {found} file", got=f"first bytes {head!r}" if head else "an empty file",
-                         wanted=f"a SID table in {found}", do="name its true format, or save it again")
+        raise InputError(
+            f"{path} is no {found} file",
+            got=f"first bytes {head!r}" if head else "an empty file",
+            wanted=f"a SID table in {found}",
+            do="name its true format, or save it again",
+        )
     return found
 
 

@@ -40,8 +40,11 @@ def table_from_index(value: Any, where: str) -> SidTable:
             match = _TOKEN.fullmatch(token) if isinstance(token, str) else None
             position = -1 if match is None else LETTERS.index(match[1])
             if match is None or position in used:
-                raise InputError(f"{where}, item {key!r}: token", got=repr(token)[:80],
-                                 wanted="<letter_number> with each letter once, such as <a_12>")
+                raise InputError(
+                    f"{where}, item {key!r}: token",
+                    got=repr(token)[:80],
+                    wanted="<letter_number> with each letter once, such as <a_12>",
+                )
             used.add(position)
             rows.append(number)
             positions.append(position)
@@ -54,8 +57,13 @@ def table_from_index(value: Any, where: str) -> SidTable:
 def write_index(path: Path, table: SidTable) -> None:
     """Rows in order under the keys "0", "1", …. Raises ``InputError`` for more positions than letters."""
     if table.code_length > len(LETTERS):
-        raise InputError("letter format", got=f"{table.code_length} positions", wanted=f"at most {len(LETTERS)}",
-                         do="choose another format")
+        raise InputError(
+            "letter format",
+            got=f"{table.code_length} positions",
+            wanted=f"at most {len(LETTERS)}",
+            do="choose another format",
+        )
     rows = ([f"<{LETTERS[p]}_{code}>" for p, code in enumerate(row) if code != PAD] for row in table.codes.tolist())
-    path.write_text("{\n" + ",\n".join(f'"{i}": {json.dumps(row)}' for i, row in enumerate(rows)) + "\n}\n",
-                    encoding="utf-8")
+    path.write_text(
+        "{\n" + ",\n".join(f'"{i}": {json.dumps(row)}' for i, row in enumerate(rows)) + "\n}\n", encoding="utf-8"
+    )

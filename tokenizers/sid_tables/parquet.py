@@ -34,8 +34,9 @@ def read_parquet(path: Path) -> SidTable:
             positions = [f"c{p}" for p in range(MAX_POSITIONS) if f"c{p}" in schema.names]
             code_columns = ["codes"] if "codes" in schema.names else positions
             if item is None or not code_columns:
-                raise InputError(f"{path}: columns", got=", ".join(schema.names)[:120],
-                                 wanted="item and codes, or item, c0, c1")
+                raise InputError(
+                    f"{path}: columns", got=", ".join(schema.names)[:120], wanted="item and codes, or item, c0, c1"
+                )
             weights = ["weights"] if "weights" in schema.names and code_columns == ["codes"] else []
             table = file.read(columns=[item, *code_columns, *weights])
             stated = _stated((schema.metadata or {}).get(_METADATA), path)
@@ -46,23 +47,34 @@ def read_parquet(path: Path) -> SidTable:
             codes = np.stack([_numbers(table[name], path, np.int64, PAD) for name in code_columns], axis=1)
         strengths = _matrix(table["weights"], path, "weights", np.float32, 0) if weights else None
     except _DAMAGE as error:
-        raise InputError(f"cannot read {path}", got=str(error).partition("\n")[0][:120], wanted="a parquet table",
-                         do="write it again") from error
+        raise InputError(
+            f"cannot read {path}", got=str(error).partition("\n")[0][:120], wanted="a parquet table", do="write it again"
+        ) from error
     return from_matrix(codes, keys, str(path), sizes=stated.get("sizes"), ordered=stated.get("ordered"), weights=strengths)
 
 
 def _check_items(metadata: Any, path: Path) -> None:
     size = sum(metadata.row_group(g).total_byte_size for g in range(metadata.num_row_groups))
     if size > MAX_FILE_BYTES or metadata.num_rows > MAX_ITEMS:
-        raise InputError(f"{path}: too large", got=f"{metadata.num_rows:,} rows, {size:,} bytes",
-                         wanted=f"at most {MAX_ITEMS:,} rows and {MAX_FILE_BYTES:,} bytes")
+        raise InputError(
+            f"{path}: too large",
+            got=f"{metadata.num_rows:,} rows, {size:,} bytes",
+            wanted=f"at most {MAX_ITEMS:,} rows and {MAX_FILE_BYTES:,} bytes",
+        )
 
 
 def _item_keys(column: Any, path: Path) -> list[str]:
-    if column.null_count or not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-                                 or pa.types.is_string_view(column.type) or pa.types.is_integer(column.type)):
-        raise InputError(f"{path}: item column", got=f"{column.type} with {column.null_count} missing",
-                         wanted="one text or whole number a row")
+    if column.null_count or not (
+        pa.types.is_string(column.type)
+        or pa.types.is_large_string(column.type)
+        or pa.types.is_string_view(column.type)
+        or pa.types.is_integer(column.type)
+    ):
+        raise InputError(
+            f"{path}: item column",
+            got=f"{column.type} with {column.null_count} missing",
+            wanted="one text or whole number a row",
+        )
     return [str(key) for key in column.to_pylist()]
 
 
@@ -83,15 +95,18 @@ def _matrix(column: Any, path: Path, name: str, dtype: type, fill: float) -> np.
     flat, offsets = rows.values, np.asarray(rows.offsets)
     wanted = pa.types.is_integer if dtype is np.int64 else pa.types.is_floating
     if not wanted(flat.type) or flat.null_count:
-        raise InputError(f"{path}: {name}", got=f"values of type {flat.type} with {flat.null_count} missing",
-                         wanted="whole numbers" if dtype is np.int64 else "finite numbers")
+        raise InputError(
+            f"{path}: {name}",
+            got=f"values of type {flat.type} with {flat.null_count} missing",
+            wanted="whole numbers" if dtype is np.int64 else "finite numbers",
+        )
     lengths = np.diff(offsets)
     width = int(lengths.max(initial=0))
     if width > MAX_POSITIONS:
         raise InputError(f"{path}: SIDs too long", got=f"{width} positions", wanted=f"at most {MAX_POSITIONS}")
     matrix: np.ndarray = np.full((len(lengths), width), fill, dtype)
     inside = np.arange(width)[None, :] < lengths[:, None]
-    matrix[inside] = np.asarray(flat.to_numpy(zero_copy_only=False))[offsets[0]:offsets[-1]]
+    matrix[inside] = np.asarray(flat.to_numpy(zero_copy_only=False))[offsets[0] : offsets[-1]]
     return matrix
 
 

@@ -63,12 +63,17 @@ def from_rows(rows: Sequence[object], keys: Sequence[str] | None, where: str) ->
     lists: list[list[int]] = []
     for number, row in enumerate(rows):
         if not isinstance(row, (list, tuple)):
-            raise InputError(f"{where}, {_name(keys, number)}: no list of codes", got=type(row).__name__,
-                             wanted="a list of whole numbers")
+            raise InputError(
+                f"{where}, {_name(keys, number)}: no list of codes", got=type(row).__name__, wanted="a list of whole numbers"
+            )
         for code in row:
             if type(code) is not int:
-                raise InputError(f"{where}, {_name(keys, number)}: code that is no whole number", got=repr(code)[:80],
-                                 wanted=_RANGE, do="export the codes as integers")
+                raise InputError(
+                    f"{where}, {_name(keys, number)}: code that is no whole number",
+                    got=repr(code)[:80],
+                    wanted=_RANGE,
+                    do="export the codes as integers",
+                )
             if not PAD <= code < MAX_CODES:
                 raise _out_of_range(where, _name(keys, number), code)
         lists.append(list(row))
@@ -79,14 +84,21 @@ def from_rows(rows: Sequence[object], keys: Sequence[str] | None, where: str) ->
         raise _too_many(where, len(rows))
     codes = np.full((len(rows), length), PAD, np.int32)
     for number, given in enumerate(lists):
-        codes[number, :len(given)] = given
+        codes[number, : len(given)] = given
     short = sum(len(given) < length for given in lists)
     return from_matrix(codes, keys, where, counts={"short_rows": short} if short else {})
 
 
-def from_matrix(codes: np.ndarray, keys: Sequence[str] | None, where: str, *, sizes: Sequence[int] | None = None,
-                ordered: bool | None = None, weights: np.ndarray | None = None,
-                counts: Mapping[str, int] | None = None) -> SidTable:
+def from_matrix(
+    codes: np.ndarray,
+    keys: Sequence[str] | None,
+    where: str,
+    *,
+    sizes: Sequence[int] | None = None,
+    ordered: bool | None = None,
+    weights: np.ndarray | None = None,
+    counts: Mapping[str, int] | None = None,
+) -> SidTable:
     """A checked table from integers ``[M, L]``.
 
     Raises ``InputError`` for an empty table, other types than integers, codes outside -1..``MAX_CODES`` - 1, a position
@@ -97,8 +109,9 @@ def from_matrix(codes: np.ndarray, keys: Sequence[str] | None, where: str, *, si
     if not codes.size:
         raise _empty(where)
     if codes.dtype.kind not in "iu":
-        raise InputError(f"{where}: codes", got=f"values of type {codes.dtype}", wanted=_RANGE,
-                         do="export the codes as integers")
+        raise InputError(
+            f"{where}: codes", got=f"values of type {codes.dtype}", wanted=_RANGE, do="export the codes as integers"
+        )
     if len(codes) > MAX_ITEMS:
         raise _too_many(where, len(codes))
     if codes.shape[1] > MAX_POSITIONS:
@@ -111,21 +124,38 @@ def from_matrix(codes: np.ndarray, keys: Sequence[str] | None, where: str, *, si
     table = codes.astype(np.int32)
     bare = np.flatnonzero((table == PAD).all(axis=1))
     if len(bare):
-        raise InputError(f"{where}: items without any code", got=f"{len(bare)} (first: {_name(keys, int(bare[0]))})",
-                         wanted="at least one code an item", do="leave these items out of the file; then "
-                         "tokenizer.missing says what becomes of them")
+        raise InputError(
+            f"{where}: items without any code",
+            got=f"{len(bare)} (first: {_name(keys, int(bare[0]))})",
+            wanted="at least one code an item",
+            do="leave these items out of the file; then tokenizer.missing says what becomes of them",
+        )
     unused = np.flatnonzero((table == PAD).all(axis=0))
     if len(unused):
-        raise InputError(f"{where}: positions that no item uses", got=unused.tolist()[:_SHOWN],
-                         wanted="a code of some item at every position", do="leave these positions out")
+        raise InputError(
+            f"{where}: positions that no item uses",
+            got=unused.tolist()[:_SHOWN],
+            wanted="a code of some item at every position",
+            do="leave these positions out",
+        )
     checked = table.max(axis=0) + 1 if sizes is None else _checked_sizes(sizes, table, where)
     if weights is not None:
         if weights.shape != table.shape or weights.dtype.kind != "f" or not np.isfinite(weights).all():
-            raise InputError(f"{where}: weights", got=f"{weights.dtype} of shape {weights.shape}",
-                             wanted=f"finite numbers of shape {table.shape}, one a code")
+            raise InputError(
+                f"{where}: weights",
+                got=f"{weights.dtype} of shape {weights.shape}",
+                wanted=f"finite numbers of shape {table.shape}, one a code",
+            )
         weights = np.where(table == PAD, np.float32(0), weights.astype(np.float32))
-    return SidTable(table, checked.astype(np.int32), None if keys is None else tuple(keys), sizes is not None, ordered,
-                    weights, dict(counts or {}))
+    return SidTable(
+        table,
+        checked.astype(np.int32),
+        None if keys is None else tuple(keys),
+        sizes is not None,
+        ordered,
+        weights,
+        dict(counts or {}),
+    )
 
 
 _RANGE = f"whole numbers 0..{MAX_CODES - 1}, or -1 for a position the item does not use"
@@ -139,30 +169,41 @@ def _check_keys(keys: Sequence[str] | None, n_items: int, where: str) -> None:
     try:
         "".join(keys).encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{where}: item key that is no text", got=repr(error.object[error.start:error.end]),
-                         wanted="whole characters", do="export the keys again") from error
+        raise InputError(
+            f"{where}: item key that is no text",
+            got=repr(error.object[error.start : error.end]),
+            wanted="whole characters",
+            do="export the keys again",
+        ) from error
     if "" in keys:
         raise InputError(f"{where}: item without key", got=f"row {keys.index('') + 1}", wanted="one key a row")
     if len(set(keys)) < n_items:
         seen: set[str] = set()
         again = list(dict.fromkeys(k for k in keys if k in seen or seen.add(k)))  # type: ignore[func-returns-value]
-        raise InputError(f"{where}: items that stand there twice", got=f"{len(again)} (first: {again[0]!r})",
-                         wanted="one row an item", do="remove all but one row of each")
+        raise InputError(
+            f"{where}: items that stand there twice",
+            got=f"{len(again)} (first: {again[0]!r})",
+            wanted="one row an item",
+            do="remove all but one row of each",
+        )
 
 
 def _checked_sizes(sizes: Sequence[int], codes: np.ndarray, where: str) -> np.ndarray:
     if len(sizes) != codes.shape[1]:
-        raise InputError(f"{where}: codebook sizes", got=f"{len(sizes)} sizes for {codes.shape[1]} positions",
-                         wanted="one a position")
+        raise InputError(
+            f"{where}: codebook sizes", got=f"{len(sizes)} sizes for {codes.shape[1]} positions", wanted="one a position"
+        )
     if any(type(k) is not int or not 1 <= k <= MAX_CODES for k in sizes):
-        raise InputError(f"{where}: codebook sizes", got=list(sizes)[:MAX_POSITIONS],
-                         wanted=f"whole numbers 1..{MAX_CODES}")
+        raise InputError(f"{where}: codebook sizes", got=list(sizes)[:MAX_POSITIONS], wanted=f"whole numbers 1..{MAX_CODES}")
     largest = codes.max(axis=0)
     small = np.flatnonzero(largest >= np.asarray(sizes))
     if len(small):
         p = int(small[0])
-        raise InputError(f"{where}: codebook size of position {p}", got=f"{sizes[p]}, with a code {largest[p]} in the table",
-                         wanted=f"at least {largest[p] + 1}")
+        raise InputError(
+            f"{where}: codebook size of position {p}",
+            got=f"{sizes[p]}, with a code {largest[p]} in the table",
+            wanted=f"at least {largest[p] + 1}",
+        )
     return np.asarray(sizes, np.int32)
 
 
@@ -184,8 +225,12 @@ def _empty(where: str) -> InputError:
 
 
 def _too_long(where: str, length: int) -> InputError:
-    return InputError(f"{where}: SIDs too long", got=f"{length} positions", wanted=f"at most {MAX_POSITIONS}",
-                      do="check that rows are items and columns are positions")
+    return InputError(
+        f"{where}: SIDs too long",
+        got=f"{length} positions",
+        wanted=f"at most {MAX_POSITIONS}",
+        do="check that rows are items and columns are positions",
+    )
 
 
 def _too_many(where: str, n_items: int) -> InputError:

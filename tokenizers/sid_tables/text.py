@@ -30,8 +30,9 @@ def read_text(path: Path) -> str:
     try:
         return b"".join(block for _, block in blocks).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text", got=str(error), wanted="a text file",
-                         do="name the right format with format=") from error
+        raise InputError(
+            f"{path}: not UTF-8 text", got=str(error), wanted="a text file", do="name the right format with format="
+        ) from error
 
 
 def load_json(text: str, where: str) -> Any:
@@ -45,15 +46,20 @@ def load_json(text: str, where: str) -> Any:
         if len(value) < len(pairs):
             seen: set[str] = set()
             again = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
-            raise InputError(f"{where}: items that stand there twice", got=f"{len(pairs) - len(value)} (first: {again!r})",
-                             wanted="one entry an item", do="remove all but one entry of each")
+            raise InputError(
+                f"{where}: items that stand there twice",
+                got=f"{len(pairs) - len(value)} (first: {again!r})",
+                wanted="one entry an item",
+                do="remove all but one entry of each",
+            )
         return value
 
     try:
         return json.loads(text, parse_constant=refuse, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: no JSON", got=str(error)[:120], wanted="a list of code lists or {item: codes}") \
-            from error
+        raise InputError(
+            f"{where}: no JSON", got=str(error)[:120], wanted="a list of code lists or {item: codes}"
+        ) from error
 
 
 def table_from_json(value: Any, where: str) -> SidTable:
@@ -80,8 +86,9 @@ def read_json_lines(path: Path) -> SidTable:
         if not isinstance(record, dict) or "item" not in record or "codes" not in record:
             raise InputError(f"{path}, line {number}: no SID", got=text[:80], wanted='{"item": …, "codes": […]}')
         if type(record["item"]) not in (str, int):
-            raise InputError(f"{path}, line {number}: item key", got=repr(record["item"])[:80],
-                             wanted="a text or a whole number")
+            raise InputError(
+                f"{path}, line {number}: item key", got=repr(record["item"])[:80], wanted="a text or a whole number"
+            )
         keys.append(str(record["item"]))
         rows.append(record["codes"])
     return from_rows(rows, keys, str(path))
@@ -111,9 +118,12 @@ def read_delimited(path: Path, delimiter: str) -> SidTable:
         # Without an item column every column must be named like a code: an unknown key must not be read as one.
         plain = all(_CODE_COLUMN.fullmatch(cell) for cell in header)
         if len(header) - keyed < 1 or not (keyed or plain) or any(_WHOLE.fullmatch(cell) for cell in header):
-            raise InputError(f"{path}: header", got=", ".join(header[:8])[:120] or "none",
-                             wanted="item, c0, c1, … (or c0, c1, … for rows in catalogue order)",
-                             do="name the columns in the first line")
+            raise InputError(
+                f"{path}: header",
+                got=", ".join(header[:8])[:120] or "none",
+                wanted="item, c0, c1, … (or c0, c1, … for rows in catalogue order)",
+                do="name the columns in the first line",
+            )
         if len(header) - keyed > MAX_POSITIONS:
             raise InputError(f"{path}: header", got=f"{len(header)} columns", wanted=f"at most {MAX_POSITIONS} positions")
         keys: list[str] = []
@@ -122,8 +132,11 @@ def read_delimited(path: Path, delimiter: str) -> SidTable:
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) > len(header):
-                raise InputError(f"{path}, line {reader.line_num}: too many cells", got=len(cells),
-                                 wanted=f"at most the {len(header)} of the header")
+                raise InputError(
+                    f"{path}, line {reader.line_num}: too many cells",
+                    got=len(cells),
+                    wanted=f"at most the {len(header)} of the header",
+                )
             keys += [cells[0].strip()] if keyed else []
             rows.append([_code(cell, path, reader.line_num) for cell in _without_end(cells[keyed:])])
     except csv.Error as error:
@@ -142,8 +155,11 @@ def _code(cell: str, path: Path, line: int) -> int:
     if not text:
         return PAD
     if not _WHOLE.fullmatch(text):
-        raise InputError(f"{path}, line {line}: code that is no whole number", got=repr(cell)[:80],
-                         wanted="whole numbers, or an empty cell for a position the item does not use")
+        raise InputError(
+            f"{path}, line {line}: code that is no whole number",
+            got=repr(cell)[:80],
+            wanted="whole numbers, or an empty cell for a position the item does not use",
+        )
     return int(text)
 
 

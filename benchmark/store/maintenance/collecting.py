@@ -81,8 +81,9 @@ class Outcome:
     locks: int = 0
 
 
-def plan_collection(inventory: Inventory, unfinished: Iterable[UnfinishedRun], needs: Needs, rules: Rules,
-                    now: float) -> Plan:
+def plan_collection(
+    inventory: Inventory, unfinished: Iterable[UnfinishedRun], needs: Needs, rules: Rules, now: float
+) -> Plan:
     """What may go under ``rules`` at the time ``now`` (seconds since the epoch).
 
     Entries that were used since the oldest run that is being written began stay: its record will need them.
@@ -90,18 +91,26 @@ def plan_collection(inventory: Inventory, unfinished: Iterable[UnfinishedRun], n
     Raises ``InputError`` when entries are to be evicted while records cannot be read, since what these need is unknown.
     """
     if needs.unreadable and not rules.force and (rules.unused or rules.max_bytes is not None):
-        raise InputError("evicting cached stages", got=f"{len(needs.unreadable)} unreadable records, first "
-                         f"{needs.unreadable[0]}", wanted="records that say what they need",
-                         do="repair or remove these runs (`bench runs ls`), or add --force")
+        raise InputError(
+            "evicting cached stages",
+            got=f"{len(needs.unreadable)} unreadable records, first {needs.unreadable[0]}",
+            wanted="records that say what they need",
+            do="repair or remove these runs (`bench runs ls`), or add --force",
+        )
     unfinished = list(unfinished)
-    removals = [Removal(o.path, o.n_bytes, o.kind, o.modified, o.folder) for o in inventory.leftovers
-                if _may_go(o, rules, now)]
+    removals = [
+        Removal(o.path, o.n_bytes, o.kind, o.modified, o.folder) for o in inventory.leftovers if _may_go(o, rules, now)
+    ]
     freed = sum(r.n_bytes for r in removals)
-    removals += [Removal(u.path, u.n_bytes, ABANDONED_RUN, u.modified) for u in unfinished
-                 if u.since is None and age(now, u.modified) >= rules.older_than]
+    removals += [
+        Removal(u.path, u.n_bytes, ABANDONED_RUN, u.modified)
+        for u in unfinished
+        if u.since is None and age(now, u.modified) >= rules.older_than
+    ]
     claimed = min((u.since for u in unfinished if u.since is not None), default=math.inf)
-    open_to = sorted((e for e in inventory.entries if e.last_used < claimed),
-                     key=lambda e: (bool(e.runs), e.last_used, e.key))
+    open_to = sorted(
+        (e for e in inventory.entries if e.last_used < claimed), key=lambda e: (bool(e.runs), e.last_used, e.key)
+    )
     unused = [e for e in open_to if rules.unused and not e.runs and age(now, e.last_used) >= rules.older_than]
     excess = 0
     evicted: list[Entry] = []

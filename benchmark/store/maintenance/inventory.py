@@ -94,8 +94,9 @@ def take_inventory(root: Path, needs: Needs) -> Inventory:
             continue
         for path in sorted(place.iterdir()):
             if KEY.fullmatch(path.name) and path.is_dir():
-                entries.append(Entry(place.name, path.name, path, path_bytes(path), last_used(path),
-                                     needs.runs.get(path.name, ())))
+                entries.append(
+                    Entry(place.name, path.name, path, path_bytes(path), last_used(path), needs.runs.get(path.name, ()))
+                )
             else:
                 leftovers.append(_beside(path))
     return Inventory(root, tuple(entries), tuple(leftovers))
@@ -124,5 +125,10 @@ def per_stage(inventory: Inventory) -> Iterator[dict[str, Any]]:
     for stage in dict.fromkeys(e.stage for e in inventory.entries):
         own = [e for e in inventory.entries if e.stage == stage]
         needed = [e for e in own if e.runs]
-        yield {"stage": stage, "entries": len(own), "bytes": sum(e.n_bytes for e in own),
-               "needed_entries": len(needed), "needed_bytes": sum(e.n_bytes for e in needed)}
+        yield {
+            "stage": stage,
+            "entries": len(own),
+            "bytes": sum(e.n_bytes for e in own),
+            "needed_entries": len(needed),
+            "needed_bytes": sum(e.n_bytes for e in needed),
+        }

@@ -19,8 +19,12 @@ from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.hashing import hash_arrays, hash_file
 from sidbench.datasets.foundation.paths import leaves_folder
 
-HEADLINES = (("retrieval", "item_recall_at_10"), ("retrieval", "item_ndcg_at_10"), ("ranking", "auc"),
-             (None, "collision_rate"))  # task, or None for the SIDs; the first that a run has
+HEADLINES = (
+    ("retrieval", "item_recall_at_10"),
+    ("retrieval", "item_ndcg_at_10"),
+    ("ranking", "auc"),
+    (None, "collision_rate"),
+)  # task, or None for the SIDs; the first that a run has
 MATCHES, DIFFERS, MISSING, UNREADABLE, UNNAMED = "matches", "DIFFERS", "MISSING", "UNREADABLE", "not named by the record"
 
 
@@ -79,8 +83,12 @@ def find_run(runs: Path, text: str) -> Path:
     known = [p for p in sorted(runs.glob("[!.]*")) if p.is_dir() and not p.is_symlink()] if runs.is_dir() else []
     found = [p for p in known if p.name == text] or [p for p in known if text and p.name.startswith(text)]
     if len(found) > 1:
-        raise InputError(f"run {text!r}", got=f"{len(found)} runs: {', '.join(p.name for p in found[:5])}",
-                         wanted="the beginning of one run id", do="write more of the id")
+        raise InputError(
+            f"run {text!r}",
+            got=f"{len(found)} runs: {', '.join(p.name for p in found[:5])}",
+            wanted="the beginning of one run id",
+            do="write more of the id",
+        )
     if not found:
         raise unknown_name("run", text, [p.name for p in known], do="run `bench runs ls`")
     return found[0]

@@ -26,8 +26,7 @@ def parse_age(text: str, option: str) -> float:
     """Seconds of "30m", "12h", "7d" or "2w". Raises ``InputError`` naming ``option``."""
     found = _AGE.fullmatch(text.strip().lower())
     if found is None:
-        raise InputError(option, got=repr(text), wanted="a number and one of s, m, h, d, w",
-                         do=f"for example {option} 7d")
+        raise InputError(option, got=repr(text), wanted="a number and one of s, m, h, d, w", do=f"for example {option} 7d")
     return float(found[1]) * _SECONDS[found[2]]
 
 

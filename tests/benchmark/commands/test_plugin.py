@@ -59,21 +59,44 @@ def test_every_template_is_used() -> None:
 
 @pytest.mark.slow
 def test_the_first_tokenizer_passes_every_check_through_its_own_tests(package: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=package,
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=package,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
 
 
 def test_the_new_package_is_lint_clean(package: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--isolated", "--line-length", "125", "--select",
-                           "E,F,W,I,B,UP,SIM", "--target-version", "py311", "."], cwd=package, capture_output=True,
-                          text=True, check=False)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "ruff",
+            "check",
+            "--isolated",
+            "--line-length",
+            "125",
+            "--select",
+            "E,F,W,I,B,UP,SIM",
+            "--target-version",
+            "py311",
+            ".",
+        ],
+        cwd=package,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
 
 
-def test_the_commands_of_the_guide_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                        capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_of_the_guide_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     guide = (ROOT / "docs" / "add-a-tokenizer.md").read_text().splitlines()
     commands = [line.split()[1:] for line in guide if line.startswith("    bench plugin ")]
     assert [c[1] for c in commands] == ["new", "check", "check", "check"]
@@ -83,15 +106,29 @@ def test_the_commands_of_the_guide_work(tmp_path: Path, monkeypatch: pytest.Monk
             assert invoke(words) == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "said"), [
-    ("MyTokenizer", "lower-case"), ("my-tokenizer", "lower-case"), ("2codes", "lower-case"), ("class", "Python name"),
-    ("match", "Python name"), ("a__b", "single underscores"), ("../up", "lower-case"), ("", "lower-case"),
-    ("all", "choose another name"), ("controls", "choose another name"), ("none", "choose another name"),
-    ("opq", "tokenizers/opq.py has it"),
-    ("item_id", "has it"), ("json", "installed module"), ("torch", "installed module"),
-])
-def test_bad_names_are_refused_and_nothing_is_written(name: str, said: str, tmp_path: Path,
-                                                      capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("MyTokenizer", "lower-case"),
+        ("my-tokenizer", "lower-case"),
+        ("2codes", "lower-case"),
+        ("class", "Python name"),
+        ("match", "Python name"),
+        ("a__b", "single underscores"),
+        ("../up", "lower-case"),
+        ("", "lower-case"),
+        ("all", "choose another name"),
+        ("controls", "choose another name"),
+        ("none", "choose another name"),
+        ("opq", "tokenizers/opq.py has it"),
+        ("item_id", "has it"),
+        ("json", "installed module"),
+        ("torch", "installed module"),
+    ],
+)
+def test_bad_names_are_refused_and_nothing_is_written(
+    name: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert invoke(["plugin", "new", name, "--out", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -143,21 +180,36 @@ def test_check_lists_every_check_with_its_reason(stars: Path, capsys: pytest.Cap
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"Stars ({stars})" and lines[-1] == f"{len(CHECKS) - 2} passed, 2 skipped, 0 failed"
     assert len(lines) == len(CHECKS) + 2
-    assert next(line for line in lines if line.startswith("not finite")).split() == \
-        ["not", "finite", "skipped", "reads", "nothing"]
+    assert next(line for line in lines if line.startswith("not finite")).split() == [
+        "not",
+        "finite",
+        "skipped",
+        "reads",
+        "nothing",
+    ]
 
 
-@pytest.mark.parametrize(("body", "check", "reason"), [
-    ("return replace(super().encode(f, r), codes=super().encode(f, r).codes * float('nan'))", "shapes, dtypes and ranges",
-     "codes must be int32"),
-    ("return replace(super().encode(f, r), codes=super().encode(f, r).codes[:-1])", "shapes, dtypes and ranges",
-     "wanted 240 rows"),
-    ("return super().encode(f, r).codes", "shapes, dtypes and ranges", "AttributeError"),
-    ("raise ZeroDivisionError('by design')", "five items", "raised ZeroDivisionError: by design"),
-    ("s = super().encode(f, r); s.codes[3, 1] = -1; return s", "shapes, dtypes and ranges", "variable_length"),
-])
-def test_a_failed_check_is_named_and_exits_with_1(stars: Path, body: str, check: str, reason: str,
-                                                  capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("body", "check", "reason"),
+    [
+        (
+            "return replace(super().encode(f, r), codes=super().encode(f, r).codes * float('nan'))",
+            "shapes, dtypes and ranges",
+            "codes must be int32",
+        ),
+        (
+            "return replace(super().encode(f, r), codes=super().encode(f, r).codes[:-1])",
+            "shapes, dtypes and ranges",
+            "wanted 240 rows",
+        ),
+        ("return super().encode(f, r).codes", "shapes, dtypes and ranges", "AttributeError"),
+        ("raise ZeroDivisionError('by design')", "five items", "raised ZeroDivisionError: by design"),
+        ("s = super().encode(f, r); s.codes[3, 1] = -1; return s", "shapes, dtypes and ranges", "variable_length"),
+    ],
+)
+def test_a_failed_check_is_named_and_exits_with_1(
+    stars: Path, body: str, check: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     stars.write_text(f"{CLASS}\n    def encode(self, f, r):\n        {body}\n")
     assert invoke(["plugin", "check", str(stars), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
@@ -165,16 +217,22 @@ def test_a_failed_check_is_named_and_exits_with_1(stars: Path, body: str, check:
     failed = {c["name"]: c["detail"] for c in told["checks"] if c["status"] == "failed"}
     assert reason in failed[check]
     assert invoke(["plugin", "check", str(stars)]) == 1
-    assert any(line.startswith(check) and "failed" in line and reason in line
-               for line in capsys.readouterr().out.splitlines())
+    assert any(
+        line.startswith(check) and "failed" in line and reason in line for line in capsys.readouterr().out.splitlines()
+    )
 
 
-@pytest.mark.parametrize(("source", "said"), [
-    ("import no_such_thing\n", "ModuleNotFoundError: No module named 'no_such_thing'"),
-    ("raise OSError('no')\n", "OSError: no"), ("x = (\n", "(line 1)"), ("x = 1\n", "this module defines none"),
-    (CLASS + "\nclass Moons(Stars):\n    pass\n", "Stars, Moons"),
-    (CLASS.replace("(RandomCodes):", "(Tokenizer):"), "no encode, fit, load_state_dict, state_dict"),
-])
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import no_such_thing\n", "ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("raise OSError('no')\n", "OSError: no"),
+        ("x = (\n", "(line 1)"),
+        ("x = 1\n", "this module defines none"),
+        (CLASS + "\nclass Moons(Stars):\n    pass\n", "Stars, Moons"),
+        (CLASS.replace("(RandomCodes):", "(Tokenizer):"), "no encode, fit, load_state_dict, state_dict"),
+    ],
+)
 def test_what_cannot_be_loaded_is_named(stars: Path, source: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     stars.write_text(source)
     assert invoke(["plugin", "check", str(stars)]) == 2
@@ -182,11 +240,18 @@ def test_what_cannot_be_loaded_is_named(stars: Path, source: str, said: str, cap
     assert said in told and str(stars) in told and told.count("\n") == 1
 
 
-@pytest.mark.parametrize(("target", "said"), [
-    ("opqq", "did you mean 'opq'"), ("nowhere.py", "nothing there"), ("no_such_package:Codes", "install its package"),
-    ("sidbench.tokenizers.opq:Opqq", "this module defines Opq"), ("sidbench.tokenizers.opq:INFO", "a subclass of"),
-    ("a b:C", "pkg.module:Class"), (":", "pkg.module:Class"),
-])
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("opqq", "did you mean 'opq'"),
+        ("nowhere.py", "nothing there"),
+        ("no_such_package:Codes", "install its package"),
+        ("sidbench.tokenizers.opq:Opqq", "this module defines Opq"),
+        ("sidbench.tokenizers.opq:INFO", "a subclass of"),
+        ("a b:C", "pkg.module:Class"),
+        (":", "pkg.module:Class"),
+    ],
+)
 def test_bad_targets_are_one_paragraph(target: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["plugin", "check", target]) == 2
     told = capsys.readouterr().err
@@ -233,16 +298,31 @@ def test_a_good_recommender_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[1:] == ["metadata passed", "life cycle passed", "2 passed, 0 skipped, 0 failed"]
 
 
-@pytest.mark.parametrize(("change", "check", "reason"), [
-    ("    def rank_targets(self, *a):\n        r = super().rank_targets(*a)\n"
-     "        r.score[:] += np.random.default_rng().normal()\n        return r\n", "life cycle", "equal seeds"),
-    ("    def rank_targets(self, *a):\n        return {}['ranks']\n", "life cycle", "raised KeyError: 'ranks' (line 14)"),
-    ("    budgets = {}\n", "life cycle", "smoke"),
-    ("\nINFO = RecommenderInfo(title='Wrong', paper='none', year=2000 + 26, task='retrieval', needs_sids=False)\n",
-     "metadata", "year of INFO is not a literal"),
-])
-def test_a_broken_recommender_is_told_what_and_why(wrong: Path, change: str, check: str, reason: str,
-                                                   capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("change", "check", "reason"),
+    [
+        (
+            "    def rank_targets(self, *a):\n        r = super().rank_targets(*a)\n"
+            "        r.score[:] += np.random.default_rng().normal()\n        return r\n",
+            "life cycle",
+            "equal seeds",
+        ),
+        (
+            "    def rank_targets(self, *a):\n        return {}['ranks']\n",
+            "life cycle",
+            "raised KeyError: 'ranks' (line 14)",
+        ),
+        ("    budgets = {}\n", "life cycle", "smoke"),
+        (
+            "\nINFO = RecommenderInfo(title='Wrong', paper='none', year=2000 + 26, task='retrieval', needs_sids=False)\n",
+            "metadata",
+            "year of INFO is not a literal",
+        ),
+    ],
+)
+def test_a_broken_recommender_is_told_what_and_why(
+    wrong: Path, change: str, check: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     wrong.write_text(MODEL + change)
     assert invoke(["plugin", "check", str(wrong), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)

@@ -28,7 +28,7 @@ RUN = ["run", "--dataset", "synthetic", "--budget", "smoke", "--threads", "1", "
 
 
 def table(codes: Any = CODES, keys: tuple[str, ...] = KEYS) -> Any:
-    return from_matrix(np.asarray(codes), keys[:len(codes)], "test")
+    return from_matrix(np.asarray(codes), keys[: len(codes)], "test")
 
 
 # -- inspection --------------------------------------------------------------------------------------------------------
@@ -47,7 +47,10 @@ def test_an_item_names_those_that_share_its_codes() -> None:
     assert [(p["part"], p["others"], p["first"]) for p in ordered["shared"]] == [("first 1", 1, ["a"]), ("first 2", 0, [])]
     free = item_report(table(), "b", ordered=False)
     assert [(p["part"], p["first"]) for p in free["shared"]] == [
-        ("position 1", ["a"]), ("position 2", ["c", "d"]), ("all", [])]
+        ("position 1", ["a"]),
+        ("position 2", ["c", "d"]),
+        ("all", []),
+    ]
     with pytest.raises(InputError, match="did you mean 'item-10'"):
         item_report(table(CODES, ("item-10", "x", "y", "z")), "item10", ordered=True)
 
@@ -60,8 +63,15 @@ def test_a_hand_worked_difference() -> None:
     # a (0,0)->(0,1), b (0,1)->(0,1), c (1,1)->(0,0), d (1,1)->(1,1)
     assert found["moved"] == 0.5 and found["churn_by_position"] == [0.25, 0.5]
     assert found["prefix_equal"] == [0.75, 0.5] and found["mean_common_prefix"] == 1.25
-    assert found["collisions"] == {"pairs_before": 1, "pairs_after": 1, "pairs_kept": 0, "jaccard": 0.0, "items_entered": 2,
-                                   "items_left": 2, "items_stayed": 0}
+    assert found["collisions"] == {
+        "pairs_before": 1,
+        "pairs_after": 1,
+        "pairs_kept": 0,
+        "jaccard": 0.0,
+        "items_entered": 2,
+        "items_left": 2,
+        "items_stayed": 0,
+    }
     assert found["agreement"]["ami"][0] == pytest.approx(adjusted_mutual_info_score([0, 0, 1, 1], [0, 0, 0, 1]))
 
 
@@ -132,7 +142,8 @@ def test_inspect_an_item_with_its_title(run_home: Path, capsys: pytest.CaptureFi
 
 
 def test_an_exported_run_runs_again_with_equal_sids(
-        run_home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run_home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     original = record_of(run_home, "opq")
     assert original.sids is not None
     out, _ = bench(capsys, "sids", "export", "synthetic-opq", "--format", "csv", "--out", str(tmp_path / "t.csv"))
@@ -152,12 +163,26 @@ def test_an_exported_run_runs_again_with_equal_sids(
 
 @pytest.mark.parametrize("form", WRITE_FORMATS)
 def test_export_and_import_give_the_table_back(
-        form: str, run_home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    form: str, run_home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     exported, back = tmp_path / f"t.{'json' if form == 'letter' else form}", tmp_path / "back.parquet"
     _, told = bench(capsys, "sids", "export", "synthetic-opq", "--format", form, "--out", str(exported))
     assert ("codebook sizes are left out" in told) == (form not in ("parquet", "npz"))
-    out, _ = bench(capsys, "sids", "import", str(exported), "--dataset", "synthetic", "--budget", "smoke", "--unordered",
-                   "--sizes", ",".join(["16"] * 6), "--out", str(back))
+    out, _ = bench(
+        capsys,
+        "sids",
+        "import",
+        str(exported),
+        "--dataset",
+        "synthetic",
+        "--budget",
+        "smoke",
+        "--unordered",
+        "--sizes",
+        ",".join(["16"] * 6),
+        "--out",
+        str(back),
+    )
     assert "200 of 200 items" in out and "--tokenizer imported --dataset synthetic" in out
     original = read_table(run_home / "runs" / record_of(run_home, "opq").run_id / "sids.parquet")
     found = read_table(back)
@@ -167,17 +192,21 @@ def test_export_and_import_give_the_table_back(
     assert report["moved"] == 0 and report["agreement"]["ami"] == pytest.approx([1] * 6)
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (["inspect", "nothing-like-it"], "unknown run or SID file"),
-    (["inspect", "synthetic-opq", "--item", "item5"], "did you mean"),
-    (["export", "synthetic-opq", "--format", "cvs", "--out", "x"], "did you mean 'csv'"),
-    (["diff", "synthetic-opq", "{ordered}"], "two tables of different kinds"),
-    (["import", "{ordered}", "--dataset", "synthetic", "--out", "x"], "no item of the catalogue"),
-    (["import", "{ordered}", "--dataset", "syntetic", "--out", "x"], "did you mean 'synthetic'"),
-    (["import", "{ordered}", "--dataset", "synthetic", "--out", "x", "--sizes", "a"], "--sizes"),
-])
-def test_faults_are_one_paragraph(words: list[str], said: str, run_home: Path, capsys: pytest.CaptureFixture[str],
-                                  tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["inspect", "nothing-like-it"], "unknown run or SID file"),
+        (["inspect", "synthetic-opq", "--item", "item5"], "did you mean"),
+        (["export", "synthetic-opq", "--format", "cvs", "--out", "x"], "did you mean 'csv'"),
+        (["diff", "synthetic-opq", "{ordered}"], "two tables of different kinds"),
+        (["import", "{ordered}", "--dataset", "synthetic", "--out", "x"], "no item of the catalogue"),
+        (["import", "{ordered}", "--dataset", "syntetic", "--out", "x"], "did you mean 'synthetic'"),
+        (["import", "{ordered}", "--dataset", "synthetic", "--out", "x", "--sizes", "a"], "--sizes"),
+    ],
+)
+def test_faults_are_one_paragraph(
+    words: list[str], said: str, run_home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     path = tmp_path / "t.json"
     path.write_text('{"a": [1], "b": [2]}')
     _, told = bench(capsys, "sids", *(w.replace("{ordered}", str(path)) for w in words), code=2)
@@ -201,7 +230,9 @@ def test_a_half_typed_run_id_must_be_one_run(run_home: Path, capsys: pytest.Capt
 def test_looking_at_a_file_needs_no_torch(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_text('{"a": [1, 2], "b": [3]}')
-    code = ("import sys\nfrom sidbench.benchmark.cli.app import invoke\n"
-            f"codes = [invoke(['sids', 'inspect', {str(path)!r}]), invoke(['sids', 'diff', {str(path)!r}, {str(path)!r}])]\n"
-            "sys.exit(1 if 'torch' in sys.modules or codes != [0, 0] else 0)\n")
+    code = (
+        "import sys\nfrom sidbench.benchmark.cli.app import invoke\n"
+        f"codes = [invoke(['sids', 'inspect', {str(path)!r}]), invoke(['sids', 'diff', {str(path)!r}, {str(path)!r}])]\n"
+        "sys.exit(1 if 'torch' in sys.modules or codes != [0, 0] else 0)\n"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

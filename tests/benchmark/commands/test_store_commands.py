@@ -35,8 +35,13 @@ SIZES = np.asarray([4, 4], np.int32)
 
 
 def stage(name: str, seed: int) -> Stage[int]:
-    return Stage(name, {"seed": seed}, lambda _: seed, lambda v, f: (f / "v.json").write_text(json.dumps(v)) and None,
-                 lambda f: int(json.loads((f / "v.json").read_text())))
+    return Stage(
+        name,
+        {"seed": seed},
+        lambda _: seed,
+        lambda v, f: (f / "v.json").write_text(json.dumps(v)) and None,
+        lambda f: int(json.loads((f / "v.json").read_text())),
+    )
 
 
 def finished_run(home: Path, run_id: str, seed: int) -> RunRecord:
@@ -46,24 +51,60 @@ def finished_run(home: Path, run_id: str, seed: int) -> RunRecord:
     cache.run(stage("tokenizer", seed))
     folder = home / "runs" / run_id
     folder.mkdir(parents=True)
-    pyarrow.parquet.write_table(pyarrow.table({
-        "item": ["a", "b", "c"], "codes": pyarrow.array(CODES.tolist(), pyarrow.list_(pyarrow.int32()))}),
-        folder / "sids.parquet")
+    pyarrow.parquet.write_table(
+        pyarrow.table({"item": ["a", "b", "c"], "codes": pyarrow.array(CODES.tolist(), pyarrow.list_(pyarrow.int32()))}),
+        folder / "sids.parquet",
+    )
     (folder / "users_retrieval.parquet").write_bytes(b"users")
     metric = Metric(value=0.25, n=40, low=0.2, high=0.3)
     record = RunRecord(
-        run_id=run_id, created=f"2026-01-01T00:00:0{seed}+00:00", budget="smoke", seed=seed,
-        dataset=DatasetRecord(name="synthetic", config={}, content_hash="h" * 64, counts={"users": 40}), features=None,
+        run_id=run_id,
+        created=f"2026-01-01T00:00:0{seed}+00:00",
+        budget="smoke",
+        seed=seed,
+        dataset=DatasetRecord(name="synthetic", config={}, content_hash="h" * 64, counts={"users": 40}),
+        features=None,
         tokenizer=PluginRecord(name="rqvae", config={"codebook_size": 4}),
-        sids=SidsRecord(code_length=2, sizes=(4, 4), ordered=True, mean_active=1.7, file="sids.parquet",
-                        content_hash=hash_arrays({"codes": CODES, "sizes": SIZES}), metrics={}),
-        tasks=(TaskRecord(task="retrieval", recommender=PluginRecord(name="mtp", config={}), protocol={},
-                          metrics={"item_recall_at_10": metric}, undefined={"item_recall_at_99": "too deep"},
-                          users_file="users_retrieval.parquet", users_hash=hash_file(folder / "users_retrieval.parquet"),
-                          comparability_key="k", protocol_key="p"),),
-        comparability_key="k", protocol_key="p", stages=tuple(cache.stages), warnings=("beware",),
-        environment=EnvironmentRecord(device="cpu", precision="fp32", threads=1, allocator="a", python="3.11", versions={},
-                                      git_commit="", git_dirty=False, code="c", command_line=("bench", "run"), platform="p"))
+        sids=SidsRecord(
+            code_length=2,
+            sizes=(4, 4),
+            ordered=True,
+            mean_active=1.7,
+            file="sids.parquet",
+            content_hash=hash_arrays({"codes": CODES, "sizes": SIZES}),
+            metrics={},
+        ),
+        tasks=(
+            TaskRecord(
+                task="retrieval",
+                recommender=PluginRecord(name="mtp", config={}),
+                protocol={},
+                metrics={"item_recall_at_10": metric},
+                undefined={"item_recall_at_99": "too deep"},
+                users_file="users_retrieval.parquet",
+                users_hash=hash_file(folder / "users_retrieval.parquet"),
+                comparability_key="k",
+                protocol_key="p",
+            ),
+        ),
+        comparability_key="k",
+        protocol_key="p",
+        stages=tuple(cache.stages),
+        warnings=("beware",),
+        environment=EnvironmentRecord(
+            device="cpu",
+            precision="fp32",
+            threads=1,
+            allocator="a",
+            python="3.11",
+            versions={},
+            git_commit="",
+            git_dirty=False,
+            code="c",
+            command_line=("bench", "run"),
+            platform="p",
+        ),
+    )
     (folder / "record.json").write_text(record.model_dump_json())
     return record
 
@@ -108,8 +149,10 @@ def test_du_adds_up_to_what_lies_on_the_disk(store: Path, capsys: pytest.Capture
     (partial / "model.safetensors").write_bytes(bytes(1000))
     found = values(capsys, "cache", "du")
     assert found["bytes"] == sum(p.stat().st_size for p in (store / "cache").rglob("*") if p.is_file())
-    assert {r["stage"]: (r["entries"], r["needed_entries"]) for r in found["stages"]} == {"dataset": (1, 1),
-                                                                                        "tokenizer": (3, 2)}
+    assert {r["stage"]: (r["entries"], r["needed_entries"]) for r in found["stages"]} == {
+        "dataset": (1, 1),
+        "tokenizer": (3, 2),
+    }
     assert {o["kind"]: (o["count"], o["bytes"]) for o in found["others"]} == {"partial": (1, 1000), "lock": (4, 0)}
     assert "1.0 kB" in said(capsys, "cache", "du")
 
@@ -136,7 +179,9 @@ def test_verify_finds_and_repairs(store: Path, capsys: pytest.CaptureFixture[str
     os.rename(cache.folder(stage("tokenizer", 9)), cache.root / "tokenizer" / ("f" * 64))  # whole, but under a wrong key
     found = values(capsys, "cache", "verify", code=1)
     assert {d["key"]: d["reason"] for d in found["damaged"]} == {
-        stage("tokenizer", 1).key: "v.json does not match its checksum", "f" * 64: "its manifest belongs to another key"}
+        stage("tokenizer", 1).key: "v.json does not match its checksum",
+        "f" * 64: "its manifest belongs to another key",
+    }
     assert "2 damaged" in said(capsys, "cache", "verify", "--repair")
     assert values(capsys, "cache", "verify")["damaged"] == []
     assert cache.run(stage("tokenizer", 1)) == 1
@@ -176,16 +221,27 @@ def test_runs_show_compares_files_with_their_hashes(store: Path, capsys: pytest.
 
     assert states() == {"record.json": "matches", "users_retrieval.parquet": "matches", "sids.parquet": "matches"}
     text = said(capsys, "runs", "show", "synthetic-rqvae-s1")
-    for part in ("codebook_size=4", "0.25 [0.2, 0.3] n=40", "item_recall_at_99", "too deep", "beware", "users 40",
-                 stage("tokenizer", 1).key[:12]):
+    for part in (
+        "codebook_size=4",
+        "0.25 [0.2, 0.3] n=40",
+        "item_recall_at_99",
+        "too deep",
+        "beware",
+        "users 40",
+        stage("tokenizer", 1).key[:12],
+    ):
         assert part in text
     table = pyarrow.parquet.read_table(folder / "sids.parquet")
     swapped = table.set_column(1, "codes", table["codes"].take([1, 0, 2]))
     pyarrow.parquet.write_table(swapped, folder / "sids.parquet")
     (folder / "users_retrieval.parquet").unlink()
     (folder / "mine.txt").write_text("")
-    assert states() == {"record.json": "matches", "users_retrieval.parquet": "MISSING", "sids.parquet": "DIFFERS",
-                        "mine.txt": "not named by the record"}
+    assert states() == {
+        "record.json": "matches",
+        "users_retrieval.parquet": "MISSING",
+        "sids.parquet": "DIFFERS",
+        "mine.txt": "not named by the record",
+    }
     (folder / "sids.parquet").write_bytes(b"PAR1")
     assert states()["sids.parquet"] == "UNREADABLE"
 
@@ -211,11 +267,13 @@ def test_runs_rm_asks_and_takes_all_or_none(store: Path, capsys: pytest.CaptureF
 
 
 def test_listing_and_collecting_import_nothing_heavy(store: Path) -> None:
-    program = ("import sys; from sidbench.benchmark.cli.app import invoke\n"
-               "for a in (['runs', 'ls'], ['cache', 'ls'], ['cache', 'du'], ['cache', 'gc'], ['cache', 'verify']):\n"
-               "    assert invoke(a) == 0\n"
-               "heavy = {'torch', 'polars', 'pandas', 'hydra', 'scipy', 'matplotlib', 'optuna'}\n"
-               "sys.exit(', '.join(heavy & set(sys.modules)) or 0)")
+    program = (
+        "import sys; from sidbench.benchmark.cli.app import invoke\n"
+        "for a in (['runs', 'ls'], ['cache', 'ls'], ['cache', 'du'], ['cache', 'gc'], ['cache', 'verify']):\n"
+        "    assert invoke(a) == 0\n"
+        "heavy = {'torch', 'polars', 'pandas', 'hydra', 'scipy', 'matplotlib', 'optuna'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

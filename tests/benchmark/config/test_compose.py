@@ -57,30 +57,34 @@ def test_an_intermediate_layer_may_be_refused_as_long_as_the_result_is_not() -> 
 
 
 def test_values_come_out_as_plain_python_of_the_declared_type() -> None:
-    knobs = composed("tokenizer.layers=[1,2,3]", "tokenizer.rate=2", "tokenizer.share=0.25", "tokenizer.fast=false",
-                     "tokenizer.rule=sum")
+    knobs = composed(
+        "tokenizer.layers=[1,2,3]", "tokenizer.rate=2", "tokenizer.share=0.25", "tokenizer.fast=false", "tokenizer.rule=sum"
+    )
     assert knobs == Knobs(rate=2.0, layers=(1, 2, 3), share=0.25, rule="sum", fast=False)
     assert type(knobs) is Knobs and type(knobs.layers) is tuple and type(knobs.rate) is float
     assert composed("tokenizer.share=null", budget={"share": 0.5}).share is None
 
 
-@pytest.mark.parametrize(("override", "words"), [
-    ("tokenizer.stepz=3", ["stepz", "did you mean 'steps'", "rate", "layers"]),
-    ("tokenizr.steps=3", ["unknown group of settings", "did you mean 'tokenizer'"]),
-    ("steps=3", ["unknown group of settings"]),
-    ("tokenizer=opq", ["cannot replace a plugin", "command-line option"]),
-    ("tokenizer.steps=many", ["tokenizer.steps", "got many", "wanted int"]),
-    ("tokenizer.steps=2.5", ["tokenizer.steps", "2.5", "wanted int"]),
-    ("tokenizer.steps=null", ["tokenizer.steps", "wanted int"]),
-    ("tokenizer.layers=[a]", ["tokenizer.layers", "tuple[int, ...]"]),
-    ("tokenizer.layers=3", ["tokenizer.layers", "tuple[int, ...]"]),
-    ("tokenizer.steps=1,2", ["one value"]),
-    ("+tokenizer.steps=3", ["one value"]),
-    ("~tokenizer.steps", ["one value"]),
-    ("tokenizer.steps=[", ["cannot read the setting"]),
-    ("--steps", ["cannot read the setting"]),
-    ("tokenizer.rate=${nowhere}", ["refers to another value", "nowhere"]),
-])
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("tokenizer.stepz=3", ["stepz", "did you mean 'steps'", "rate", "layers"]),
+        ("tokenizr.steps=3", ["unknown group of settings", "did you mean 'tokenizer'"]),
+        ("steps=3", ["unknown group of settings"]),
+        ("tokenizer=opq", ["cannot replace a plugin", "command-line option"]),
+        ("tokenizer.steps=many", ["tokenizer.steps", "got many", "wanted int"]),
+        ("tokenizer.steps=2.5", ["tokenizer.steps", "2.5", "wanted int"]),
+        ("tokenizer.steps=null", ["tokenizer.steps", "wanted int"]),
+        ("tokenizer.layers=[a]", ["tokenizer.layers", "tuple[int, ...]"]),
+        ("tokenizer.layers=3", ["tokenizer.layers", "tuple[int, ...]"]),
+        ("tokenizer.steps=1,2", ["one value"]),
+        ("+tokenizer.steps=3", ["one value"]),
+        ("~tokenizer.steps", ["one value"]),
+        ("tokenizer.steps=[", ["cannot read the setting"]),
+        ("--steps", ["cannot read the setting"]),
+        ("tokenizer.rate=${nowhere}", ["refers to another value", "nowhere"]),
+    ],
+)
 def test_what_cannot_be_composed_is_one_paragraph(override: str, words: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         composed(override)
@@ -115,28 +119,37 @@ def test_hydra_is_left_as_it_was_and_composition_works_again() -> None:
 
 def test_field_types_in_words() -> None:
     assert [field_type(Knobs, f.name) for f in dataclasses.fields(Knobs)] == [
-        "int", "float", "tuple[int, ...]", "float | None", "str", "bool"]
+        "int",
+        "float",
+        "tuple[int, ...]",
+        "float | None",
+        "str",
+        "bool",
+    ]
 
 
-@pytest.mark.parametrize(("values", "words"), [
-    ({"budget": "quik"}, "unknown budget.*did you mean 'quick'"),
-    ({"ties": "random"}, "one of 'shuffled', 'file'"),
-    ({"cutoffs": (50, 10)}, "increasing"),
-    ({"cutoffs": ()}, "increasing"),
-    ({"seed": -1}, "0 <= seed"),
-    ({"ranking_split": "random"}, "global_time"),
-])
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"budget": "quik"}, "unknown budget.*did you mean 'quick'"),
+        ({"ties": "random"}, "one of 'shuffled', 'file'"),
+        ({"cutoffs": (50, 10)}, "increasing"),
+        ({"cutoffs": ()}, "increasing"),
+        ({"seed": -1}, "0 <= seed"),
+        ({"ranking_split": "random"}, "global_time"),
+    ],
+)
 def test_a_run_config_checks_itself(values: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         RunConfig(**values)
 
 
 def test_real_plugins_compose_with_their_budget_and_the_users_settings() -> None:
-    run = compose_run(SMOKE, ["tokenizer.codebook_size=17", "retriever.epochs=3", "dataset.n_items=321",
-                              "run.cutoffs=[5,10]"])
+    run = compose_run(
+        SMOKE, ["tokenizer.codebook_size=17", "retriever.epochs=3", "dataset.n_items=321", "run.cutoffs=[5,10]"]
+    )
     tokenizer = load("tokenizer", "adasid")
-    assert run.tokenizer == dataclasses.replace(
-        tokenizer.config_class(**tokenizer.budgets["smoke"]), codebook_size=17)
+    assert run.tokenizer == dataclasses.replace(tokenizer.config_class(**tokenizer.budgets["smoke"]), codebook_size=17)
     assert type(run.retriever) is load("recommender", "mtp").config_class and run.retriever.epochs == 3
     assert type(run.ranker) is load("recommender", "ppnet").config_class
     assert (run.retriever_name, run.ranker_name) == ("mtp", "ppnet")
@@ -152,11 +165,14 @@ def test_a_baseline_has_no_tokenizer_group() -> None:
         compose_run(RunConfig(tokenizer=None, recommenders=("sasrec",)), ["tokenizer.codebook_size=3"])
 
 
-@pytest.mark.parametrize(("config", "words"), [
-    (RunConfig(tokenizer="adasit"), "did you mean 'adasid'"),
-    (RunConfig(recommenders=("mtp", "sasrec")), "two recommenders for the retrieval task"),
-    (RunConfig(tokenizer=None, recommenders=("mtp",)), "reads semantic IDs"),
-])
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (RunConfig(tokenizer="adasit"), "did you mean 'adasid'"),
+        (RunConfig(recommenders=("mtp", "sasrec")), "two recommenders for the retrieval task"),
+        (RunConfig(tokenizer=None, recommenders=("mtp",)), "reads semantic IDs"),
+    ],
+)
 def test_names_that_do_not_fit_together(config: RunConfig, words: str) -> None:
     with pytest.raises(InputError, match=words):
         compose_run(config)

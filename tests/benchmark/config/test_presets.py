@@ -25,9 +25,23 @@ from sidbench.benchmark.runs.request import RunRequest
 from sidbench.datasets.foundation.errors import InputError
 
 FILES = sorted((ROOT / "tokenizers" / "presets").rglob("*.toml"))
-SMALL = ["--dataset", "synthetic", "--budget", "smoke", "--recommender", "mtp", "--threads", "1", "dataset.n_items=60",
-         "dataset.n_users=60", "dataset.picture_size=0", "features.vision=none", "behaviour.epochs=1",
-         "retriever.epochs=1", "--json"]
+SMALL = [
+    "--dataset",
+    "synthetic",
+    "--budget",
+    "smoke",
+    "--recommender",
+    "mtp",
+    "--threads",
+    "1",
+    "dataset.n_items=60",
+    "dataset.n_users=60",
+    "dataset.picture_size=0",
+    "features.vision=none",
+    "behaviour.epochs=1",
+    "retriever.epochs=1",
+    "--json",
+]
 
 
 def label(path: Path) -> str:
@@ -85,14 +99,17 @@ def test_the_preset_of_the_dataset_wins_over_the_one_for_all(home: Path) -> None
     beauty = write(home, "beauty", "mine", GOOD.replace("= 2", "= 3"))
     opq = find("tokenizer", "opq")
     chosen, other = find_preset(opq, "beauty", "mine"), find_preset(opq, "toys", "mine")
-    assert chosen == Preset("mine", "opq", "beauty", beauty, "sweep s1, 50 trials, quick, data 0123abcd",
-                            {"alternations": 3}, "mine")
+    assert chosen == Preset(
+        "mine", "opq", "beauty", beauty, "sweep s1, 50 trials, quick, data 0123abcd", {"alternations": 3}, "mine"
+    )
     assert other is not None and other.settings == {"alternations": 2} and other.dataset == "default"
     assert find_preset(opq, "beauty", "yours") is None
     assert settings_source(None) == "defaults"
     assert settings_source(None, ["tokenizer.alternations=3"]) == "defaults; on the command line: alternations"
-    assert settings_source(chosen, ["tokenizer.whiten=true", "dataset.k_core=3"]) == \
-        "preset mine (beauty): sweep s1, 50 trials, quick, data 0123abcd; on the command line: whiten"
+    assert (
+        settings_source(chosen, ["tokenizer.whiten=true", "dataset.k_core=3"])
+        == "preset mine (beauty): sweep s1, 50 trials, quick, data 0123abcd; on the command line: whiten"
+    )
 
 
 def test_lists_become_tuples(home: Path) -> None:
@@ -100,13 +117,20 @@ def test_lists_become_tuples(home: Path) -> None:
     assert read_preset(path).settings == {"hidden": (3, 4)}
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("source = ", "TOMLDecodeError"), ('source = "s"\n', "no tokenizer"), ("[tokenizer]\nwhiten = true\n", "no source"),
-    ('source = ""\n[tokenizer]\nwhiten = true\n', "source; got ''"), ('source = 3\n[tokenizer]\na = 1\n', "wanted a text"),
-    ('source = "s"\ntokenizer = 3\n', "a table"), ('source = "s"\n[tokenizer]\n', "a table with a setting"),
-    ('source = "s"\nsorce = "t"\n[tokenizer]\na = 1\n', "did you mean 'source'"),
-    ('source = "s"\n[retriever]\na = 1\n', "unknown key"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("source = ", "TOMLDecodeError"),
+        ('source = "s"\n', "no tokenizer"),
+        ("[tokenizer]\nwhiten = true\n", "no source"),
+        ('source = ""\n[tokenizer]\nwhiten = true\n', "source; got ''"),
+        ("source = 3\n[tokenizer]\na = 1\n", "wanted a text"),
+        ('source = "s"\ntokenizer = 3\n', "a table"),
+        ('source = "s"\n[tokenizer]\n', "a table with a setting"),
+        ('source = "s"\nsorce = "t"\n[tokenizer]\na = 1\n', "did you mean 'source'"),
+        ('source = "s"\n[retriever]\na = 1\n', "unknown key"),
+    ],
+)
 def test_a_bad_file_is_named_with_what_is_wrong(home: Path, text: str, said: str) -> None:
     path = write(home, "default", "bad", text)
     with pytest.raises(InputError) as caught:
@@ -148,15 +172,30 @@ def test_who_lacks_the_preset_is_said_and_nobody_having_it_is_refused(home: Path
 
 
 def request(tokenizer: str, preset: str) -> RunRequest:
-    return RunRequest.from_options(tokenizer, "beauty", "mtp", "0", budget="smoke", ties="file", data_dir=None,
-                                   device="cpu", precision="fp32", threads=1, json=False, rerun="failed", overrides=(),
-                                   preset=preset)
+    return RunRequest.from_options(
+        tokenizer,
+        "beauty",
+        "mtp",
+        "0",
+        budget="smoke",
+        ties="file",
+        data_dir=None,
+        device="cpu",
+        precision="fp32",
+        threads=1,
+        json=False,
+        rerun="failed",
+        overrides=(),
+        preset=preset,
+    )
 
 
 def test_a_request_holds_each_tokenizers_preset(home: Path) -> None:
     made = request("opq,rqvae,random", "paper")
-    assert {n: p.dataset for n, p in made.presets["paper"].items()} == {("beauty", "opq"): "beauty",
-                                                                        ("beauty", "rqvae"): "default"}
+    assert {n: p.dataset for n, p in made.presets["paper"].items()} == {
+        ("beauty", "opq"): "beauty",
+        ("beauty", "rqvae"): "default",
+    }
     assert len(made.skipped) == 1 and "random" in made.skipped[0]
     assert request("opq", "").presets == {"none": {}}
     assert list(request("opq", "none, paper").presets) == ["none", "paper"]

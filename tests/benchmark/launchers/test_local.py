@@ -15,14 +15,31 @@ import psutil
 import pytest
 
 pytestmark = pytest.mark.slow
-GRID = ["run", "--tokenizer", "rqkmeans,random,hash", "--budget", "smoke", "--recommender", "none", "--json",
-        "features.vision=none", "features.behaviour=none", "dataset.n_items=60", "tokenizer.codebook_size=5000"]
+GRID = [
+    "run",
+    "--tokenizer",
+    "rqkmeans,random,hash",
+    "--budget",
+    "smoke",
+    "--recommender",
+    "none",
+    "--json",
+    "features.vision=none",
+    "features.behaviour=none",
+    "dataset.n_items=60",
+    "tokenizer.codebook_size=5000",
+]
 PATIENCE = 200.0
 
 
 def started(home: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", "sidbench.benchmark.cli.app", *words], text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, env={**os.environ, "SIDBENCH_HOME": str(home), "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        [sys.executable, "-m", "sidbench.benchmark.cli.app", *words],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "SIDBENCH_HOME": str(home), "OMP_NUM_THREADS": "1"},
+    )
 
 
 def workers(command: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -30,7 +47,8 @@ def workers(command: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def test_a_killed_worker_is_started_again_and_a_failing_run_stops_no_other(
-        tmp_path: Path, wait_until: Callable[..., Any]) -> None:
+    tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
     command = started(tmp_path, *GRID, "--launcher", "local", "--jobs", "2")
     victim = wait_until(lambda: workers(command), PATIENCE, command)[0]
     victim.send_signal(signal.SIGKILL)
@@ -54,8 +72,9 @@ def test_a_killed_worker_is_started_again_and_a_failing_run_stops_no_other(
 
 
 @pytest.mark.parametrize(("send", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_no_worker_outlives_the_command(tmp_path: Path, wait_until: Callable[..., Any], send: signal.Signals,
-                                        code: int) -> None:
+def test_no_worker_outlives_the_command(
+    tmp_path: Path, wait_until: Callable[..., Any], send: signal.Signals, code: int
+) -> None:
     command = started(tmp_path, "run", "--tokenizer", "adasid", "--budget", "paper", "--launcher", "local", "--jobs", "1")
     (worker,) = wait_until(lambda: workers(command), PATIENCE, command)
     log = tmp_path / "logs"

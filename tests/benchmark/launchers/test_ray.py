@@ -17,8 +17,21 @@ import pytest
 
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
 TOKENIZERS = ("random", "hash", "category_prefix")
-GRID = ["run", "--tokenizer", ",".join(TOKENIZERS), "--seed", "0,1,2,3", "--budget", "smoke", "--recommender", "none",
-        "--json", "features.vision=none", "features.behaviour=none", "dataset.n_items=60"]
+GRID = [
+    "run",
+    "--tokenizer",
+    ",".join(TOKENIZERS),
+    "--seed",
+    "0,1,2,3",
+    "--budget",
+    "smoke",
+    "--recommender",
+    "none",
+    "--json",
+    "features.vision=none",
+    "features.behaviour=none",
+    "dataset.n_items=60",
+]
 PATIENCE = 600.0  # seconds; about one minute on two cores with nothing else to do
 NODE = {"object_store_memory": 80 << 20, "include_dashboard": False}
 
@@ -37,9 +50,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def bench(home: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", "sidbench.benchmark.cli.app", *GRID, *words], text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env={**os.environ, "SIDBENCH_HOME": str(home), "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        [sys.executable, "-m", "sidbench.benchmark.cli.app", *GRID, *words],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "SIDBENCH_HOME": str(home), "OMP_NUM_THREADS": "1"},
+    )
 
 
 def workers(node: Any) -> list[psutil.Process]:

@@ -44,17 +44,40 @@ def some(names: Sequence[str], least: int = 1) -> st.SearchStrategy[list[str]]:
     return st.lists(st.sampled_from(names), min_size=least, max_size=len(names), unique=True)
 
 
-@given(tokenizers=some(TOKENIZERS), datasets=some(["synthetic", "beauty", "ml-100k"]), seeds=some(["0", "1", "7"]),
-       budgets=some(["smoke", "quick"]), policies=some(["none", "append"]), sizes=some(["8", "16", "32"]))
+@given(
+    tokenizers=some(TOKENIZERS),
+    datasets=some(["synthetic", "beauty", "ml-100k"]),
+    seeds=some(["0", "1", "7"]),
+    budgets=some(["smoke", "quick"]),
+    policies=some(["none", "append"]),
+    sizes=some(["8", "16", "32"]),
+)
 @settings(max_examples=10, deadline=None)
 def test_a_grid_is_the_product_of_its_lists_each_run_once(
-        tokenizers: list[str], datasets: list[str], seeds: list[str], budgets: list[str], policies: list[str],
-        sizes: list[str]) -> None:
-    grid = expand(request(["run", "--tokenizer", ",".join([*tokenizers, tokenizers[0]]), "--dataset", ",".join(datasets),
-                           "--seed", ",".join(seeds), "--budget", ",".join(budgets), "--collisions", ",".join(policies),
-                           f"tokenizer.codebook_size={','.join(sizes)}"]))
-    cells = {(s.config.tokenizer, s.config.dataset, s.config.seed, s.config.budget, s.config.collisions, s.overrides)
-             for s in grid.specs}
+    tokenizers: list[str], datasets: list[str], seeds: list[str], budgets: list[str], policies: list[str], sizes: list[str]
+) -> None:
+    grid = expand(
+        request(
+            [
+                "run",
+                "--tokenizer",
+                ",".join([*tokenizers, tokenizers[0]]),
+                "--dataset",
+                ",".join(datasets),
+                "--seed",
+                ",".join(seeds),
+                "--budget",
+                ",".join(budgets),
+                "--collisions",
+                ",".join(policies),
+                f"tokenizer.codebook_size={','.join(sizes)}",
+            ]
+        )
+    )
+    cells = {
+        (s.config.tokenizer, s.config.dataset, s.config.seed, s.config.budget, s.config.collisions, s.overrides)
+        for s in grid.specs
+    }
     assert len(cells) == len(grid.specs) == math.prod(map(len, (tokenizers, datasets, seeds, budgets, policies, sizes)))
     assert grid.repeats == 0
     assert {s.overrides[0].partition("=")[2] for s in grid.specs} == set(sizes)
@@ -65,7 +88,11 @@ def test_a_grid_is_the_product_of_its_lists_each_run_once(
 def test_settings_expand_in_hydras_grammar() -> None:
     assert overrides_grid([]) == [()]
     assert overrides_grid(["a.b=1", "c.d=x,y", "e.f=range(1,3)"]) == [
-        ("a.b=1", "c.d=x", "e.f=1"), ("a.b=1", "c.d=x", "e.f=2"), ("a.b=1", "c.d=y", "e.f=1"), ("a.b=1", "c.d=y", "e.f=2")]
+        ("a.b=1", "c.d=x", "e.f=1"),
+        ("a.b=1", "c.d=x", "e.f=2"),
+        ("a.b=1", "c.d=y", "e.f=1"),
+        ("a.b=1", "c.d=y", "e.f=2"),
+    ]
     assert overrides_grid(["a.b=choice([1,2],[3])"]) == [("a.b=[1,2]",), ("a.b=[3]",)]
     assert overrides_grid(["a.b=[1,2]"]) == [("a.b=[1,2]",)]  # a list is one value
     assert overrides_grid(["a.b='x,y'"]) == [("a.b='x,y'",)]
@@ -75,16 +102,19 @@ def test_settings_expand_in_hydras_grammar() -> None:
     assert overrides_grid(["a.b=1,1,2"]) == [("a.b=1",), ("a.b=2",)]
 
 
-@pytest.mark.parametrize(("texts", "message"), [
-    (["tokenizer.alpha=interval(5,20)"], "search an interval with `bench sweep`"),
-    (["tokenizer.alpha=glob(*)"], "values that can be listed"),
-    (["tokenizer.alpha=shuffle(1,2)"], "leave shuffle"),
-    (["tokenizer.alpha=range(3,1)"], "without values"),
-    (["tokenizer.alpha=range(1,3,0)"], "not zero"),
-    (["tokenizer.alpha=range(0,inf,0.5)"], "range"),
-    (["tokenizer.alpha=1", "tokenizer.alpha=2"], "given twice"),
-    (["tokenizer.alpha=(("], "cannot read the setting"),
-])
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["tokenizer.alpha=interval(5,20)"], "search an interval with `bench sweep`"),
+        (["tokenizer.alpha=glob(*)"], "values that can be listed"),
+        (["tokenizer.alpha=shuffle(1,2)"], "leave shuffle"),
+        (["tokenizer.alpha=range(3,1)"], "without values"),
+        (["tokenizer.alpha=range(1,3,0)"], "not zero"),
+        (["tokenizer.alpha=range(0,inf,0.5)"], "range"),
+        (["tokenizer.alpha=1", "tokenizer.alpha=2"], "given twice"),
+        (["tokenizer.alpha=(("], "cannot read the setting"),
+    ],
+)
 def test_what_cannot_be_listed_is_refused(texts: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         overrides_grid(texts)
@@ -101,46 +131,99 @@ def test_a_grid_has_an_end() -> None:
 def test_recommenders_of_one_task_get_a_run_each_and_baselines_run_once() -> None:
     two = expand(request(["run", "--tokenizer", "opq", "--recommender", "mtp,tiger"]))
     assert [s.config.recommenders for s in two.specs] == [("mtp",), ("tiger",)]
-    mixed = expand(request(["run", "--tokenizer", "opq,rqvae", "--recommender", "mtp,sasrec", "--collisions",
-                            "none,append", "--preset", "none,paper", "--dataset", "beauty"]))
+    mixed = expand(
+        request(
+            [
+                "run",
+                "--tokenizer",
+                "opq,rqvae",
+                "--recommender",
+                "mtp,sasrec",
+                "--collisions",
+                "none,append",
+                "--preset",
+                "none,paper",
+                "--dataset",
+                "beauty",
+            ]
+        )
+    )
     baselines = [s for s in mixed.specs if s.config.tokenizer is None]
     assert len(baselines) == 1 and baselines[0].config.recommenders == ("sasrec",)
     assert baselines[0].config.collisions == NO_POLICY and baselines[0].preset is None
     assert len(mixed.specs) == 1 + 2 * 2 * 2 and mixed.repeats == 3
     assert {(s.config.tokenizer, s.preset.name if s.preset else None) for s in mixed.specs} == {
-        ("opq", None), ("opq", "paper"), ("rqvae", None), ("rqvae", "paper"), (None, None)}
+        ("opq", None),
+        ("opq", "paper"),
+        ("rqvae", None),
+        ("rqvae", "paper"),
+        (None, None),
+    }
     with pytest.raises(InputError, match="run of its own"):
         expand(request(["run", "--tokenizer", "opq", "--recommender", "ppnet,sasrec"]))
 
 
 def test_workers_meet_other_stages_first() -> None:
     """Neighbours in the queue share a stage only when nothing else is left."""
-    grid = expand(request(["run", "--tokenizer", "opq,rqvae", "--recommender", "mtp,tiger", "--dataset",
-                           "synthetic,beauty", "--seed", "0"]))
+    grid = expand(
+        request(
+            ["run", "--tokenizer", "opq,rqvae", "--recommender", "mtp,tiger", "--dataset", "synthetic,beauty", "--seed", "0"]
+        )
+    )
     order = [(s.config.dataset, s.config.tokenizer, s.config.recommenders[0]) for s in spread(grid.specs)]
     assert order == [
-        ("synthetic", "opq", "mtp"), ("beauty", "opq", "mtp"),  # one for each set of features
-        ("synthetic", "rqvae", "mtp"), ("beauty", "rqvae", "mtp"),  # one for each other tokenizer
-        ("synthetic", "opq", "tiger"), ("synthetic", "rqvae", "tiger"),  # these reuse fitted tokenizers
-        ("beauty", "opq", "tiger"), ("beauty", "rqvae", "tiger")]
+        ("synthetic", "opq", "mtp"),
+        ("beauty", "opq", "mtp"),  # one for each set of features
+        ("synthetic", "rqvae", "mtp"),
+        ("beauty", "rqvae", "mtp"),  # one for each other tokenizer
+        ("synthetic", "opq", "tiger"),
+        ("synthetic", "rqvae", "tiger"),  # these reuse fitted tokenizers
+        ("beauty", "opq", "tiger"),
+        ("beauty", "rqvae", "tiger"),
+    ]
 
 
-overrides = st.lists(st.sampled_from(["tokenizer.codebook_size=64", "tokenizer.note='a, b'", "retriever.layers=[1,2]",
-                                      "dataset.path=/a b/c", "run.cutoffs=[5,10]", 'tokenizer.x="it\'s"']), unique=True)
+overrides = st.lists(
+    st.sampled_from(
+        [
+            "tokenizer.codebook_size=64",
+            "tokenizer.note='a, b'",
+            "retriever.layers=[1,2]",
+            "dataset.path=/a b/c",
+            "run.cutoffs=[5,10]",
+            'tokenizer.x="it\'s"',
+        ]
+    ),
+    unique=True,
+)
 configs = st.builds(
-    RunConfig, dataset=st.sampled_from(["synthetic", "beauty"]), tokenizer=st.sampled_from(["opq", "rqvae"]),
-    recommenders=st.sampled_from([(), ("mtp",), ("mtp", "ppnet")]), seed=st.integers(0, 2**31),
-    budget=st.sampled_from(["smoke", "paper"]), ties=st.sampled_from(["shuffled", "file"]),
-    device=st.sampled_from(["auto", "cpu", "cuda"]), precision=st.sampled_from(["fp32", "bf16"]),
-    threads=st.integers(0, 64), collisions=st.sampled_from(["none", "append", "hash_slot"]),
-    accumulate=st.integers(1, 8), compile=st.booleans())
+    RunConfig,
+    dataset=st.sampled_from(["synthetic", "beauty"]),
+    tokenizer=st.sampled_from(["opq", "rqvae"]),
+    recommenders=st.sampled_from([(), ("mtp",), ("mtp", "ppnet")]),
+    seed=st.integers(0, 2**31),
+    budget=st.sampled_from(["smoke", "paper"]),
+    ties=st.sampled_from(["shuffled", "file"]),
+    device=st.sampled_from(["auto", "cpu", "cuda"]),
+    precision=st.sampled_from(["fp32", "bf16"]),
+    threads=st.integers(0, 64),
+    collisions=st.sampled_from(["none", "append", "hash_slot"]),
+    accumulate=st.integers(1, 8),
+    compile=st.booleans(),
+)
 
 
-@given(config=configs, overrides=overrides, with_preset=st.booleans(), folder=st.sampled_from([None, "/data", "rel/a b"]),
-       rerun=st.sampled_from(["never", "failed", "always"]))
+@given(
+    config=configs,
+    overrides=overrides,
+    with_preset=st.booleans(),
+    folder=st.sampled_from([None, "/data", "rel/a b"]),
+    rerun=st.sampled_from(["never", "failed", "always"]),
+)
 @settings(max_examples=25, deadline=None)
-def test_the_words_of_a_run_mean_that_run(config: RunConfig, overrides: list[str], with_preset: bool, folder: str | None,
-                                          rerun: str) -> None:
+def test_the_words_of_a_run_mean_that_run(
+    config: RunConfig, overrides: list[str], with_preset: bool, folder: str | None, rerun: str
+) -> None:
     if config.tokenizer is not None and with_preset:
         config = replace(config, dataset="beauty")
     chosen = preset(str(config.tokenizer)) if with_preset else None
@@ -158,8 +241,12 @@ def test_words_of_a_baseline_and_of_item_ids() -> None:
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_options_of_another_launcher_are_refused(launcher: str) -> None:
-    allowed = {"inline": (), "local": ("jobs",), "ray": ("jobs", "memory_gb", "address"),
-               "slurm": ("jobs", "memory_gb", "slurm")}[launcher]
+    allowed = {
+        "inline": (),
+        "local": ("jobs",),
+        "ray": ("jobs", "memory_gb", "address"),
+        "slurm": ("jobs", "memory_gb", "slurm"),
+    }[launcher]
     values = {"jobs": 2, "memory_gb": 1.5, "address": "auto", "slurm": (("partition", "gpu"),)}
     for name, value in values.items():
         if name in allowed:

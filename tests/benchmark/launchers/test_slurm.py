@@ -10,9 +10,24 @@ import pytest
 from sidbench.benchmark.cli.app import invoke
 
 pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
-GRID = ["run", "--tokenizer", "random,rqkmeans", "--budget", "smoke", "--recommender", "none", "--json", "--launcher",
-        "slurm", "--slurm", "cluster=local", "features.vision=none", "features.behaviour=none", "dataset.n_items=60",
-        "tokenizer.codebook_size=5000"]
+GRID = [
+    "run",
+    "--tokenizer",
+    "random,rqkmeans",
+    "--budget",
+    "smoke",
+    "--recommender",
+    "none",
+    "--json",
+    "--launcher",
+    "slurm",
+    "--slurm",
+    "cluster=local",
+    "features.vision=none",
+    "features.behaviour=none",
+    "dataset.n_items=60",
+    "tokenizer.codebook_size=5000",
+]
 
 
 @pytest.mark.slow

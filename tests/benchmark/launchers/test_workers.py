@@ -52,13 +52,16 @@ def test_a_log_tells_its_starts_and_its_last_line(home: Path) -> None:
     assert (starts(home / "none"), last_line(home / "none")) == (0, "")
 
 
-@pytest.mark.parametrize(("done", "said"), [
-    (Exit(1, json.dumps({"failed": [{"error": "no luck"}]})), "no luck"),
-    (Exit(2, ""), "bad setting"),  # refused before the run began: the log has it
-    (Exit(1, "[]"), "bad setting"),
-    (Exit(-signal.SIGKILL, ""), "killed by SIGKILL 2 times"),
-    (Exit(0, "{}"), "SIDBENCH_HOME on a disk that all machines share"),
-])
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [
+        (Exit(1, json.dumps({"failed": [{"error": "no luck"}]})), "no luck"),
+        (Exit(2, ""), "bad setting"),  # refused before the run began: the log has it
+        (Exit(1, "[]"), "bad setting"),
+        (Exit(-signal.SIGKILL, ""), "killed by SIGKILL 2 times"),
+        (Exit(0, "{}"), "SIDBENCH_HOME on a disk that all machines share"),
+    ],
+)
 def test_every_end_without_a_record_is_a_failure_with_its_reason(home: Path, done: Exit, said: str) -> None:
     outcome = judge(task(home, "=== 0\n=== 1\n=== 2\nerror: bad setting\n", before=1), done)
     assert outcome.record is None and outcome.failure is not None and outcome.attempts == 2
@@ -97,14 +100,24 @@ def test_what_is_recorded_or_refused_needs_no_worker(home: Path, capsys: pytest.
     refused = first("never", seed=5)
     assert refused.failure.error.startswith("died (failed before")  # type: ignore[attr-defined]
     assert isinstance(first("failed", seed=5), Task)
-    broken = next(tasks([RunSpec(RunConfig(tokenizer="rqkmeans", recommenders=()), ("tokenizer.no=1",))], settings,
-                        Reporter()))
+    broken = next(
+        tasks([RunSpec(RunConfig(tokenizer="rqkmeans", recommenders=()), ("tokenizer.no=1",))], settings, Reporter())
+    )
     assert not isinstance(broken, Task) and "codebook_size" in broken.failure.error  # type: ignore[union-attr]
 
 
 def test_a_dry_run_tells_what_would_happen(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    grid = ["run", "--tokenizer", "random,rqkmeans", "--budget", "smoke", "--recommender", "none",
-            "tokenizer.codebook_size=50,5000", *LIGHT]
+    grid = [
+        "run",
+        "--tokenizer",
+        "random,rqkmeans",
+        "--budget",
+        "smoke",
+        "--recommender",
+        "none",
+        "tokenizer.codebook_size=50,5000",
+        *LIGHT,
+    ]
     assert invoke([*grid, "--json"]) == 1
     result = json.loads(capsys.readouterr().out)
     assert result["summary"] == {"runs": 4, "recorded": 0, "computed": 3, "failed": 1, "retried": 0}
@@ -117,8 +130,9 @@ def test_a_dry_run_tells_what_would_happen(home: Path, capsys: pytest.CaptureFix
     assert len(list((home / "runs").iterdir())) == 3
 
 
-def test_worker_launchers_are_refused_inside_a_team(monkeypatch: pytest.MonkeyPatch, home: Path,
-                                                    capsys: pytest.CaptureFixture[str]) -> None:
+def test_worker_launchers_are_refused_inside_a_team(
+    monkeypatch: pytest.MonkeyPatch, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert invoke(["run", "--launcher", "local"]) == 2
     assert "--launcher inline" in capsys.readouterr().err
@@ -132,11 +146,26 @@ def test_gpus_are_dealt_out_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_slurm_parameters_by_hand() -> None:
-    settings = LaunchSettings(jobs=8, threads=4, device="cuda", memory_gb=2.5,
-                              slurm=(("partition", "gpu"), ("timeout_min", "90"), ("slurm_account", "me")))
-    assert slurm_parameters(settings) == ("slurm", {
-        "name": "sidbench", "timeout_min": 90, "cpus_per_task": 4, "mem_gb": 2.5, "gpus_per_node": 1,
-        "slurm_array_parallelism": 8, "slurm_partition": "gpu", "slurm_account": "me"})
+    settings = LaunchSettings(
+        jobs=8,
+        threads=4,
+        device="cuda",
+        memory_gb=2.5,
+        slurm=(("partition", "gpu"), ("timeout_min", "90"), ("slurm_account", "me")),
+    )
+    assert slurm_parameters(settings) == (
+        "slurm",
+        {
+            "name": "sidbench",
+            "timeout_min": 90,
+            "cpus_per_task": 4,
+            "mem_gb": 2.5,
+            "gpus_per_node": 1,
+            "slurm_array_parallelism": 8,
+            "slurm_partition": "gpu",
+            "slurm_account": "me",
+        },
+    )
     assert slurm_parameters(LaunchSettings(slurm=(("cluster", "local"), ("mem_gb", "1.5"))))[1]["mem_gb"] == 1.5
     for wrong in (("cluster", "moon"), ("mem_gb", "much")):
         with pytest.raises(InputError, match=wrong[0]):
@@ -151,14 +180,18 @@ def test_a_preempted_job_is_queued_with_the_same_work() -> None:
 
 @pytest.mark.slow
 def test_a_worker_ends_when_its_parent_is_gone(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
-    child = ("import os, pathlib, time\nfrom sidbench.benchmark.launchers.worker import end_with_parent\n"
-             "end_with_parent()\n"
-             f"p = pathlib.Path({str(tmp_path / 'pid')!r})\np.with_suffix('.tmp').write_text(str(os.getpid()))\n"
-             "p.with_suffix('.tmp').rename(p)\n"
-             "try:\n    time.sleep(100)\nexcept KeyboardInterrupt:\n    p.with_name('interrupted').touch()\n")
-    parent = ("import os, signal, subprocess, sys, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # as under nohup
-              "subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True,\n"
-              "                 env={**os.environ, 'SIDBENCH_WORKER_OF': str(os.getpid())})\ntime.sleep(100)\n")
+    child = (
+        "import os, pathlib, time\nfrom sidbench.benchmark.launchers.worker import end_with_parent\n"
+        "end_with_parent()\n"
+        f"p = pathlib.Path({str(tmp_path / 'pid')!r})\np.with_suffix('.tmp').write_text(str(os.getpid()))\n"
+        "p.with_suffix('.tmp').rename(p)\n"
+        "try:\n    time.sleep(100)\nexcept KeyboardInterrupt:\n    p.with_name('interrupted').touch()\n"
+    )
+    parent = (
+        "import os, signal, subprocess, sys, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # as under nohup
+        "subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True,\n"
+        "                 env={**os.environ, 'SIDBENCH_WORKER_OF': str(os.getpid())})\ntime.sleep(100)\n"
+    )
     process = subprocess.Popen([sys.executable, "-c", parent, child], stderr=subprocess.DEVNULL)
     wait_until(lambda: (tmp_path / "pid").exists(), 60)
     pid = int((tmp_path / "pid").read_text())

@@ -169,7 +169,7 @@ def test_random_codes_reach_the_chance_level_and_identity_reaches_one() -> None:
     assert len(sample) == 2000 and np.array_equal(sample, alignment.query_sample(n))
     chance = alignment.neighbour_overlap(generator.integers(0, 50, (n, 4)).astype(np.int32), e, False, sample)
     assert chance is not None and chance.mean() == pytest.approx(20 / (n - 1), rel=0.2)
-    groups = np.repeat(np.arange(n // 21 + 1), 21)[:n // 21 * 21]
+    groups = np.repeat(np.arange(n // 21 + 1), 21)[: n // 21 * 21]
     far = (100.0 * groups[:, None] + generator.random((len(groups), 1))).astype(np.float32)
     exact = alignment.neighbour_overlap(groups[:, None].astype(np.int32), far, True, np.arange(0, len(groups), 50))
     assert exact == pytest.approx(1)

@@ -27,8 +27,16 @@ def rows(seed: int, n: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_worked_example_of_the_documentation() -> None:
     numbers = a.ranking_metrics(USER, LABEL, SCORE, None, np.random.default_rng(0))
     values = {name: m.value for name, m in numbers.metrics.items()}
-    assert values == pytest.approx({"auc": 0.3125, "gauc": 0.45, "gauc_click_weighted": 0.5, "gauc_unweighted": 0.375,
-                                    "gauc_coverage_users": 2 / 3, "gauc_coverage_rows": 5 / 6})
+    assert values == pytest.approx(
+        {
+            "auc": 0.3125,
+            "gauc": 0.45,
+            "gauc_click_weighted": 0.5,
+            "gauc_unweighted": 0.375,
+            "gauc_coverage_users": 2 / 3,
+            "gauc_coverage_rows": 5 / 6,
+        }
+    )
     assert numbers.per_user["user"].tolist() == [2, 7]
     assert numbers.per_user["auc"] == pytest.approx([0, 0.75])
     assert numbers.counts == {"rows": 6, "positives": 4, "users": 3, "users_with_one_label": 1}
@@ -41,8 +49,9 @@ def test_parity_with_scikit_learn_under_ties(seed: int) -> None:
     user, label, score = rows(seed)
     assert a.auc(label, score) == pytest.approx(roc_auc_score(label, score))
     found = a.user_aucs(user, label, score)
-    expected = {u: roc_auc_score(label[user == u], score[user == u])
-                for u in np.unique(user) if 0 < label[user == u].mean() < 1}
+    expected = {
+        u: roc_auc_score(label[user == u], score[user == u]) for u in np.unique(user) if 0 < label[user == u].mean() < 1
+    }
     assert found.user.tolist() == list(expected)
     assert found.auc == pytest.approx(list(expected.values()))
     assert found.rows.tolist() == [int((user == u).sum()) for u in expected]
@@ -75,8 +84,10 @@ def test_gauc_ignores_monotone_transforms_per_user_and_row_order(seed: int) -> N
     generator = np.random.default_rng(seed)
     slope, shift = generator.integers(1, 9, 25)[user], generator.integers(-9, 9, 25)[user]
     order = generator.permutation(len(user))
-    before, after = a.user_aucs(user, label, score), a.user_aucs(
-        user[order], label[order], (np.exp(score) * slope + shift)[order])
+    before, after = (
+        a.user_aucs(user, label, score),
+        a.user_aucs(user[order], label[order], (np.exp(score) * slope + shift)[order]),
+    )
     assert after.user.tolist() == before.user.tolist()
     assert after.auc == pytest.approx(before.auc)
 

@@ -82,7 +82,9 @@ def test_strata_names_agree() -> None:
 
 
 def test_descriptions_import_no_numpy() -> None:
-    code = ("import importlib.util as u, sys; s = u.spec_from_file_location('d', sys.argv[1]); m = "
-            "u.module_from_spec(s); sys.modules['d'] = m; s.loader.exec_module(m); sys.exit('numpy' in sys.modules)")
+    code = (
+        "import importlib.util as u, sys; s = u.spec_from_file_location('d', sys.argv[1]); m = "
+        "u.module_from_spec(s); sys.modules['d'] = m; s.loader.exec_module(m); sys.exit('numpy' in sys.modules)"
+    )
     path = str(Path(ranking_at_k.__file__).with_name("descriptions.py"))
     assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == 0

@@ -108,7 +108,7 @@ def test_entropy_equals_scipy_and_respects_bounds(table: tuple[np.ndarray, np.nd
     assert d.conditional_entropies(codes).sum() == pytest.approx(d.joint_entropy(codes))
     assert d.conditional_entropies(codes).min() >= -1e-12
     assert (d.path_densities(codes, sizes) <= 1 + 1e-12).all()
-    assert d.prefix_counts(codes).tolist() == [len(np.unique(codes[:, :p + 1], axis=0)) for p in range(len(sizes))]
+    assert d.prefix_counts(codes).tolist() == [len(np.unique(codes[:, : p + 1], axis=0)) for p in range(len(sizes))]
 
 
 @settings(deadline=None, max_examples=40)

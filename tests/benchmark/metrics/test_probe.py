@@ -14,8 +14,9 @@ from sidbench.benchmark.metrics.distribution import prefix_ids
 from sidbench.datasets.foundation.errors import InputError
 
 
-def planted(n: int = 300, length: int = 3, size: int = 6, dims: int = 5,
-            noise: float = 0.7) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def planted(
+    n: int = 300, length: int = 3, size: int = 6, dims: int = 5, noise: float = 0.7
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     generator = np.random.default_rng(5)
     codes = generator.integers(-1, size, (n, length)).astype(np.int32)
     sizes = np.full(length, size, np.int32)

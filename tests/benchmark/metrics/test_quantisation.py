@@ -19,11 +19,32 @@ from sidbench.tokenizers.base import SemanticIds
 
 N = 60
 ALWAYS = {
-    "entropy", "entropy_min", "entropy_pad", "entropy_traffic", "perplexity_share", "joint_entropy", "utilisation",
-    "collision_rate", "items_in_collision", "max_group", "expected_group", "expected_group_traffic", "frac_unique",
-    "probe_text", "probe_behaviour", "seed_like", "knn_overlap_text", "knn_overlap_text_rare", "knn_overlap_behaviour",
-    "knn_overlap_behaviour_rare", "entropy_head", "entropy_tail", "utilisation_head", "utilisation_tail",
-    "items_in_collision_head", "items_in_collision_tail",
+    "entropy",
+    "entropy_min",
+    "entropy_pad",
+    "entropy_traffic",
+    "perplexity_share",
+    "joint_entropy",
+    "utilisation",
+    "collision_rate",
+    "items_in_collision",
+    "max_group",
+    "expected_group",
+    "expected_group_traffic",
+    "frac_unique",
+    "probe_text",
+    "probe_behaviour",
+    "seed_like",
+    "knn_overlap_text",
+    "knn_overlap_text_rare",
+    "knn_overlap_behaviour",
+    "knn_overlap_behaviour_rare",
+    "entropy_head",
+    "entropy_tail",
+    "utilisation_head",
+    "utilisation_tail",
+    "items_in_collision_head",
+    "items_in_collision_tail",
 }
 
 
@@ -35,8 +56,12 @@ def features(train: bool = True) -> ItemFeatures:
     behaviour[:10] = 0
     return ItemFeatures(
         {"text": generator.standard_normal((N, 6)).astype(np.float32), "behaviour": behaviour},
-        {"text": np.ones(N, bool), "behaviour": available}, np.arange(N) % 7 if train else np.zeros(N, np.int64),
-        np.zeros(N, np.float32), "log_count", Sequences(np.array([0, 0]), np.zeros(0, np.int32)))
+        {"text": np.ones(N, bool), "behaviour": available},
+        np.arange(N) % 7 if train else np.zeros(N, np.int64),
+        np.zeros(N, np.float32),
+        "log_count",
+        Sequences(np.array([0, 0]), np.zeros(0, np.int32)),
+    )
 
 
 def table(ordered: bool = True, **rest: object) -> SemanticIds:
@@ -53,8 +78,7 @@ def test_names_vectors_and_n_without_reconstruction() -> None:
     assert all(describe(name) for name in metrics)
     assert all(len(v) == 3 for v in vectors.values())
     assert metrics["entropy"].value == pytest.approx(np.mean(vectors["entropy_by_position"]))
-    assert metrics["seed_like"].value == pytest.approx(
-        (metrics["probe_text"].value + metrics["probe_behaviour"].value) / 2)
+    assert metrics["seed_like"].value == pytest.approx((metrics["probe_text"].value + metrics["probe_behaviour"].value) / 2)
 
 
 def test_unordered_sids_have_no_prefix_measures() -> None:
@@ -129,6 +153,8 @@ def test_mismatches_are_named() -> None:
 
 
 def test_metrics_import_no_torch() -> None:
-    code = ("import sys, sidbench.benchmark.metrics.quantisation, sidbench.benchmark.metrics.auc; "
-            "sys.exit('torch' in sys.modules)")
+    code = (
+        "import sys, sidbench.benchmark.metrics.quantisation, sidbench.benchmark.metrics.auc; "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -18,10 +18,14 @@ from sidbench.datasets.foundation.errors import InputError
 
 # R@50, R@100, N@50, N@100 of the eight retrieval rows on Beauty in Table 2 of the MMQ-v2 paper.
 PUBLISHED = {
-    "RQ-VAE": (0.1213, 0.2398, 0.0803, 0.1304), "OPQ": (0.1117, 0.2189, 0.0802, 0.1302),
-    "RQ-KMeans": (0.1385, 0.2398, 0.0843, 0.1507), "LETTER": (0.1513, 0.2492, 0.0937, 0.1453),
-    "DAS": (0.1503, 0.2403, 0.0933, 0.1445), "RQ-VAE++": (0.1683, 0.2991, 0.0943, 0.1507),
-    "MM-RQ-VAE": (0.1674, 0.2596, 0.0915, 0.1322), "ADA-SID": (0.1855, 0.3675, 0.0996, 0.1784),
+    "RQ-VAE": (0.1213, 0.2398, 0.0803, 0.1304),
+    "OPQ": (0.1117, 0.2189, 0.0802, 0.1302),
+    "RQ-KMeans": (0.1385, 0.2398, 0.0843, 0.1507),
+    "LETTER": (0.1513, 0.2492, 0.0937, 0.1453),
+    "DAS": (0.1503, 0.2403, 0.0933, 0.1445),
+    "RQ-VAE++": (0.1683, 0.2991, 0.0943, 0.1507),
+    "MM-RQ-VAE": (0.1674, 0.2596, 0.0915, 0.1322),
+    "ADA-SID": (0.1855, 0.3675, 0.0996, 0.1784),
 }
 
 
@@ -68,8 +72,10 @@ def test_expectation_equals_random_orders(k: int) -> None:
     order = np.lexsort((noise, np.broadcast_to(-scores, noise.shape)), axis=1)
     rank = np.argsort(order, axis=1) + 1
     hit = rank <= k
-    for sample, exact in ((hit * 1.0, r.recall_at_k(better, tied, k)),
-                          (hit / np.log2(rank + 1), r.ndcg_at_k(better, tied, k))):
+    for sample, exact in (
+        (hit * 1.0, r.recall_at_k(better, tied, k)),
+        (hit / np.log2(rank + 1), r.ndcg_at_k(better, tied, k)),
+    ):
         error = np.abs(sample.mean(axis=0) - exact)
         assert (error <= 3 * sample.std(axis=0) / np.sqrt(n_draws) + 1e-12).all()
 
@@ -121,10 +127,12 @@ def test_every_kind_of_violation_is_named() -> None:
     good = {"item_recall_at_5": 0.2, "item_ndcg_at_5": 0.1, "item_recall_at_10": 0.3, "item_ndcg_at_10": 0.13}
     assert r.bound_violations(good) == ()
     assert r.bound_violations(good | {"item_ndcg_at_10": 0.11}) == (
-        "item_ndcg_at_5 -> item_ndcg_at_10 rises less than recall demands",)
+        "item_ndcg_at_5 -> item_ndcg_at_10 rises less than recall demands",
+    )
     assert r.bound_violations(good | {"item_recall_at_10": 0.19})[0] == "item_recall_at_5 > item_recall_at_10"
     assert r.bound_violations({"item_recall_at_5_head": 0.2, "item_ndcg_at_5_head": 0.3}) == (
-        "item_ndcg_at_5_head > item_recall_at_5_head",)
+        "item_ndcg_at_5_head > item_recall_at_5_head",
+    )
     assert r.bound_violations({"inflation_recall_at_5": 2.0, "auc": 0.7}) == ()
 
 
@@ -161,11 +169,13 @@ def test_summaries_carry_n_intervals_strata_and_inflation() -> None:
 def test_no_collisions_make_all_variants_agree() -> None:
     better = np.array([0, 4, 9, 200])
     one = np.ones(4, np.int64)
-    numbers = r.retrieval_metrics(Ranks(better, one, better, one, better, one, 900 * one, 900 * one), None,
-                                  np.random.default_rng(0))
+    numbers = r.retrieval_metrics(
+        Ranks(better, one, better, one, better, one, 900 * one, 900 * one), None, np.random.default_rng(0)
+    )
     for k in r.CUTOFFS:
-        same = {numbers.metrics[f"{v}_recall_at_{k}"].value
-                for v in ("item", "sid", "optimistic", "pessimistic", "masked_item")}
+        same = {
+            numbers.metrics[f"{v}_recall_at_{k}"].value for v in ("item", "sid", "optimistic", "pessimistic", "masked_item")
+        }
         assert same == {float((better < k).mean())}
         assert numbers.metrics[f"inflation_recall_at_{k}"].value == 1
 
@@ -181,15 +191,29 @@ def test_undefined_numbers_are_absent_with_a_reason() -> None:
 
 def beam_ranks() -> Ranks:
     """Two users, N = 1000 items in 600 SIDs; lists of 60 and 50 items; the second target is outside its list."""
-    return Ranks(better=np.array([4, 53]), tied=np.array([2, 947]), sid_better=np.array([3, 40]),
-                 sid_tied=np.array([1, 560]), masked_better=np.array([4, 50]), masked_tied=np.array([2, 940]),
-                 depth=np.array([60, 50]), sid_depth=np.array([45, 40]))
+    return Ranks(
+        better=np.array([4, 53]),
+        tied=np.array([2, 947]),
+        sid_better=np.array([3, 40]),
+        sid_tied=np.array([1, 560]),
+        masked_better=np.array([4, 50]),
+        masked_tied=np.array([2, 940]),
+        depth=np.array([60, 50]),
+        sid_depth=np.array([45, 40]),
+    )
 
 
 def test_metrics_beyond_the_list_of_any_user_are_left_out_with_the_reason() -> None:
     numbers = r.retrieval_metrics(beam_ranks(), np.array([HEAD, TAIL], np.int8), np.random.default_rng(0))
-    for family in ("item_recall", "item_ndcg", "masked_item_recall", "masked_item_ndcg", "optimistic_recall",
-                   "pessimistic_recall", "inflation_recall"):
+    for family in (
+        "item_recall",
+        "item_ndcg",
+        "masked_item_recall",
+        "masked_item_ndcg",
+        "optimistic_recall",
+        "pessimistic_recall",
+        "inflation_recall",
+    ):
         assert numbers.undefined[f"{family}_at_100"] == "beam covers " + ("40 SIDs" if "inflation" in family else "50 items")
         assert (f"{family}_at_50" in numbers.metrics) == ("inflation" not in family)  # 50 items, but 40 SIDs only
     for family in ("sid_recall", "sid_ndcg"):
@@ -239,8 +263,14 @@ def test_user_order_does_not_matter(seed: int) -> None:
 def test_impossible_ranks_are_refused() -> None:
     good = ranks(np.array([0, 1]), np.array([1, 2]))
     generator = np.random.default_rng(0)
-    for fault in ({"tied": np.array([1, 0])}, {"better": np.array([-1, 0])}, {"better": np.array([0.5, 1.0])},
-                  {"masked_tied": np.array([1])}, {"depth": np.array([5])}, {"sid_depth": np.array([5.0, 5.0])}):
+    for fault in (
+        {"tied": np.array([1, 0])},
+        {"better": np.array([-1, 0])},
+        {"better": np.array([0.5, 1.0])},
+        {"masked_tied": np.array([1])},
+        {"depth": np.array([5])},
+        {"sid_depth": np.array([5.0, 5.0])},
+    ):
         with pytest.raises(InputError, match="ranks"):
             r.retrieval_metrics(replace(good, **fault), None, generator)
     with pytest.raises(InputError, match="target strata"):

@@ -70,8 +70,16 @@ def test_beauty_global_time_sizes() -> None:
     assert (len(covered.user), covered.rows.sum(), np.median(covered.rows)) == (1_617, 8_129, 4)
 
 
-@pytest.mark.parametrize(("name", "parts"), [
-    ("auc_tail", ("auc", "tail")), ("item_recall_at_10_cold", ("item_recall_at_10", "cold")), ("auc", ("auc", "")),
-    ("auc_rare", ("auc_rare", "")), ("head", ("head", "")), ("_head", ("_head", ""))])
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("auc_tail", ("auc", "tail")),
+        ("item_recall_at_10_cold", ("item_recall_at_10", "cold")),
+        ("auc", ("auc", "")),
+        ("auc_rare", ("auc_rare", "")),
+        ("head", ("head", "")),
+        ("_head", ("_head", "")),
+    ],
+)
 def test_a_metric_is_split_from_its_stratum(name: str, parts: tuple[str, str]) -> None:
     assert split_stratum(name) == parts

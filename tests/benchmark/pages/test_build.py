@@ -48,8 +48,9 @@ def test_the_committed_pages_are_up_to_date(made: dict[str, str]) -> None:
 
 
 def test_there_is_a_page_for_every_plugin_and_the_indices_name_them_all(made: dict[str, str]) -> None:
-    assert set(made) == {f"tokenizers/{n}.md" for n in [*IN_TREE, "README"]} | \
-        {f"recommenders/{n}.md" for n in [*RECOMMENDERS, "README"]}
+    assert set(made) == {f"tokenizers/{n}.md" for n in [*IN_TREE, "README"]} | {
+        f"recommenders/{n}.md" for n in [*RECOMMENDERS, "README"]
+    }
     assert all(f"| [{n}]({n}.md) |" in made[f"tokenizers/{INDEX}"] for n in IN_TREE)
     assert all(f"| [{n}]({n}.md) |" in made[f"recommenders/{INDEX}"] for n in RECOMMENDERS)
 
@@ -60,8 +61,11 @@ def check_page(page: str, kind: str, name: str) -> None:
     for field in fields(cls.config_class):
         assert f"| `{field.name}` |" in page
     assert page.count("\n- ") >= len(cls.info.deviations)
-    widths = {line.replace(r"\|", "").count("|") for line in page.split("## Settings")[1].split("## Budgets")[0].splitlines()
-              if line.startswith("|")}
+    widths = {
+        line.replace(r"\|", "").count("|")
+        for line in page.split("## Settings")[1].split("## Budgets")[0].splitlines()
+        if line.startswith("|")
+    }
     assert widths == {8}  # a bar in a cell is escaped
     assert str(ROOT) not in page and "/home/" not in page
     for link in re.findall(r"\]\(([^)]+)\)", page):
@@ -102,8 +106,10 @@ def test_pages_of_recommenders_by_hand(made: dict[str, str]) -> None:
     assert row(page, "source") == "[recommenders/ntp.py](../../recommenders/ntp.py)"
     assert row(page, "task").startswith("retrieval:") and row(made["recommenders/din.md"], "task").startswith("ranking:")
     assert row(made["recommenders/ppnet.md"], "reads SIDs") == "yes, but not with `representation=item_id`"
-    assert "    bench run --tokenizer none --recommender ppnet --dataset synthetic --budget quick " \
+    assert (
+        "    bench run --tokenizer none --recommender ppnet --dataset synthetic --budget quick "
         "ranker.representation=item_id\n" in made["recommenders/ppnet.md"]
+    )
     index = made[f"recommenders/{INDEX}"]
     retrieval, ranking = index.split("## Ranking")
     assert "[sasrec](sasrec.md)" in retrieval and "[sasrec]" not in ranking
@@ -136,10 +142,18 @@ def test_what_a_page_says_about_ranking_is_what_the_model_does(name: str, made: 
         assert (ranks_with(name, **narrow, decoding=choice).depth < 120).all()
 
 
-@pytest.mark.parametrize(("low", "high", "said"), [
-    (1, 1 << 30, "1..2^30"), (1, 65_536, "1..65536"), (0, 1 << 17, "0..2^17"), (1e-8, 1, "1e-08..1"), (None, 0.9, "..0.9"),
-    (1, 10_000_000, "1..1e+07"), (2, 100_000, "2..100000"),
-])
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (1, 1 << 30, "1..2^30"),
+        (1, 65_536, "1..65536"),
+        (0, 1 << 17, "0..2^17"),
+        (1e-8, 1, "1e-08..1"),
+        (None, 0.9, "..0.9"),
+        (1, 10_000_000, "1..1e+07"),
+        (2, 100_000, "2..100000"),
+    ],
+)
 def test_ranges_are_read_by_people(low: float | None, high: float, said: str) -> None:
     assert setting_range({"choices": None, "low": low, "high": high}) == said
     assert setting_number(96) == "96"
@@ -153,8 +167,9 @@ def test_presets_of_the_users_home_do_not_enter(home: Path, made: dict[str, str]
     assert recommender_page(plugins("recommender")["mtp"], installed()) == made["recommenders/mtp.md"]
 
 
-def test_check_names_what_is_missing_stale_or_left_over(tmp_path: Path, made: dict[str, str],
-                                                        capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_names_what_is_missing_stale_or_left_over(
+    tmp_path: Path, made: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert {p.relative_to(tmp_path).as_posix() for p in write_pages(made, tmp_path)} == set(made)
     assert compare_pages(made, tmp_path) == {}
     tokens, models = tmp_path / "tokenizers", tmp_path / "recommenders"
@@ -167,8 +182,14 @@ def test_check_names_what_is_missing_stale_or_left_over(tmp_path: Path, made: di
     (tmp_path / "guide.md").write_text("by hand")
     assert invoke(["plugin", "docs", "--check", "--out", str(tmp_path)]) == 1
     told = capsys.readouterr().err
-    for line in ("opq.md: out of date", "random.md: missing", "recommenders/mtp.md: missing", "bench plugin docs",
-                 "gone.md: of a tokenizer that is gone", "lost.md: of a recommender that is gone"):
+    for line in (
+        "opq.md: out of date",
+        "random.md: missing",
+        "recommenders/mtp.md: missing",
+        "bench plugin docs",
+        "gone.md: of a tokenizer that is gone",
+        "lost.md: of a recommender that is gone",
+    ):
         assert line in told
     assert "notes.md" not in told and "guide.md" not in told
     assert invoke(["plugin", "docs", "--out", str(tmp_path)]) == 0

@@ -19,8 +19,13 @@ def names(path: Path) -> set[str]:
 
 def test_the_closure_holds_what_is_imported_and_nothing_else() -> None:
     found = names(ROOT / "tokenizers" / "rqvae.py")
-    assert {"tokenizers/rqvae.py", "tokenizers/base.py", "tokenizers/blocks/quantisers/vector_quantiser.py",
-            "tokenizers/blocks/clustering/kmeans.py", "datasets/features/base.py"} <= found
+    assert {
+        "tokenizers/rqvae.py",
+        "tokenizers/base.py",
+        "tokenizers/blocks/quantisers/vector_quantiser.py",
+        "tokenizers/blocks/clustering/kmeans.py",
+        "datasets/features/base.py",
+    } <= found
     assert not {n for n in found if n.startswith(("benchmark/", "recommenders/", "leaderboards/"))}
     assert "tokenizers/blocks/experts/adaptive_experts.py" not in found and "tokenizers/adasid.py" not in found
 
@@ -47,7 +52,7 @@ def test_a_strangers_package_comes_along(tmp_path: Path) -> None:
 
 def test_docstrings_and_comments_do_not_change_the_code(tmp_path: Path) -> None:
     one, two, other = (tmp_path / name for name in ("one", "two", "other"))
-    for folder, text in ((one, 'x = 1\n'), (two, '"""Doc."""\n\nx = 1  # why\n'), (other, "x = 2\n")):
+    for folder, text in ((one, "x = 1\n"), (two, '"""Doc."""\n\nx = 1  # why\n'), (other, "x = 2\n")):
         folder.mkdir()
         (folder / "m.py").write_text(text)
     prints = [code_fingerprint([folder / "m.py"]) for folder in (one, two, other)]

@@ -19,9 +19,25 @@ import pytest
 from sidbench.benchmark.plugins.scaffold.project import new_project
 from sidbench.benchmark.store.records import RunRecord
 
-SMALL = ["--dataset", "synthetic", "--budget", "smoke", "--recommender", "mtp", "--threads", "1", "dataset.n_items=60",
-         "dataset.n_users=60", "tokenizer.codebook_size=8", "tokenizer.code_length=3", "dataset.picture_size=0",
-         "features.vision=none", "behaviour.epochs=1", "retriever.epochs=1", "--json"]
+SMALL = [
+    "--dataset",
+    "synthetic",
+    "--budget",
+    "smoke",
+    "--recommender",
+    "mtp",
+    "--threads",
+    "1",
+    "dataset.n_items=60",
+    "dataset.n_users=60",
+    "tokenizer.codebook_size=8",
+    "tokenizer.code_length=3",
+    "dataset.picture_size=0",
+    "features.vision=none",
+    "behaviour.epochs=1",
+    "retriever.epochs=1",
+    "--json",
+]
 HEAD = '''\
 """A broken tokenizer."""
 
@@ -38,17 +54,27 @@ class Broken(RandomCodes):
 
 '''
 BROKEN = {  # module -> (source, what a run says of it)
-    "missing_import": ("import no_such_thing\n" + HEAD.replace('"""A broken tokenizer."""\n', ""),
-                       "ModuleNotFoundError: No module named 'no_such_thing'"),
-    "wrong_shapes": (HEAD + "    def encode(self, f, r):\n        s = super().encode(f, r)\n"
-                     "        return replace(s, codes=s.codes[:-1])\n", "codes have shape"),
-    "float_codes": (HEAD + "    def encode(self, f, r):\n        s = super().encode(f, r)\n"
-                    "        return replace(s, codes=s.codes * float('nan'))\n", "codes must be int32"),
+    "missing_import": (
+        "import no_such_thing\n" + HEAD.replace('"""A broken tokenizer."""\n', ""),
+        "ModuleNotFoundError: No module named 'no_such_thing'",
+    ),
+    "wrong_shapes": (
+        HEAD + "    def encode(self, f, r):\n        s = super().encode(f, r)\n"
+        "        return replace(s, codes=s.codes[:-1])\n",
+        "codes have shape",
+    ),
+    "float_codes": (
+        HEAD + "    def encode(self, f, r):\n        s = super().encode(f, r)\n"
+        "        return replace(s, codes=s.codes * float('nan'))\n",
+        "codes must be int32",
+    ),
     "no_sids": (HEAD + "    def encode(self, f, r):\n        return super().encode(f, r).codes\n", "AttributeError"),
     "odd_state": (HEAD + "    def state_dict(self):\n        return {'key': object()}\n", "object"),
     "bad_state": (HEAD + "    def state_dict(self):\n        raise KeyError('lost')\n", "KeyError: 'lost'"),
-    "raises_in_fit": (HEAD + "    def fit(self, f, g, r):\n        raise ZeroDivisionError('by design')\n",
-                      "ZeroDivisionError: by design"),
+    "raises_in_fit": (
+        HEAD + "    def fit(self, f, g, r):\n        raise ZeroDivisionError('by design')\n",
+        "ZeroDivisionError: by design",
+    ),
     "bad_constructor": (HEAD + "    def __init__(self, c):\n        raise LookupError('nothing')\n", "LookupError: nothing"),
     "torn": ("def (\n", "line 1"),
 }
@@ -65,7 +91,8 @@ def project(folder: Path, name: str, files: dict[str, str]) -> Path:
     (package.parent / "pyproject.toml").write_text(
         f'[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
         f'[project]\nname = "{name}"\nversion = "1.0"\n[project.entry-points."sidbench.tokenizers"]\n{points}\n'
-        f'[tool.setuptools]\npackages = ["{name}"]\n')
+        f'[tool.setuptools]\npackages = ["{name}"]\n'
+    )
     return package.parent
 
 
@@ -77,8 +104,9 @@ class Environment:
         self.home, self.python = folder / "home", folder / "env" / "bin" / "python"
         own = next((folder / "env" / "lib").glob("python*/site-packages"))
         (own / "shared.pth").write_text(f"import site; site.addsitedir({sysconfig.get_paths()['purelib']!r})\n")
-        installed = self("-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-                         *map(str, packages))
+        installed = self(
+            "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", *map(str, packages)
+        )
         assert installed.returncode == 0, installed.stderr
         for package in packages:
             assert (own / package.name).is_dir()  # here, and not in the environment that runs the tests
@@ -86,8 +114,9 @@ class Environment:
     def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PIP_"))}
         environment |= {"SIDBENCH_HOME": str(self.home), "OMP_NUM_THREADS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        return subprocess.run([str(self.python), *words], capture_output=True, text=True, check=False, env=environment,
-                              cwd=self.home.parent)
+        return subprocess.run(
+            [str(self.python), *words], capture_output=True, text=True, check=False, env=environment, cwd=self.home.parent
+        )
 
     def bench(self, *words: str) -> subprocess.CompletedProcess[str]:
         return self("-m", "sidbench.benchmark.cli.app", *words)
@@ -97,8 +126,10 @@ class Environment:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     folder = tmp_path_factory.mktemp("strangers")
     new_project("my_tokenizer", folder)
-    return Environment(folder, [folder / "my_tokenizer",
-                                project(folder, "broken_codes", {stem: source for stem, (source, _) in BROKEN.items()})])
+    return Environment(
+        folder,
+        [folder / "my_tokenizer", project(folder, "broken_codes", {stem: source for stem, (source, _) in BROKEN.items()})],
+    )
 
 
 @pytest.mark.slow

@@ -49,19 +49,21 @@ def test_a_file_in_the_room_is_a_plugin_and_base_private_and_folders_are_not(tmp
     assert mine.info["deviations"] == ()
 
 
-@pytest.mark.parametrize(("source", "reason"), [
-    ("def broken(:\n", "line 1"),
-    ('"""Title."""\n', "no `INFO = TokenizerInfo(...)`"),
-    ("INFO = 3\n", "line 1: INFO must be a call of TokenizerInfo"),
-    ("INFO = DatasetInfo(title='x')\n", "must be a call of TokenizerInfo"),
-    (PLUGIN.replace("year=2024", "year=1000 + 1024"), "year of INFO is not a literal"),
-    (PLUGIN.replace("year=2024", "yaer=2024"), "no field 'yaer'"),
-    (PLUGIN.replace("year=2024, ", ""), "INFO lacks year"),
-    (PLUGIN.replace('title="Mine"', '"Mine"'), "keyword arguments only"),
-    ("x = '\0'\n", "null bytes"),
-])
-def test_a_broken_plugin_is_listed_with_its_reason_and_breaks_only_itself(
-        tmp_path: Path, source: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("def broken(:\n", "line 1"),
+        ('"""Title."""\n', "no `INFO = TokenizerInfo(...)`"),
+        ("INFO = 3\n", "line 1: INFO must be a call of TokenizerInfo"),
+        ("INFO = DatasetInfo(title='x')\n", "must be a call of TokenizerInfo"),
+        (PLUGIN.replace("year=2024", "year=1000 + 1024"), "year of INFO is not a literal"),
+        (PLUGIN.replace("year=2024", "yaer=2024"), "no field 'yaer'"),
+        (PLUGIN.replace("year=2024, ", ""), "INFO lacks year"),
+        (PLUGIN.replace('title="Mine"', '"Mine"'), "keyword arguments only"),
+        ("x = '\0'\n", "null bytes"),
+    ],
+)
+def test_a_broken_plugin_is_listed_with_its_reason_and_breaks_only_itself(tmp_path: Path, source: str, reason: str) -> None:
     registry = rooms(tmp_path, good=PLUGIN, bad=source)
     found = registry.plugins("tokenizer")
     assert reason in found["bad"].broken
@@ -113,13 +115,15 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     info = tmp_path / "stranger_codes-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger-codes\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(textwrap.dedent("""\
+    (info / "entry_points.txt").write_text(
+        textwrap.dedent("""\
         [sidbench.tokenizers]
         stars = stranger.deep.plugin:Stars
         ghost = stranger.nowhere:Ghost
         nameless = stranger.deep.plugin
         adasid = stranger.deep.plugin:Stars
-        """))
+        """)
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     return package
 
@@ -141,8 +145,7 @@ def test_entry_points_are_found_without_importing_their_package(stranger: Path) 
 
 def test_an_entry_point_names_its_class(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (stranger / "__init__.py").write_text("")
-    (stranger / "deep" / "plugin.py").write_text(
-        PLUGIN + "from sidbench.tokenizers.random import RandomCodes as Stars\n")
+    (stranger / "deep" / "plugin.py").write_text(PLUGIN + "from sidbench.tokenizers.random import RandomCodes as Stars\n")
     for name in [m for m in sys.modules if m.partition(".")[0] == "stranger"]:
         monkeypatch.delitem(sys.modules, name)
     assert issubclass(Registry().load("tokenizer", "stars"), Tokenizer)
@@ -162,10 +165,13 @@ def test_a_dropped_in_file_is_listed_and_loaded_with_nothing_else_touched(tmp_pa
     tree = copied_tree(tmp_path)
     source = (ROOT / "tokenizers" / "random.py").read_text()
     (tree / "sidbench" / "tokenizers" / "dropped.py").write_text(source)
-    (tree / "sidbench" / "tokenizers" / "two.py").write_text(source + textwrap.dedent("""
+    (tree / "sidbench" / "tokenizers" / "two.py").write_text(
+        source
+        + textwrap.dedent("""
         class Another(RandomCodes):
             pass
-        """))
+        """)
+    )
     (tree / "sidbench" / "tokenizers" / "raises.py").write_text(PLUGIN + "import nowhere_to_be_found\n")
     code = textwrap.dedent("""
         from sidbench.benchmark.plugins.registry import ROOT, load, plugins
@@ -179,8 +185,9 @@ def test_a_dropped_in_file_is_listed_and_loaded_with_nothing_else_touched(tmp_pa
                 print(error)
         """)
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True,
-                          cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True, cwd=tmp_path
+    )
     root, dropped, two, raises = done.stdout.splitlines()
     assert root == str(tree / "sidbench")
     assert dropped == "True sidbench.tokenizers.dropped"

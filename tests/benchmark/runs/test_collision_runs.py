@@ -19,9 +19,23 @@ from sidbench.leaderboards.render.formats import render
 from sidbench.tokenizers.base import PAD, SemanticIds
 from sidbench.tokenizers.collisions.base import CollisionReport, Resolved
 
-SMALL = ["run", "--dataset", "synthetic", "--budget", "smoke", "--threads", "1", "--tokenizer", "random", "--json",
-         "tokenizer.code_length=2", "tokenizer.codebook_size=9", "features.vision=none", "features.behaviour=none",
-         "dataset.n_users=120"]
+SMALL = [
+    "run",
+    "--dataset",
+    "synthetic",
+    "--budget",
+    "smoke",
+    "--threads",
+    "1",
+    "--tokenizer",
+    "random",
+    "--json",
+    "tokenizer.code_length=2",
+    "tokenizer.codebook_size=9",
+    "features.vision=none",
+    "features.behaviour=none",
+    "dataset.n_users=120",
+]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> RunRecord:
@@ -47,8 +61,11 @@ def test_policies_make_rows_of_their_own_in_one_table(home: Path, capsys: pytest
     cached = {s.name for s in sparse.stages if s.cached}
     assert {"tokenizer", "sids"} <= cached and not {"collisions", "retrieval.fit"} & cached
     codes = np.array(pl.read_parquet(home / "runs" / sparse.run_id / "sids.parquet")["codes"].to_list())
-    assert codes.shape[1] == 3 and len(np.unique(codes, axis=0)) == len(codes) and (codes[:, 2] == PAD).any() == (
-        sparse.sids.mean_active < 3)
+    assert (
+        codes.shape[1] == 3
+        and len(np.unique(codes, axis=0)) == len(codes)
+        and (codes[:, 2] == PAD).any() == (sparse.sids.mean_active < 3)
+    )
     for buckets in (16, 32):  # the same policy with other settings is another row
         sids = sparse.sids.model_copy(update={"collision_policy": "hash_slot", "collision_config": {"buckets": buckets}})
         copied = sparse.model_copy(update={"sids": sids, "run_id": f"copy-{buckets}"})
@@ -57,15 +74,21 @@ def test_policies_make_rows_of_their_own_in_one_table(home: Path, capsys: pytest
     board = build_tables(read_runs(home / "runs"))
     assert len(board.tables) == 1 and not board.superseded
     names = {(row.name, row.settings) for row in board.tables[0].measured.rows}
-    assert names == {("random", ""), ("random +append_sparse", ""), ("random +hash_slot", "buckets=16"),
-                     ("random +hash_slot", "buckets=32")}
+    assert names == {
+        ("random", ""),
+        ("random +append_sparse", ""),
+        ("random +hash_slot", "buckets=16"),
+        ("random +hash_slot", "buckets=32"),
+    }
     assert "| random +append_sparse" in render(board, "md")
 
 
 def test_moving_policies_say_where_costs_come_from_and_failures_name_the_policy(
-        home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record = run(capsys, "--collisions", "reassign", "--recommender", "mtp", "tokenizer.codebook_size=60",
-                 "tokenizer.code_length=1")
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run(
+        capsys, "--collisions", "reassign", "--recommender", "mtp", "tokenizer.codebook_size=60", "tokenizer.code_length=1"
+    )
     sids = record.sids
     assert sids is not None and sids.collision_costs == "estimated"
     assert any("still share a SID" in note for note in sids.collision_notes)
@@ -97,8 +120,15 @@ def test_collision_settings_are_checked(home: Path, capsys: pytest.CaptureFixtur
 
 
 def test_records_without_collision_fields_still_load() -> None:
-    old = {"code_length": 2, "sizes": [4, 4], "ordered": True, "mean_active": 2.0, "content_hash": "x", "file": "f",
-           "metrics": {}}
+    old = {
+        "code_length": 2,
+        "sizes": [4, 4],
+        "ordered": True,
+        "mean_active": 2.0,
+        "content_hash": "x",
+        "file": "f",
+        "metrics": {},
+    }
     assert SidsRecord.model_validate(old).collision_policy == "none"
 
 

@@ -35,16 +35,22 @@ def only_record(capsys: pytest.CaptureFixture[str], *arguments: str) -> RunRecor
 
 def comparable(record: RunRecord) -> dict:
     """The parts of a record that an undisturbed run and a resumed one must share."""
-    return {"sids": record.sids.content_hash if record.sids else None,
-            "metrics": {t.task: {n: m.model_dump() for n, m in t.metrics.items()} for t in record.tasks},
-            "quantisation": {n: m.model_dump() for n, m in record.sids.metrics.items()} if record.sids else None}
+    return {
+        "sids": record.sids.content_hash if record.sids else None,
+        "metrics": {t.task: {n: m.model_dump() for n, m in t.metrics.items()} for t in record.tasks},
+        "quantisation": {n: m.model_dump() for n, m in record.sids.metrics.items()} if record.sids else None,
+    }
 
 
 def test_a_run_leaves_files_that_give_its_numbers(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = only_record(capsys, "--tokenizer", "adasid")
     folder = home / "runs" / record.run_id
-    assert {p.name for p in folder.iterdir()} == {"record.json", "sids.parquet", "users_retrieval.parquet",
-                                                  "users_ranking.parquet"}
+    assert {p.name for p in folder.iterdir()} == {
+        "record.json",
+        "sids.parquet",
+        "users_retrieval.parquet",
+        "users_ranking.parquet",
+    }
     assert RunRecord.model_validate_json((folder / "record.json").read_text()) == record
     users = pl.read_parquet(folder / "users_retrieval.parquet")
     better = users["rank_low"].to_numpy() - 1
@@ -66,10 +72,20 @@ def test_a_run_leaves_files_that_give_its_numbers(home: Path, capsys: pytest.Cap
     assert auc is not None and auc.value == pytest.approx(roc_auc_score(rows["label"], rows["score"]), abs=1e-9)
 
 
-def test_cut_offs_beyond_a_beam_have_no_number_and_the_record_says_why(home: Path,
-                                                                        capsys: pytest.CaptureFixture[str]) -> None:
-    record = only_record(capsys, "--tokenizer", "random", "--recommender", "rpg", "retriever.decoding=graph",
-                         "retriever.n_beams=20", "retriever.cover=12", "retriever.epochs=1")
+def test_cut_offs_beyond_a_beam_have_no_number_and_the_record_says_why(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = only_record(
+        capsys,
+        "--tokenizer",
+        "random",
+        "--recommender",
+        "rpg",
+        "retriever.decoding=graph",
+        "retriever.n_beams=20",
+        "retriever.cover=12",
+        "retriever.epochs=1",
+    )
     assert record.metric("item_recall_at_10", "retrieval") is not None
     assert record.metric("item_recall_at_50", "retrieval") is None
     assert "beam covers" in record.tasks[0].undefined["item_recall_at_50"]
@@ -131,16 +147,20 @@ def test_a_broken_plugin_is_named_and_harms_no_other(home: Path, capsys: pytest.
     assert "codebook_size" in result["failed"][0]["error"] and "--tokenizer rqkmeans" in result["failed"][0]["command"]
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--tokenizer", "adasidd"], "did you mean 'adasid'"),
-    (["--dataset", "beuty"], "did you mean 'beauty'"),
-    (["--tokenizer", "rqkmeans", "tokenizer.codebok_size=4"], "codebook_size"),
-    (["--tokenizer", "rqkmeans", "--budget", "quik"], "quick"),
-    (["--tokenizer", "rqkmeans", "tokenizer.code_length=0"], "code_length"),
-    (["--tokenizer", "none", "--recommender", "none"], "neither tokenizer nor recommender"),
-])
-def test_bad_usage_is_one_paragraph(home: Path, capsys: pytest.CaptureFixture[str], arguments: list[str],
-                                    message: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tokenizer", "adasidd"], "did you mean 'adasid'"),
+        (["--dataset", "beuty"], "did you mean 'beauty'"),
+        (["--tokenizer", "rqkmeans", "tokenizer.codebok_size=4"], "codebook_size"),
+        (["--tokenizer", "rqkmeans", "--budget", "quik"], "quick"),
+        (["--tokenizer", "rqkmeans", "tokenizer.code_length=0"], "code_length"),
+        (["--tokenizer", "none", "--recommender", "none"], "neither tokenizer nor recommender"),
+    ],
+)
+def test_bad_usage_is_one_paragraph(
+    home: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
     assert invoke([*SMOKE, *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error

@@ -48,8 +48,13 @@ class Net(nn.Module):
         return torch.dropout(torch.tanh(x @ self.one), 0.2, self.training) @ self.two
 
 
-def plan(name: str = "toy", fault: Callable[[int], None] | None = None, sharded: bool = True, mean: bool = False,
-         nan_at: int | None = None) -> TrainingPlan:
+def plan(
+    name: str = "toy",
+    fault: Callable[[int], None] | None = None,
+    sharded: bool = True,
+    mean: bool = False,
+    nan_at: int | None = None,
+) -> TrainingPlan:
     """Five epochs; ``fault(batch number)`` is called in the loss; ``mean``: a buffer follows what the batches hold."""
     model, x = Net(), torch.randn(BATCHES * 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -64,15 +69,34 @@ def plan(name: str = "toy", fault: Callable[[int], None] | None = None, sharded:
         return {"loss": value * float("nan") if step == nan_at else value, "batch": value.detach() * 0 + step}
 
     return TrainingPlan(
-        name=name, model=model, steps_per_epoch=BATCHES, epochs=5, batch=lambda e, i: x[i * 8:(i + 1) * 8], loss=loss,
-        rng=Rng(0), learning_rate=1e-2, sharded=sharded, warmup_steps=5, schedule="cosine", weight_decay=0.1,
-        validate=lambda: -float(((model(x) - x[:, :1]) ** 2).mean()), monitor=dict, monitor_every=3)
+        name=name,
+        model=model,
+        steps_per_epoch=BATCHES,
+        epochs=5,
+        batch=lambda e, i: x[i * 8 : (i + 1) * 8],
+        loss=loss,
+        rng=Rng(0),
+        learning_rate=1e-2,
+        sharded=sharded,
+        warmup_steps=5,
+        schedule="cosine",
+        weight_decay=0.1,
+        validate=lambda: -float(((model(x) - x[:, :1]) ** 2).mean()),
+        monitor=dict,
+        monitor_every=3,
+    )
 
 
 def outcome(log: TrainingLog, trained: TrainingPlan) -> dict[str, Any]:
     """Everything of a training that must not depend on the number of processes."""
-    return {"losses": log.losses, "validations": log.validations, "steps": log.steps, "epochs": log.epochs,
-            "parts": log.parts, "weights": {n: v.flatten().tolist() for n, v in trained.model.state_dict().items()}}
+    return {
+        "losses": log.losses,
+        "validations": log.validations,
+        "steps": log.steps,
+        "epochs": log.epochs,
+        "parts": log.parts,
+        "weights": {n: v.flatten().tolist() for n, v in trained.model.state_dict().items()},
+    }
 
 
 def train(accumulate: int, **options: Any) -> dict[str, Any]:
@@ -96,7 +120,7 @@ def failure(rank: int) -> str:
     runtime = LocalRuntime("cpu", threads=1, accumulate=2)
 
     def fault(step: int) -> None:
-        if step == 9 + rank and runtime.team.rank == rank:
+        if step == 9 + rank and runtime.process_group.rank == rank:
             raise ValueError(f"process {rank} is tired")
 
     def work() -> object:
@@ -105,7 +129,9 @@ def failure(rank: int) -> str:
         except ValueError as error:
             raise StageError(f"plugin failed: {error}") from error
 
-    return refused(lambda: runtime.team.together(lambda: runtime.team.together(work)))  # nested, as stages in a run
+    return refused(
+        lambda: runtime.process_group.together(lambda: runtime.process_group.together(work))
+    )  # nested, as stages in a run
 
 
 def cache(folder: Path) -> dict[str, Any]:
@@ -119,15 +145,29 @@ def cache(folder: Path) -> dict[str, Any]:
             calls.append(name)
             if bad:
                 raise StageError("no luck")
-            team = runtime.team  # a leader that works for itself must be able to train
-            return [team.size, *sorted(team.gather(team.rank)), runtime.train(plan(name)).processes]
+            process_group = runtime.process_group  # a leader that works for itself must be able to train
+            return [
+                process_group.size,
+                *sorted(process_group.gather(process_group.rank)),
+                runtime.train(plan(name)).processes,
+            ]
 
-        return Stage(name, {}, compute, lambda v, f: (f / "v.json").write_text(json.dumps(v)) and None,
-                     lambda f: list(json.loads((f / "v.json").read_text())), by_all=by_all)
+        return Stage(
+            name,
+            {},
+            compute,
+            lambda v, f: (f / "v.json").write_text(json.dumps(v)) and None,
+            lambda f: list(json.loads((f / "v.json").read_text())),
+            by_all=by_all,
+        )
 
-    shared = StageCache(folder, reporter, team=runtime.team)
-    values = {"all": shared.run(stage("all", True)), "leader": shared.run(stage("leader", False)),
-              "all again": shared.run(stage("all", True)), "leader again": shared.run(stage("leader", False))}
+    shared = StageCache(folder, reporter, process_group=runtime.process_group)
+    values = {
+        "all": shared.run(stage("all", True)),
+        "leader": shared.run(stage("leader", False)),
+        "all again": shared.run(stage("all", True)),
+        "leader again": shared.run(stage("leader", False)),
+    }
     errors = [refused(lambda by_all=by_all: shared.run(stage("bad", by_all, bad=True))) for by_all in (True, False)]
     return {"values": values, "errors": errors, "calls": calls, "warnings": len(reporter.warnings)}
 
@@ -156,7 +196,7 @@ def evaluate() -> dict[str, Any]:
     """Ranks of 1, 2, 3 and all users, scores of rows, and codes in blocks of 7 items."""
     runtime = LocalRuntime("cpu", threads=1, accumulate=2)
     data = make_retrieval()
-    with runtime.team.solo():
+    with runtime.process_group.solo():
         model = Sasrec(Sasrec.config_class(**{**Sasrec.budgets["smoke"], "epochs": 1})).fit(data, None, Rng(0), runtime)
     ranks = {}
     for n in (1, 2, 3, len(data.test_target)):
@@ -169,8 +209,13 @@ def evaluate() -> dict[str, Any]:
     features = planted_features()
     tokenizer = RqKMeans(RqKMeans.config_class(codebook_size=4, code_length=2)).fit(features, Rng(0), runtime)
     sids = encode_catalogue(tokenizer, features, runtime, block_items=7)
-    return {"ranks": ranks, "scores": scores.tolist(), "notes": notes, "codes": sids.codes.tolist(),
-            "reconstruction": {m: float(e.sum()) for m, e in sids.reconstruction.items()}}
+    return {
+        "ranks": ranks,
+        "scores": scores.tolist(),
+        "notes": notes,
+        "codes": sids.codes.tolist(),
+        "reconstruction": {m: float(e.sum()) for m, e in sids.reconstruction.items()},
+    }
 
 
 def killed(folder: Path) -> str:
@@ -178,7 +223,7 @@ def killed(folder: Path) -> str:
     runtime = LocalRuntime("cpu", threads=1, accumulate=2)
 
     def fault(step: int) -> None:
-        if step == 4 * BATCHES + 3 and runtime.team.rank == 1:
+        if step == 4 * BATCHES + 3 and runtime.process_group.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
     training.CHECKPOINT_SECONDS = -1.0
@@ -187,15 +232,18 @@ def killed(folder: Path) -> str:
 
 
 def scenarios(folder: Path) -> dict[str, Callable[[], Any]]:
-    """All of them, in order; the last one leaves no team."""
+    """All of them, in order; the last one leaves no process_group."""
     return {
-        "two": lambda: train(2), "four": lambda: train(4),
+        "two": lambda: train(2),
+        "four": lambda: train(4),
         "replicated": lambda: train(2, sharded=False, mean=True),
         "lying": lambda: refused(lambda: train(2, mean=True)),
         "nan": lambda: refused(lambda: train(2, nan_at=9)),
         "odd": lambda: refused(lambda: train(3)),
-        "failure 0": lambda: failure(0), "failure 1": lambda: failure(1),
-        "cache": lambda: cache(folder / "cache"), "evaluate": evaluate,
+        "failure 0": lambda: failure(0),
+        "failure 1": lambda: failure(1),
+        "cache": lambda: cache(folder / "cache"),
+        "evaluate": evaluate,
         "killed": lambda: killed(folder / "checkpoints"),
     }
 
@@ -205,4 +253,4 @@ if __name__ == "__main__":
     for title, scenario in scenarios(place).items():
         told = json.dumps(scenario())
         (place / f"{title}-{os.environ['RANK']}.json").write_text(told)
-    os._exit(0)  # the team is broken by now, so there is nothing to close
+    os._exit(0)  # the process_group is broken by now, so there is nothing to close

@@ -27,8 +27,22 @@ from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import Ranker
 
 ROOT = Path(__file__).resolve().parents[3]
-FACTORIES = {torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.linspace, torch.eye, torch.rand,
-             torch.randn, torch.randint, torch.randperm, torch.tensor, torch.as_tensor, torch.tril_indices}
+FACTORIES = {
+    torch.zeros,
+    torch.ones,
+    torch.full,
+    torch.empty,
+    torch.arange,
+    torch.linspace,
+    torch.eye,
+    torch.rand,
+    torch.randn,
+    torch.randint,
+    torch.randperm,
+    torch.tensor,
+    torch.as_tensor,
+    torch.tril_indices,
+}
 SMALL: Mapping[str, Mapping[str, Any]] = {  # on top of the smoke budget
     "adasid": {"width": 16, "hidden": 16, "warm_steps": 4},
     "mmq": {"width": 16, "warm_steps": 4, "tuning_steps": 4, "tuning_users": 32, "tuning_width": 16},
@@ -54,7 +68,8 @@ def _building(frame: FrameType | None) -> bool:
     """Inside a module's ``__init__``, or in ``load_state_dict``: the whole module is moved to the device afterwards."""
     while frame is not None:
         if frame.f_code.co_name == "load_state_dict" or (
-                frame.f_code.co_name == "__init__" and isinstance(frame.f_locals.get("self"), torch.nn.Module)):
+            frame.f_code.co_name == "__init__" and isinstance(frame.f_locals.get("self"), torch.nn.Module)
+        ):
             return True
         frame = frame.f_back
     return False
@@ -90,8 +105,12 @@ def test_tokenizers_stay_on_the_device(name: str, runtime: LocalRuntime) -> None
     features = planted_features()
     cls = installed().load("tokenizer", name)
     known = {f.name for f in fields(cls.config_class)}
-    small = {**cls.budgets.get("smoke", {}), "codebook_size": 8, **({"steps": STEPS} if "steps" in known else {}),
-             **SMALL.get(name, {})}
+    small = {
+        **cls.budgets.get("smoke", {}),
+        "codebook_size": 8,
+        **({"steps": STEPS} if "steps" in known else {}),
+        **SMALL.get(name, {}),
+    }
     tokenizer = cls(cls.config_class(**small))
     with DeviceGuard() as guard:
         tokenizer.fit(features, Rng(0), runtime)

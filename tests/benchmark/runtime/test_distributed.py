@@ -41,11 +41,22 @@ def work() -> dict[str, Any]:
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the results of two processes; the second one kills itself at the end."""
     folder = tmp_path_factory.mktemp("both")
-    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
-             "OMP_NUM_THREADS": "1"}
-    started = [subprocess.Popen([sys.executable, str(SCRIPT), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-               for rank in range(2)]
+    place = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "OMP_NUM_THREADS": "1",
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
     try:
         output = [process.communicate(timeout=120)[0].decode() for process in started]
     finally:
@@ -107,8 +118,11 @@ def test_accumulation_must_divide_among_the_processes(both: Path) -> None:
 
 def test_the_leader_decides_what_is_computed(both: Path) -> None:
     leader, other = told(both, "cache")
-    assert leader["values"] == other["values"] == {
-        "all": [2, 0, 1, 2], "all again": [2, 0, 1, 2], "leader": [1, 0, 1], "leader again": [1, 0, 1]}
+    assert (
+        leader["values"]
+        == other["values"]
+        == {"all": [2, 0, 1, 2], "all again": [2, 0, 1, 2], "leader": [1, 0, 1], "leader again": [1, 0, 1]}
+    )
     assert leader["calls"] == ["all", "leader", "bad", "bad"] and other["calls"] == ["all", "bad"]
     assert leader["errors"] == ["StageError: no luck"] * 2
     assert other["errors"] == ["StageError: no luck", "PeerFailure: process 0: no luck"]
@@ -146,20 +160,35 @@ def test_parts_cover_everything_once(n: int, size: int) -> None:
 
 
 def test_notes_of_parts_by_hand(runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = [[{"ms_per_user": 1.0, "truncated_histories": 3.0, "beam_widest": 9.0, "beam_covered_items": 50.0}, 3],
-             [{"ms_per_user": 5.0, "truncated_histories": 1.0, "beam_widest": 4.0, "beam_covered_items": 40.0}, 1],
-             [{}, 0]]
-    monkeypatch.setattr(runtime.team, "gather", lambda own: parts)
-    assert merged_notes({}, 0, runtime) == {"ms_per_user": 2.0, "truncated_histories": 4.0, "beam_widest": 9.0,
-                                            "beam_covered_items": 40.0}
+    parts = [
+        [{"ms_per_user": 1.0, "truncated_histories": 3.0, "beam_widest": 9.0, "beam_covered_items": 50.0}, 3],
+        [{"ms_per_user": 5.0, "truncated_histories": 1.0, "beam_widest": 4.0, "beam_covered_items": 40.0}, 1],
+        [{}, 0],
+    ]
+    monkeypatch.setattr(runtime.process_group, "gather", lambda own: parts)
+    assert merged_notes({}, 0, runtime) == {
+        "ms_per_user": 2.0,
+        "truncated_histories": 4.0,
+        "beam_widest": 9.0,
+        "beam_covered_items": 40.0,
+    }
 
 
 @pytest.mark.slow
 def test_torchrun_gives_the_record_of_one_process(tmp_path: Path) -> None:
     """The main job from a shell: equal codes, equal metrics, one record, what the record says about the launch."""
     options = [*SMOKE, "--tokenizer", "rqvae", "--accumulate", "2"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()),
-              "-m", "sidbench.benchmark.cli.app"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        str(free_port()),
+        "-m",
+        "sidbench.benchmark.cli.app",
+    ]
     records = []
     for name, command in (("one", [sys.executable, "-m", "sidbench.benchmark.cli.app"]), ("two", launch)):
         environment = {**os.environ, "SIDBENCH_HOME": str(tmp_path / name), "OMP_NUM_THREADS": "1"}
@@ -175,5 +204,3 @@ def test_torchrun_gives_the_record_of_one_process(tmp_path: Path) -> None:
         assert left["comparability_key"] == right["comparability_key"]
         for name, metric in left["metrics"].items():
             assert right["metrics"][name]["value"] == pytest.approx(metric["value"], abs=1e-6), name
-
-

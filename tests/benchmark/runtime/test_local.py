@@ -13,20 +13,24 @@ from sidbench.benchmark.config.compose import RunConfig
 from sidbench.benchmark.runs.environment import environment
 from sidbench.benchmark.runtime.flops import matmul_peak, plan_gflops
 from sidbench.benchmark.runtime.local import LocalRuntime
-from sidbench.benchmark.runtime.process_group import Team
+from sidbench.benchmark.runtime.process_group import ProcessGroup
 from sidbench.benchmark.store.records import EnvironmentRecord
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.runtime import TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 
 
-@pytest.mark.parametrize(("choices", "numerics"), [
-    ({}, {}),
-    ({"accumulate": 4}, {"accumulate": 4}),
-    ({"precision": "bf16", "accumulate": 2}, {"accumulate": 2, "precision": "bf16"}),
-])
-def test_keys_hold_what_changes_numbers_and_nothing_at_the_defaults(choices: dict[str, Any],
-                                                                    numerics: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("choices", "numerics"),
+    [
+        ({}, {}),
+        ({"accumulate": 4}, {"accumulate": 4}),
+        ({"precision": "bf16", "accumulate": 2}, {"accumulate": 2, "precision": "bf16"}),
+    ],
+)
+def test_keys_hold_what_changes_numbers_and_nothing_at_the_defaults(
+    choices: dict[str, Any], numerics: dict[str, Any]
+) -> None:
     assert LocalRuntime("cpu", **choices).numerics == numerics
 
 
@@ -50,8 +54,9 @@ def test_engine_settings_are_options_not_overrides(home: Path, capsys: pytest.Ca
     assert "use --accumulate" in capsys.readouterr().err
 
 
-def test_only_the_leader_reports_errors(home: Path, capsys: pytest.CaptureFixture[str],
-                                        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_leader_reports_errors(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for rank, printed in (("0", True), ("1", False)):
         monkeypatch.setenv("RANK", rank)
         assert invoke(["run", "--tokenizer", "adasidd"]) == 2
@@ -59,11 +64,15 @@ def test_only_the_leader_reports_errors(home: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_team_of_one_passes_values_through() -> None:
-    team = Team()
-    assert team.leads and team.say({"a": 1}) == {"a": 1} and team.gather("x") == ["x"]
-    with pytest.raises(ValueError, match="mine"), team.solo():
-        team.together(lambda: (_ for _ in ()).throw(ValueError("mine")))
-    assert (team.rank, team.size) == (0, 1)
+    process_group = ProcessGroup()
+    assert (
+        process_group.is_main_process
+        and process_group.broadcast({"a": 1}) == {"a": 1}
+        and process_group.gather("x") == ["x"]
+    )
+    with pytest.raises(ValueError, match="mine"), process_group.solo():
+        process_group.together(lambda: (_ for _ in ()).throw(ValueError("mine")))
+    assert (process_group.rank, process_group.size) == (0, 1)
 
 
 def test_operations_of_a_step_by_hand(runtime: LocalRuntime) -> None:

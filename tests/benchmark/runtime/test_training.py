@@ -39,10 +39,20 @@ def toy_plan(stop_at: int | None = None, nan_at: int | None = None, patience: in
         counter["calls"] += 1
 
     return TrainingPlan(
-        name="toy", model=model, steps_per_epoch=7, epochs=epochs, batch=lambda e, i: x[i * 8:(i + 1) * 8], loss=loss,
-        rng=Rng(0), learning_rate=1e-2, after_step=after, extra_state=lambda: dict(counter),
-        load_extra_state=lambda s: counter.update(s), patience=patience,
-        validate=lambda: -float(((model(x) - x[:, :1]) ** 2).mean()), monitor=lambda: {"calls": counter["calls"]},
+        name="toy",
+        model=model,
+        steps_per_epoch=7,
+        epochs=epochs,
+        batch=lambda e, i: x[i * 8 : (i + 1) * 8],
+        loss=loss,
+        rng=Rng(0),
+        learning_rate=1e-2,
+        after_step=after,
+        extra_state=lambda: dict(counter),
+        load_extra_state=lambda s: counter.update(s),
+        patience=patience,
+        validate=lambda: -float(((model(x) - x[:, :1]) ** 2).mean()),
+        monitor=lambda: {"calls": counter["calls"]},
     )
 
 
@@ -142,8 +152,10 @@ def by_hand(plan: TrainingPlan, accumulate: int) -> list[float]:
     """The loop written out: mean loss of each epoch."""
     decayed = [p for n, p in plan.model.named_parameters() if "bias" not in n]
     free = [p for n, p in plan.model.named_parameters() if "bias" in n]
-    optimiser = torch.optim.AdamW([{"params": decayed, "weight_decay": plan.weight_decay},
-                                   {"params": free, "weight_decay": 0.0}], lr=plan.learning_rate)
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": free, "weight_decay": 0.0}],
+        lr=plan.learning_rate,
+    )
     curve = []
     for epoch in range(plan.epochs):
         losses = []
@@ -208,9 +220,18 @@ def test_accumulated_training_resumes_bit_for_bit(tmp_path: Path, stop_at: int) 
     assert (again.steps, again.losses, again.validations) == (log.steps, log.losses, log.validations)
 
 
-CHANGES: dict[str, Any] = {"steps_per_epoch": 8, "epochs": 6, "schedule": "cosine", "learning_rate": 0.02,
-                           "warmup_steps": 3, "weight_decay": 0.5, "clip_norm": 2.0, "final_lr_share": 0.5,
-                           "betas": (0.8, 0.99), "seed": Rng(1)}
+CHANGES: dict[str, Any] = {
+    "steps_per_epoch": 8,
+    "epochs": 6,
+    "schedule": "cosine",
+    "learning_rate": 0.02,
+    "warmup_steps": 3,
+    "weight_decay": 0.5,
+    "clip_norm": 2.0,
+    "final_lr_share": 0.5,
+    "betas": (0.8, 0.99),
+    "seed": Rng(1),
+}
 
 
 @pytest.mark.parametrize("name", [*CHANGES, "accumulate", "precision", "parameter 0.bias", "parameter 3.bias"])
@@ -224,8 +245,9 @@ def test_a_checkpoint_of_another_plan_is_refused_by_name(tmp_path: Path, name: s
         plan.model.append(nn.Linear(1, 1))  # type: ignore[operator]
     elif name in CHANGES:
         setattr(plan, "rng" if name == "seed" else name, CHANGES[name])
-    runtime = LocalRuntime("cpu", accumulate=2 if name == "accumulate" else 1,
-                           precision="bf16" if name == "precision" else "fp32")
+    runtime = LocalRuntime(
+        "cpu", accumulate=2 if name == "accumulate" else 1, precision="bf16" if name == "precision" else "fp32"
+    )
     with runtime.checkpointing(tmp_path), pytest.raises(InputError, match=rf"toy.safetensors of toy: {name}; got .*delete"):
         runtime.train(plan)
 
@@ -269,8 +291,11 @@ def test_out_of_memory_names_the_setting_to_halve(setting: tuple[str, int]) -> N
 
     plan.loss, plan.batch_setting = hungry, setting
     name, value = setting
-    with pytest.raises(StageError, match=f"toy ran out of memory at step 5 with {name}={value} .*set "
-                                         f"{name}={max(value // 2, 1)} for this stage, with --accumulate 4"):
+    with pytest.raises(
+        StageError,
+        match=f"toy ran out of memory at step 5 with {name}={value} .*set "
+        f"{name}={max(value // 2, 1)} for this stage, with --accumulate 4",
+    ):
         LocalRuntime("cpu", accumulate=2).train(plan)
 
 
@@ -288,8 +313,10 @@ def test_median_step_time_is_measured() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None and shutil.which("c++") is None,
-                    reason="no C++ compiler: torch.compile cannot work on a CPU")
+@pytest.mark.skipif(
+    shutil.which("g++") is None and shutil.which("clang++") is None and shutil.which("c++") is None,
+    reason="no C++ compiler: torch.compile cannot work on a CPU",
+)
 def test_compiled_losses_agree() -> None:
     """Dropout included: the compiled loss draws what the eager one draws."""
     eager, compiled = toy_plan(epochs=2), toy_plan(epochs=2)

@@ -12,7 +12,7 @@ from sidbench.benchmark.runtime.local import local_runtime
 from sidbench.benchmark.runtime.reporter import Reporter
 from sidbench.benchmark.stages import features as features_module
 from sidbench.benchmark.stages.features import build_features
-from sidbench.benchmark.stages.pipeline import Bench, encode_items, fit_tokenizer
+from sidbench.benchmark.stages.pipeline import StageContext, encode_items, fit_tokenizer
 from sidbench.benchmark.store.stage_cache import StageCache
 from sidbench.datasets.features.assemble import FeaturesConfig
 from sidbench.datasets.features.base import ItemFeatures
@@ -32,11 +32,11 @@ CONFIG = FeaturesConfig(text_dim=8, vision_dim=6)
 BEHAVIOUR = BehaviourConfig(width=8, epochs=1, patience=0)
 
 
-def bench(root: Path) -> Bench:
-    return Bench(StageCache(root, Reporter()), local_runtime())
+def bench(root: Path) -> StageContext:
+    return StageContext(StageCache(root, Reporter()), local_runtime())
 
 
-def made(root: Path) -> tuple[Bench, ItemFeatures, SemanticIds]:
+def made(root: Path) -> tuple[StageContext, ItemFeatures, SemanticIds]:
     """Features and codes by way of the cache under ``root``."""
     own = bench(root)
     features = build_features(own, DATASET, DATASET.interactions, CONFIG, BEHAVIOUR, LocalFiles())
@@ -65,14 +65,22 @@ def test_what_lies_on_disk_equals_what_lies_in_memory(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("kind", [RqKMeans, RqVae])
 def test_larger_catalogues_are_fitted_on_a_sample_that_is_reported(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     draw, n = np.random.default_rng(0), 100
-    features = ItemFeatures({"text": draw.normal(size=(n, 6)).astype(np.float32)}, {"text": np.ones(n, bool)},
-                            np.arange(n), np.zeros(n, np.float32), "log_count",
-                            Sequences(np.zeros(1, np.int64), np.zeros(0, np.int32)))
+    features = ItemFeatures(
+        {"text": draw.normal(size=(n, 6)).astype(np.float32)},
+        {"text": np.ones(n, bool)},
+        np.arange(n),
+        np.zeros(n, np.float32),
+        "log_count",
+        Sequences(np.zeros(1, np.int64), np.zeros(0, np.int32)),
+    )
     monkeypatch.setattr(content, "FIT_LIMIT", 33)
     runtime = local_runtime()
     assert content.fitting_rows(features, "train", "x", runtime).tolist() == [1 + 3 * i for i in range(33)]
-    config = (RqKMeansConfig(code_length=2, codebook_size=4) if kind is RqKMeans else
-              RqVaeConfig(code_length=2, codebook_size=4, hidden=(8,), latent_dim=4, steps=4))
+    config = (
+        RqKMeansConfig(code_length=2, codebook_size=4)
+        if kind is RqKMeans
+        else RqVaeConfig(code_length=2, codebook_size=4, hidden=(8,), latent_dim=4, steps=4)
+    )
     said: list[str] = []
     monkeypatch.setattr(runtime, "warn", said.append)
     fitted = kind(config).fit(features, Rng(0), runtime)

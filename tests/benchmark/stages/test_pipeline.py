@@ -10,7 +10,7 @@ import torch
 
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.reporter import Reporter
-from sidbench.benchmark.stages.pipeline import Bench
+from sidbench.benchmark.stages.pipeline import StageContext
 from sidbench.benchmark.store.stage_cache import StageCache
 from sidbench.datasets.foundation.errors import InputError, StageError
 
@@ -27,14 +27,17 @@ def _broken() -> object:
     raise KeyError("colour")
 
 
-@pytest.mark.parametrize(("work", "message"), [
-    (_huge, "tokenizer mine ran out of memory .* lower tokenizer.codebook_size"),
-    (_no_memory, "tokenizer mine ran out of memory"),
-    (_broken, "tokenizer mine failed: KeyError: 'colour'"),
-])
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (_huge, "tokenizer mine ran out of memory .* lower tokenizer.codebook_size"),
+        (_no_memory, "tokenizer mine ran out of memory"),
+        (_broken, "tokenizer mine failed: KeyError: 'colour'"),
+    ],
+)
 def test_foreign_errors_are_named(tmp_path: Path, runtime: LocalRuntime, work: Callable[[], object], message: str) -> None:
     with pytest.raises(StageError, match=message):
-        Bench(StageCache(tmp_path, Reporter()), runtime).guarded("tokenizer mine", tmp_path, work)
+        StageContext(StageCache(tmp_path, Reporter()), runtime).guarded("tokenizer mine", tmp_path, work)
 
 
 def test_own_errors_pass_unchanged(tmp_path: Path, runtime: LocalRuntime) -> None:
@@ -42,4 +45,4 @@ def test_own_errors_pass_unchanged(tmp_path: Path, runtime: LocalRuntime) -> Non
         raise InputError("this setting")
 
     with pytest.raises(InputError, match="this setting"):
-        Bench(StageCache(tmp_path, Reporter()), runtime).guarded("tokenizer mine", tmp_path, refuse)
+        StageContext(StageCache(tmp_path, Reporter()), runtime).guarded("tokenizer mine", tmp_path, refuse)

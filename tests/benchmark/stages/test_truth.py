@@ -18,8 +18,18 @@ from sidbench.datasets.planted.oracle import oracle_bounds, oracle_ranks
 from sidbench.datasets.synthetic import Synthetic, SyntheticConfig
 
 SIZE = {"n_items": 400, "n_users": 1200}
-COMMAND = ["run", "--dataset", "synthetic", "--budget", "smoke", "--threads", "1", "--json",
-           *(f"dataset.{name}={value}" for name, value in SIZE.items()), "dataset.branching=[6,3,2]"]
+COMMAND = [
+    "run",
+    "--dataset",
+    "synthetic",
+    "--budget",
+    "smoke",
+    "--threads",
+    "1",
+    "--json",
+    *(f"dataset.{name}={value}" for name, value in SIZE.items()),
+    "dataset.branching=[6,3,2]",
+]
 CONFIG = SyntheticConfig(branching=(6, 3, 2), **SIZE)
 TEXT = ["features.text_dim=64"]
 
@@ -36,9 +46,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[R
     found = {}
     sids = ["tokenizer.codebook_size=6", "tokenizer.code_length=4", "retriever.epochs=12", "retriever.width=64", *TEXT]
     settings = {
-        "rqkmeans": ["--tokenizer", "rqkmeans", *sids], "random": ["--tokenizer", "random", *sids],
-        "sasrec": ["--tokenizer", "none", "--recommender", "sasrec", "retriever.epochs=20", "retriever.width=32",
-                   "retriever.learning_rate=0.003", "retriever.dropout=0.2"],
+        "rqkmeans": ["--tokenizer", "rqkmeans", *sids],
+        "random": ["--tokenizer", "random", *sids],
+        "sasrec": [
+            "--tokenizer",
+            "none",
+            "--recommender",
+            "sasrec",
+            "retriever.epochs=20",
+            "retriever.width=32",
+            "retriever.learning_rate=0.003",
+            "retriever.dropout=0.2",
+        ],
     }
     for name, arguments in settings.items():
         with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -61,7 +80,8 @@ def metric(record: RunRecord, name: str, task: str | None = None) -> Any:
 
 
 def test_residual_kmeans_recovers_the_planted_hierarchy_and_random_codes_do_not(
-        runs: dict[str, tuple[RunRecord, Path]]) -> None:
+    runs: dict[str, tuple[RunRecord, Path]],
+) -> None:
     top = Synthetic(CONFIG).truth().path[:, 0]
     learned = nmi(top, codes(runs["rqkmeans"][1])[:, 0])
     chance = nmi(top, codes(runs["random"][1])[:, 0])

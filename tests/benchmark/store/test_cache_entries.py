@@ -42,8 +42,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(name=st.sampled_from([MANIFEST, "deep/value.bin", "more.json"]), at=st.floats(0, 1, exclude_max=True),
-       bit=st.integers(0, 7))
+@given(
+    name=st.sampled_from([MANIFEST, "deep/value.bin", "more.json"]),
+    at=st.floats(0, 1, exclude_max=True),
+    bit=st.integers(0, 7),
+)
 def test_every_flipped_bit_is_found(tmp_path_factory: pytest.TempPathFactory, name: str, at: float, bit: int) -> None:
     folder = entry(tmp_path_factory.mktemp("flip") / "e")
     data = bytearray((folder / name).read_bytes())
@@ -61,8 +64,9 @@ def test_entries_of_the_first_release_have_no_seal(tmp_path: Path) -> None:
     assert read_manifest(folder)["cost"] == COST
 
 
-@pytest.mark.parametrize("change", [{"files": []}, {"cost": 1}, {"files": {"../../etc/passwd": "0"}},
-                                    {"files": {"/dev/zero": "0"}}, {"extra": 1}])
+@pytest.mark.parametrize(
+    "change", [{"files": []}, {"cost": 1}, {"files": {"../../etc/passwd": "0"}}, {"files": {"/dev/zero": "0"}}, {"extra": 1}]
+)
 def test_manifests_of_another_shape(tmp_path: Path, change: dict[str, object]) -> None:
     folder = entry(tmp_path / "e")
     manifest = json.loads((folder / MANIFEST).read_text())

@@ -20,11 +20,32 @@ from sidbench.benchmark.store.records import (
 
 def record() -> RunRecord:
     return RunRecord(
-        run_id="r", created="2026-01-01T00:00:00+00:00", budget="smoke", seed=0,
-        dataset=DatasetRecord(name="synthetic", config={}, content_hash="h", counts={}), features=None, tokenizer=None,
-        sids=None, tasks=(), comparability_key="k", protocol_key="p", stages=(),
-        environment=EnvironmentRecord(device="cpu", precision="fp32", threads=1, allocator="a", python="3.11", versions={},
-                                      git_commit="", git_dirty=False, code="c", command_line=("bench",), platform="p"))
+        run_id="r",
+        created="2026-01-01T00:00:00+00:00",
+        budget="smoke",
+        seed=0,
+        dataset=DatasetRecord(name="synthetic", config={}, content_hash="h", counts={}),
+        features=None,
+        tokenizer=None,
+        sids=None,
+        tasks=(),
+        comparability_key="k",
+        protocol_key="p",
+        stages=(),
+        environment=EnvironmentRecord(
+            device="cpu",
+            precision="fp32",
+            threads=1,
+            allocator="a",
+            python="3.11",
+            versions={},
+            git_commit="",
+            git_dirty=False,
+            code="c",
+            command_line=("bench",),
+            platform="p",
+        ),
+    )
 
 
 def changed(**fields: Any) -> str:
@@ -42,10 +63,19 @@ def test_a_later_schema_and_unknown_fields_are_newer() -> None:
         read_record(changed(energy=1, dataset={"name": "d", "config": {}, "content_hash": "h", "counts": {}, "place": 1}))
 
 
-@pytest.mark.parametrize(("text", "why"), [
-    (changed(schema_version=0), "schema version 0"), (changed(schema_version=True), "schema version True"),
-    (changed(schema_version="9"), "schema version 9"), ("{}", "schema version None"), ("[]", "not a JSON object"),
-    ("", "cannot read the record"), (changed()[:200], "cannot read the record"), (changed(seed="x"), "seed")])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (changed(schema_version=0), "schema version 0"),
+        (changed(schema_version=True), "schema version True"),
+        (changed(schema_version="9"), "schema version 9"),
+        ("{}", "schema version None"),
+        ("[]", "not a JSON object"),
+        ("", "cannot read the record"),
+        (changed()[:200], "cannot read the record"),
+        (changed(seed="x"), "seed"),
+    ],
+)
 def test_damaged_and_earlier_ones_are_not_newer(text: str, why: str) -> None:
     with pytest.raises(UnreadableRecord, match=why) as caught:
         read_record(text)

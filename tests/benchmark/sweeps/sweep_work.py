@@ -20,15 +20,22 @@ from sidbench.benchmark.sweeps.storage import database_storage, journal_storage,
 from sidbench.benchmark.sweeps.strategies import make_pruner, make_sampler
 from sidbench.benchmark.sweeps.worker import Outcome, Report, WorkPlan, work
 
-SPACE = Space({"tokenizer.x": Interval(-1.0, 1.0), "tokenizer.k": Choices((1, 2, 4))},
-              {"tokenizer.x": 0.5, "tokenizer.k": 1})
+SPACE = Space(
+    {"tokenizer.x": Interval(-1.0, 1.0), "tokenizer.k": Choices((1, 2, 4))}, {"tokenizer.x": 0.5, "tokenizer.k": 1}
+)
 
 
 def main(order: dict[str, Any]) -> None:
     name, log = order["name"], Path(order["log"])
     storage = database_storage(order["url"], beat_seconds=1) if order["url"] else journal_storage(name)
-    study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True,
-                                sampler=make_sampler("random", 0), pruner=make_pruner("none", 1, 1))
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        direction="maximize",
+        load_if_exists=True,
+        sampler=make_sampler("random", 0),
+        pruner=make_pruner("none", 1, 1),
+    )
 
     def note(what: str, values: dict[str, Any]) -> None:
         with log.open("a") as file:
@@ -38,7 +45,7 @@ def main(order: dict[str, Any]) -> None:
         note("begin", values)
         time.sleep(order["seconds"])
         note("end", values)
-        return Outcome((-(values["tokenizer.x"] - 0.3) ** 2,))
+        return Outcome((-((values["tokenizer.x"] - 0.3) ** 2),))
 
     plan = WorkPlan(SPACE, order["trials"], slots={"default": dict(SPACE.default)}, poll_seconds=0.2)
     liveness = liveness_of(storage, sweeps_folder() / name / "workers", 1, orphan_seconds=3)

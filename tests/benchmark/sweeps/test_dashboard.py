@@ -19,8 +19,9 @@ import pytest
 from sidbench.benchmark.cli.app import invoke
 from sidbench.benchmark.sweeps.storage import journal_storage
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("optuna_dashboard") is None,
-                                reason="optuna-dashboard is not installed (extra `dashboard`)")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("optuna_dashboard") is None, reason="optuna-dashboard is not installed (extra `dashboard`)"
+)
 
 
 @pytest.mark.slow
@@ -31,8 +32,9 @@ def test_a_study_is_served(home: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "sidbench.benchmark.cli.app", "sweep", "dashboard", "mine", "--port", str(port)]
-    server = subprocess.Popen(command, env={**os.environ, "SIDBENCH_HOME": str(home)}, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        command, env={**os.environ, "SIDBENCH_HOME": str(home)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         deadline = time.monotonic() + 60
         while True:

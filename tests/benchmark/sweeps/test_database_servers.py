@@ -22,7 +22,7 @@ import optuna
 import pytest
 
 from sidbench.benchmark.sweeps.storage import database_storage
-from sidbench.benchmark.sweeps.trial_states import read_ledger
+from sidbench.benchmark.sweeps.trial_states import read_trial_states
 
 SCRIPT = Path(__file__).with_name("sweep_work.py")
 TRIALS = 40
@@ -38,8 +38,16 @@ def tool(name: str) -> str | None:
 
 
 def run(*words: str | Path | None, user: str | None, cwd: Path) -> None:
-    done = subprocess.run([str(w) for w in words], user=user, cwd=cwd, text=True, timeout=120, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, env=ENVIRONMENT)
+    done = subprocess.run(
+        [str(w) for w in words],
+        user=user,
+        cwd=cwd,
+        text=True,
+        timeout=120,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=ENVIRONMENT,
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -89,20 +97,42 @@ class MariaDb(Server):
         super().__init__(folder)
         self.url = f"mysql://sid:secret@127.0.0.1:{self.port}/study"
         self._process: subprocess.Popen[bytes] | None = None
-        run(tool("mariadb-install-db"), "--no-defaults", f"--datadir={folder / 'data'}", "--skip-test-db",
-            "--auth-root-authentication-method=normal", user=self.user, cwd=folder)
+        run(
+            tool("mariadb-install-db"),
+            "--no-defaults",
+            f"--datadir={folder / 'data'}",
+            "--skip-test-db",
+            "--auth-root-authentication-method=normal",
+            user=self.user,
+            cwd=folder,
+        )
         start = folder / "start.sql"
-        start.write_text("CREATE DATABASE IF NOT EXISTS study;\n"
-                         "CREATE USER IF NOT EXISTS sid@'127.0.0.1' IDENTIFIED BY 'secret';\n"
-                         "GRANT ALL ON study.* TO sid@'127.0.0.1';\n")
+        start.write_text(
+            "CREATE DATABASE IF NOT EXISTS study;\n"
+            "CREATE USER IF NOT EXISTS sid@'127.0.0.1' IDENTIFIED BY 'secret';\n"
+            "GRANT ALL ON study.* TO sid@'127.0.0.1';\n"
+        )
         start.chmod(0o644)
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [str(tool("mariadbd")), "--no-defaults", f"--datadir={self.folder / 'data'}", f"--port={self.port}",
-             "--bind-address=127.0.0.1", "--skip-name-resolve", f"--socket={self.folder / 'socket'}",
-             f"--pid-file={self.folder / 'pid'}", f"--init-file={self.folder / 'start.sql'}"],
-            user=self.user, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+            [
+                str(tool("mariadbd")),
+                "--no-defaults",
+                f"--datadir={self.folder / 'data'}",
+                f"--port={self.port}",
+                "--bind-address=127.0.0.1",
+                "--skip-name-resolve",
+                f"--socket={self.folder / 'socket'}",
+                f"--pid-file={self.folder / 'pid'}",
+                f"--init-file={self.folder / 'start.sql'}",
+            ],
+            user=self.user,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=ENVIRONMENT,
+        )
         deadline = time.monotonic() + 60
         while True:
             assert self._process.poll() is None and time.monotonic() < deadline, "MariaDB does not answer"
@@ -143,17 +173,22 @@ def server(request: pytest.FixtureRequest) -> Iterator[PostgreSql | MariaDb]:
 
 def start(url: str, home: Path, log: Path) -> subprocess.Popen[str]:
     order = {"url": url, "name": "study", "log": str(log), "trials": TRIALS, "seconds": 0.2}
-    return subprocess.Popen([sys.executable, str(SCRIPT), json.dumps(order)], text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, env={**os.environ, "SIDBENCH_HOME": str(home), "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), json.dumps(order)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "SIDBENCH_HOME": str(home), "OMP_NUM_THREADS": "1"},
+    )
 
 
 def ended(log: Path) -> int:
     return sum(1 for line in log.read_text().splitlines() if json.loads(line)[0] == "end") if log.exists() else 0
 
 
-def test_no_trial_is_lost_when_a_worker_is_killed_and_the_server_restarts(server: PostgreSql | MariaDb,
-                                                                          home: Path, tmp_path: Path,
-                                                                          wait_until: Callable[..., Any]) -> None:
+def test_no_trial_is_lost_when_a_worker_is_killed_and_the_server_restarts(
+    server: PostgreSql | MariaDb, home: Path, tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
     log = tmp_path / "log"
     victim, other = start(server.url, home, log), start(server.url, home, log)
     try:
@@ -172,12 +207,13 @@ def test_no_trial_is_lost_when_a_worker_is_killed_and_the_server_restarts(server
     assert f"finished {TRIALS}" in text, text
     study = optuna.load_study(study_name="study", storage=database_storage(server.url))
     trials = study.get_trials()
-    ledger = read_ledger(trials)
-    assert len(ledger.complete) == ledger.finished == TRIALS and not ledger.running, ledger
+    states = read_trial_states(trials)
+    assert len(states.complete) == states.finished == TRIALS and not states.running, states
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     counts = Counter(tuple(values) for kind, _, *values in lines if kind == "end")
-    done = Counter((t.params["tokenizer.x"], t.params["tokenizer.k"]) for t in trials
-                   if t.state == optuna.trial.TrialState.COMPLETE)
+    done = Counter(
+        (t.params["tokenizer.x"], t.params["tokenizer.k"]) for t in trials if t.state == optuna.trial.TrialState.COMPLETE
+    )
     assert done == dict.fromkeys(counts, 1) and len(done) == TRIALS
     # The killed worker may have ended its trial's work without having told it; nobody else's work ran twice.
     twice = {values for values, n in counts.items() if n > 1}

@@ -16,7 +16,7 @@ import optuna
 import pytest
 
 from sidbench.benchmark.sweeps.storage import database_storage, journal_storage, mend
-from sidbench.benchmark.sweeps.trial_states import read_ledger
+from sidbench.benchmark.sweeps.trial_states import read_trial_states
 
 SCRIPT = Path(__file__).with_name("sweep_work.py")
 TRIALS = 12
@@ -24,8 +24,13 @@ TRIALS = 12
 
 def start(url: str, home: Path, log: Path, trials: int = TRIALS, seconds: float = 0.3) -> subprocess.Popen[str]:
     order = {"url": url, "name": "study", "log": str(log), "trials": trials, "seconds": seconds}
-    return subprocess.Popen([sys.executable, str(SCRIPT), json.dumps(order)], text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, env={**os.environ, "SIDBENCH_HOME": str(home), "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), json.dumps(order)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "SIDBENCH_HOME": str(home), "OMP_NUM_THREADS": "1"},
+    )
 
 
 def lines(log: Path) -> list[list[object]]:
@@ -37,23 +42,27 @@ def count(log: Path, pid: int, what: str) -> int:
 
 
 def check(study: optuna.Study, log: Path, trials: int, killed: int) -> None:
-    """Independent of the ledger's own words: counts parameters in the log and states in the storage."""
-    ledger = read_ledger(study.get_trials())
-    assert ledger.finished == len(ledger.complete) == trials, ledger
-    assert not ledger.running and not ledger.unfollowed
+    """Independent of the trial states' own words: counts parameters in the log and states in the storage."""
+    states = read_trial_states(study.get_trials())
+    assert states.finished == len(states.complete) == trials, states
+    assert not states.running and not states.unfollowed
     ended = Counter(tuple(values) for kind, _, *values in lines(log) if kind == "end")
     began = Counter(tuple(values) for kind, _, *values in lines(log) if kind == "begin")
     assert len(ended) == trials and set(ended.values()) == {1}, "a trial ran twice or was lost"
     assert sum(began.values()) - sum(ended.values()) == killed  # only what was killed began without ending
-    stored = sorted((t.params["tokenizer.x"], t.params["tokenizer.k"]) for t in study.trials
-                    if t.state == optuna.trial.TrialState.COMPLETE)
+    stored = sorted(
+        (t.params["tokenizer.x"], t.params["tokenizer.k"])
+        for t in study.trials
+        if t.state == optuna.trial.TrialState.COMPLETE
+    )
     assert stored == sorted(ended)
     assert study.trials[0].user_attrs["slot"] == "default"
 
 
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
-def test_a_killed_workers_trial_is_taken_over_by_the_other(kind: str, home: Path, tmp_path: Path,
-                                                           wait_until: Callable[..., Any]) -> None:
+def test_a_killed_workers_trial_is_taken_over_by_the_other(
+    kind: str, home: Path, tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
     home.mkdir()
     log, url = tmp_path / "log", f"sqlite:///{tmp_path}/study.db" if kind == "sqlite" else ""
     victim, other = start(url, home, log), start(url, home, log)
@@ -61,12 +70,17 @@ def test_a_killed_workers_trial_is_taken_over_by_the_other(kind: str, home: Path
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     assert "finished 12" in other.communicate(timeout=90)[0]
-    check(optuna.load_study(study_name="study", storage=database_storage(url) if url else journal_storage("study")),
-          log, TRIALS, killed=count(log, victim.pid, "begin") - count(log, victim.pid, "end"))
+    check(
+        optuna.load_study(study_name="study", storage=database_storage(url) if url else journal_storage("study")),
+        log,
+        TRIALS,
+        killed=count(log, victim.pid, "begin") - count(log, victim.pid, "end"),
+    )
 
 
-def test_a_sweep_whose_only_worker_was_killed_goes_on_where_it_stopped(home: Path, tmp_path: Path,
-                                                                    wait_until: Callable[..., Any]) -> None:
+def test_a_sweep_whose_only_worker_was_killed_goes_on_where_it_stopped(
+    home: Path, tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
     home.mkdir()
     log = tmp_path / "log"
     victim = start("", home, log, trials=5, seconds=0.5)
@@ -89,8 +103,10 @@ def test_a_sweep_whose_only_worker_was_killed_goes_on_where_it_stopped(home: Pat
     check(optuna.load_study(study_name="study", storage=journal_storage("study")), log, 7, killed=1)
 
 
-@pytest.mark.parametrize("content,kept", [(b"a\nb\n", b"a\nb\n"), (b"a\nb", b"a\n"), (b"half", b""), (b"", b""),
-                                          (b"a\n" + b"x" * 200_000, b"a\n")])
+@pytest.mark.parametrize(
+    "content,kept",
+    [(b"a\nb\n", b"a\nb\n"), (b"a\nb", b"a\n"), (b"half", b""), (b"", b""), (b"a\n" + b"x" * 200_000, b"a\n")],
+)
 def test_half_a_line_is_cut_off(content: bytes, kept: bytes, tmp_path: Path) -> None:
     path = tmp_path / "journal"
     path.write_bytes(content)

@@ -17,10 +17,25 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.tokenizers.base import SemanticIds
 
 REQUEST = SweepRequest(
-    ("opq",), "synthetic", ("mtp",), 3, budget="smoke", threads=1, device="cpu",
-    overrides=("dataset.n_items=60", "dataset.n_users=60", "dataset.picture_size=0", "features.vision=none",
-               "behaviour.epochs=1", "retriever.epochs=4", "retriever.patience=0", "tokenizer.codebook_size=16",
-               "tokenizer.code_length=choice(2,4)"))
+    ("opq",),
+    "synthetic",
+    ("mtp",),
+    3,
+    budget="smoke",
+    threads=1,
+    device="cpu",
+    overrides=(
+        "dataset.n_items=60",
+        "dataset.n_users=60",
+        "dataset.picture_size=0",
+        "features.vision=none",
+        "behaviour.epochs=1",
+        "retriever.epochs=4",
+        "retriever.patience=0",
+        "tokenizer.codebook_size=16",
+        "tokenizer.code_length=choice(2,4)",
+    ),
+)
 
 
 @pytest.mark.slow

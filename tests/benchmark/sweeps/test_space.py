@@ -65,8 +65,13 @@ def test_the_space_holds_the_default_and_says_what_it_widened() -> None:
 
 
 def test_a_plain_value_fixes_a_setting_and_a_sweep_opens_one() -> None:
-    made = space("tokenizer.rate=0.01", "tokenizer.fixed=range(1,8,2)", "retriever.slope=tag(log,interval(1,50))",
-                 "tokenizer.share=0.4", "tokenizer.widths=choice([8,4],[16])")
+    made = space(
+        "tokenizer.rate=0.01",
+        "tokenizer.fixed=range(1,8,2)",
+        "retriever.slope=tag(log,interval(1,50))",
+        "tokenizer.share=0.4",
+        "tokenizer.widths=choice([8,4],[16])",
+    )
     assert "tokenizer.rate" not in made.domains and made.fixed == ("tokenizer.rate=0.01", "tokenizer.share=0.4")
     assert made.domains["tokenizer.fixed"] == Interval(1, 7, whole=True, step=2)
     assert made.domains["retriever.slope"] == Interval(1.0, 50.0, log=True)
@@ -75,20 +80,23 @@ def test_a_plain_value_fixes_a_setting_and_a_sweep_opens_one() -> None:
     assert "retriever.rate" in space("tokenizer.share=0.4", search=("tokenizer", "retriever")).domains
 
 
-@pytest.mark.parametrize("override,match", [
-    ("tokenizer.slop=interval(1,2)", "did you mean 'slope'"),
-    ("tokenizr.slope=interval(1,2)", "did you mean 'tokenizer'"),
-    ("tokenizer.slope=interval(-5,20)", "values from 0 to 100"),
-    ("tokenizer.kind=choice(a,c)", "one of 'a', 'b', 'mmd\\+mse'"),
-    ("tokenizer.slope=interval(5,5)", "low < high"),
-    ("tokenizer.slope=tag(log,interval(0,5))", "both positive"),
-    ("tokenizer.size=interval(1.5,5)", "whole bounds"),
-    ("tokenizer.slope=tag(log,choice(1,2))", "the tag log on a list"),
-    ("tokenizer.slope=tag(fast,interval(1,2))", "tag of a search"),
-    ("tokenizer.slope=range(5,5)", "empty range"),
-    ("tokenizer.slope=glob(*)", "cannot search"),
-    ("tokenizer.slope=interval(", "cannot read the setting"),
-])
+@pytest.mark.parametrize(
+    "override,match",
+    [
+        ("tokenizer.slop=interval(1,2)", "did you mean 'slope'"),
+        ("tokenizr.slope=interval(1,2)", "did you mean 'tokenizer'"),
+        ("tokenizer.slope=interval(-5,20)", "values from 0 to 100"),
+        ("tokenizer.kind=choice(a,c)", "one of 'a', 'b', 'mmd\\+mse'"),
+        ("tokenizer.slope=interval(5,5)", "low < high"),
+        ("tokenizer.slope=tag(log,interval(0,5))", "both positive"),
+        ("tokenizer.size=interval(1.5,5)", "whole bounds"),
+        ("tokenizer.slope=tag(log,choice(1,2))", "the tag log on a list"),
+        ("tokenizer.slope=tag(fast,interval(1,2))", "tag of a search"),
+        ("tokenizer.slope=range(5,5)", "empty range"),
+        ("tokenizer.slope=glob(*)", "cannot search"),
+        ("tokenizer.slope=interval(", "cannot read the setting"),
+    ],
+)
 def test_what_cannot_be_searched_is_refused(override: str, match: str) -> None:
     with pytest.raises(InputError, match=match):
         space(override)
@@ -98,14 +106,29 @@ def test_a_space_without_a_setting_is_refused() -> None:
     with pytest.raises(InputError, match="no setting"):
         space(search=())
     with pytest.raises(InputError, match="no setting"):
-        space(*[f"tokenizer.{n}={v}" for n, v in (("rate", 0.1), ("slope", 1), ("weight", 1), ("size", 5), ("kind", "a"),
-                                                  ("flag", "true"), ("share", 0.1))])
+        space(
+            *[
+                f"tokenizer.{n}={v}"
+                for n, v in (
+                    ("rate", 0.1),
+                    ("slope", 1),
+                    ("weight", 1),
+                    ("size", 5),
+                    ("kind", "a"),
+                    ("flag", "true"),
+                    ("share", 0.1),
+                )
+            ]
+        )
 
 
 # No null: Hydra's choice() does not take it.
-scalars = st.one_of(st.booleans(), st.integers(-10**6, 10**6), st.floats(-1e6, 1e6).map(lambda v: float(f"{v:.9g}")),
-                    st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=12)
-                    .filter(lambda s: "${" not in s))
+scalars = st.one_of(
+    st.booleans(),
+    st.integers(-(10**6), 10**6),
+    st.floats(-1e6, 1e6).map(lambda v: float(f"{v:.9g}")),
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=12).filter(lambda s: "${" not in s),
+)
 
 
 def test_an_interval_around_a_default_that_is_no_number_becomes_a_list() -> None:
@@ -115,8 +138,9 @@ def test_an_interval_around_a_default_that_is_no_number_becomes_a_list() -> None
 
 
 @settings(deadline=None)
-@given(st.lists(scalars, min_size=2, max_size=5,
-                unique_by=lambda v: str(float(v)) if isinstance(v, (bool, int, float)) else v))
+@given(
+    st.lists(scalars, min_size=2, max_size=5, unique_by=lambda v: str(float(v)) if isinstance(v, (bool, int, float)) else v)
+)
 def test_the_description_of_a_list_reads_back_as_it_was(values: list[Any]) -> None:
     domain = Choices(tuple(values))
     again = read_domain(parse_override(f"tokenizer.x={domain}"))
@@ -132,8 +156,12 @@ def test_the_description_of_an_interval_reads_back_as_it_was(low: float, ratio: 
 
 
 def test_suggestions_stay_inside_and_stored_parameters_decode_to_the_values() -> None:
-    made = space("tokenizer.widths=choice([8,4],[16])", "tokenizer.fixed=range(1,8,2)", "tokenizer.share=0.4",
-                 "tokenizer.slope=interval(5,20)")
+    made = space(
+        "tokenizer.widths=choice([8,4],[16])",
+        "tokenizer.fixed=range(1,8,2)",
+        "tokenizer.share=0.4",
+        "tokenizer.slope=interval(5,20)",
+    )
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial(as_parameters(made.default, made))
     for number in range(30):

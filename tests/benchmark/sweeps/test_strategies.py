@@ -23,7 +23,7 @@ def bowl(name: str, trials: int, seed: int = 0) -> optuna.Study:
         trial = study.ask()
         x, y = trial.suggest_float("x", -1, 1), trial.suggest_float("y", 1e-4, 1, log=True)
         k, kind = trial.suggest_int("k", 1, 9), trial.suggest_categorical("kind", ["a", "b"])
-        study.tell(trial, -(x - 0.4) ** 2 - (math.log10(y) + 2) ** 2 / 4 - (k - 6) ** 2 / 16 - (kind == "b") * 0.01)
+        study.tell(trial, -((x - 0.4) ** 2) - (math.log10(y) + 2) ** 2 / 4 - (k - 6) ** 2 / 16 - (kind == "b") * 0.01)
     return study
 
 

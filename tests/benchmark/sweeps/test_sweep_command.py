@@ -23,8 +23,20 @@ from sidbench.benchmark.sweeps.results import load_result
 from sidbench.benchmark.sweeps.tuned import chosen_trial, write_tuned
 from sidbench.datasets.foundation.errors import InputError
 
-TINY = ["--dataset", "synthetic", "--budget", "smoke", "--threads", "1", "dataset.n_items=160", "dataset.n_users=60",
-        "dataset.picture_size=0", "features.vision=none", "behaviour.epochs=1", "retriever.epochs=2"]
+TINY = [
+    "--dataset",
+    "synthetic",
+    "--budget",
+    "smoke",
+    "--threads",
+    "1",
+    "dataset.n_items=160",
+    "dataset.n_users=60",
+    "dataset.picture_size=0",
+    "features.vision=none",
+    "behaviour.epochs=1",
+    "retriever.epochs=2",
+]
 OPQ = ["--tokenizer", "opq", *TINY, "tokenizer.codebook_size=choice(4,8,16)", "tokenizer.code_length=choice(2,3,4)"]
 
 
@@ -35,12 +47,17 @@ def sweep(*words: str) -> int:
 def test_options_and_commands_both_parse(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep("status") == 0 and "no sweeps yet" in capsys.readouterr().out
     assert sweep("best", "nothing") == 2 and "unknown sweep" in capsys.readouterr().err
-    for words, part in ((["--tokenizer", "adasd"], "did you mean 'adasid'"),
-                        (["--tokenizer", "none"], "no settings to search"),
-                        (["--objective", "ndgc"], "did you mean 'ndcg'"), (["--pruner", "best"], "unknown pruner"),
-                        (["--objective", "auc"], "wanted one for the ranking task"), (["--search", "dataset"], "--search"),
-                        (["--name", "../up"], "--name"), (["--storage", "nonsense"], "database URL"),
-                        (["tokenizer.alpha=interval(5,200)", *TINY], "values from 0 to 100")):
+    for words, part in (
+        (["--tokenizer", "adasd"], "did you mean 'adasid'"),
+        (["--tokenizer", "none"], "no settings to search"),
+        (["--objective", "ndgc"], "did you mean 'ndcg'"),
+        (["--pruner", "best"], "unknown pruner"),
+        (["--objective", "auc"], "wanted one for the ranking task"),
+        (["--search", "dataset"], "--search"),
+        (["--name", "../up"], "--name"),
+        (["--storage", "nonsense"], "database URL"),
+        (["tokenizer.alpha=interval(5,200)", *TINY], "values from 0 to 100"),
+    ):
         assert sweep(*words) == 2, words
         assert part in capsys.readouterr().err, words
 
@@ -51,8 +68,9 @@ def test_a_request_survives_the_way_to_another_process() -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_from_options_to_the_row_of_its_preset(home: Path, tmp_path: Path,
-                                                       capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_from_options_to_the_row_of_its_preset(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert sweep(*OPQ, "--trials", "4", "--json") == 0
     study = json.loads(capsys.readouterr().out)["studies"][0]
     assert study["finished"] == 4 and study["default"]["number"] == 0 and study["seconds"] > 0
@@ -75,8 +93,10 @@ def test_a_sweep_from_options_to_the_row_of_its_preset(home: Path, tmp_path: Pat
     assert sweep("apply", name) == 0
     preset = find_preset(find("tokenizer", "opq"), "synthetic", "tuned")
     assert isinstance(preset, Preset) and name in preset.source and "4 trials" in preset.source
-    assert study["data_hash"][:12] in preset.source and preset.effort == {"trials": 4.0, "seconds": pytest.approx(
-        study["seconds"], abs=0.2)}
+    assert study["data_hash"][:12] in preset.source and preset.effort == {
+        "trials": 4.0,
+        "seconds": pytest.approx(study["seconds"], abs=0.2),
+    }
     best = {n.partition(".")[2]: v for n, v in study["best"]["parameters"].items()}
     assert dict(preset.settings) == best and "retriever.epochs=2" in preset.note
     capsys.readouterr()
@@ -91,8 +111,21 @@ def test_a_sweep_from_options_to_the_row_of_its_preset(home: Path, tmp_path: Pat
     error = capsys.readouterr().err
     assert "made for something else" in error and "--name" in error and "choice(" in error
     without = [word for word in OPQ if not word.startswith("retriever.")]
-    assert sweep(*without, "--trials", "1", "--objective", "collision_rate,code_bits", "--recommender", "none", "--name",
-                 "front", "--json") == 0
+    assert (
+        sweep(
+            *without,
+            "--trials",
+            "1",
+            "--objective",
+            "collision_rate,code_bits",
+            "--recommender",
+            "none",
+            "--name",
+            "front",
+            "--json",
+        )
+        == 0
+    )
     front = json.loads(capsys.readouterr().out)["studies"][0]
     assert front["best"] is None and len(front["front"]) == 1 and front["study"] == "front"
     with pytest.raises(InputError, match="--trial with one of 0"):
@@ -102,8 +135,23 @@ def test_a_sweep_from_options_to_the_row_of_its_preset(home: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_killed_sweep_of_two_workers_goes_on(home: Path, wait_until: Callable[..., Any]) -> None:
-    words = [sys.executable, "-m", "sidbench.benchmark.cli.app", "sweep", "--tokenizer", "opq", *TINY, "--trials", "3",
-             "--workers", "2", "--threads", "2", "tokenizer.codebook_size=choice(4,8,16)", "--json"]
+    words = [
+        sys.executable,
+        "-m",
+        "sidbench.benchmark.cli.app",
+        "sweep",
+        "--tokenizer",
+        "opq",
+        *TINY,
+        "--trials",
+        "3",
+        "--workers",
+        "2",
+        "--threads",
+        "2",
+        "tokenizer.codebook_size=choice(4,8,16)",
+        "--json",
+    ]
     first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     wait_until(lambda: list((home / "cache" / "tokenizer").glob("*/stage.json")), 180, first)
     os.killpg(first.pid, signal.SIGKILL)
@@ -112,21 +160,54 @@ def test_a_killed_sweep_of_two_workers_goes_on(home: Path, wait_until: Callable[
     assert again.returncode == 0, again.stderr[-2000:]
     study = json.loads(again.stdout)["studies"][0]
     assert study["finished"] == 3 == study["trials"]["complete"] + study["trials"]["pruned"]
-    ledger = load_result(study["study"]).ledger
-    assert not ledger.running and len(ledger.followed) >= 1  # what was running was tried again
+    states = load_result(study["study"]).states
+    assert not states.running and len(states.followed) >= 1  # what was running was tried again
 
 
 @pytest.mark.slow
 def test_several_tokenizers_get_the_same_number_of_trials_and_one_that_cannot_stops_no_other(
-        home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cheap = [word for word in TINY if not word.startswith("retriever.")]
-    assert sweep("--tokenizer", "opq,rqkmeans,random", *cheap, "--trials", "3", "--recommender", "none", "--objective",
-                 "collision_rate", "tokenizer.code_length=choice(2,3,4)", "--seconds", "500", "--json") == 0
+    assert (
+        sweep(
+            "--tokenizer",
+            "opq,rqkmeans,random",
+            *cheap,
+            "--trials",
+            "3",
+            "--recommender",
+            "none",
+            "--objective",
+            "collision_rate",
+            "tokenizer.code_length=choice(2,3,4)",
+            "--seconds",
+            "500",
+            "--json",
+        )
+        == 0
+    )
     studies = json.loads(capsys.readouterr().out)["studies"]
     assert [s["tokenizer"] for s in studies] == ["opq", "rqkmeans", "random"]
     assert [s["finished"] for s in studies] == [3, 3, 3] and len({s["data_hash"] for s in studies}) == 1
-    assert sweep("--tokenizer", "rvq,opq", *cheap, "--trials", "1", "--recommender", "none", "--objective", "code_bits",
-                 "--name", "mine", "tokenizer.optimiser=choice(count_sgd,adamw)", "--json") == 1
+    assert (
+        sweep(
+            "--tokenizer",
+            "rvq,opq",
+            *cheap,
+            "--trials",
+            "1",
+            "--recommender",
+            "none",
+            "--objective",
+            "code_bits",
+            "--name",
+            "mine",
+            "tokenizer.optimiser=choice(count_sgd,adamw)",
+            "--json",
+        )
+        == 1
+    )
     out, err = capsys.readouterr()
     assert [s["study"] for s in json.loads(out)["studies"]] == ["mine-rvq"] and "failed: opq" in err
 
@@ -154,13 +235,22 @@ def test_a_preset_of_ones_own_is_not_replaced(home: Path, monkeypatch: pytest.Mo
     from optuna.trial import TrialState, create_trial
 
     from sidbench.benchmark.sweeps.results import StudyResult
-    from sidbench.benchmark.sweeps.trial_states import read_ledger
+    from sidbench.benchmark.sweeps.trial_states import read_trial_states
 
     trial = create_trial(state=TrialState.COMPLETE, value=0.5)
-    attributes = {"tokenizer": "opq", "dataset": "synthetic", "fixed": ["tokenizer.code_length=3"], "recommenders": ["mtp"],
-                  "collisions": "append", "default": {}, "objectives": ["ndcg"], "seeds": [0], "budget": "smoke",
-                  "data_hash": "0123456789abcdef"}
-    result = StudyResult("s", attributes, read_ledger([trial]), trial, trial, (), (True,))
+    attributes = {
+        "tokenizer": "opq",
+        "dataset": "synthetic",
+        "fixed": ["tokenizer.code_length=3"],
+        "recommenders": ["mtp"],
+        "collisions": "append",
+        "default": {},
+        "objectives": ["ndcg"],
+        "seeds": [0],
+        "budget": "smoke",
+        "data_hash": "0123456789abcdef",
+    }
+    result = StudyResult("s", attributes, read_trial_states([trial]), trial, trial, (), (True,))
     with pytest.raises(InputError, match="not from a sweep"):
         write_tuned(result, trial, None)
     path.write_text('source = "sweep before"\n[tokenizer]\ncode_length = 2\n')

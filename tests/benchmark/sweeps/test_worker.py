@@ -21,16 +21,17 @@ from sidbench.benchmark.sweeps.trial_states import (
     REFUSED,
     SLOT,
     SURPLUS,
-    Ledger,
+    TrialStates,
     missing_slots,
-    read_ledger,
+    read_trial_states,
     reason,
 )
 from sidbench.benchmark.sweeps.worker import Objective, Outcome, Refused, Report, WorkPlan, work
 from sidbench.datasets.foundation.errors import InputError, NonFiniteLoss, StageError
 
-SPACE = Space({"tokenizer.x": Interval(-1.0, 1.0), "tokenizer.k": Choices((1, 2, 4))},
-              {"tokenizer.x": 0.5, "tokenizer.k": 1})
+SPACE = Space(
+    {"tokenizer.x": Interval(-1.0, 1.0), "tokenizer.k": Choices((1, 2, 4))}, {"tokenizer.x": 0.5, "tokenizer.k": 1}
+)
 
 
 def plan(trials: int, seconds: float = 0.0, slots: dict[str, Any] | None = None) -> WorkPlan:
@@ -39,23 +40,24 @@ def plan(trials: int, seconds: float = 0.0, slots: dict[str, Any] | None = None)
 
 def new_study(pruner: str = "none", directions: tuple[str, ...] = ("maximize",), sampler: str = "random") -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(directions=list(directions), sampler=make_sampler(sampler, 0),
-                               pruner=make_pruner(pruner, len(directions), 5))
+    return optuna.create_study(
+        directions=list(directions), sampler=make_sampler(sampler, 0), pruner=make_pruner(pruner, len(directions), 5)
+    )
 
 
 def quality(values: dict[str, Any], report: Report) -> Outcome:
-    return Outcome((-(values["tokenizer.x"] - 0.3) ** 2,), {"note": values["tokenizer.k"]})
+    return Outcome((-((values["tokenizer.x"] - 0.3) ** 2),), {"note": values["tokenizer.k"]})
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Ledger]:
-    def go(study: optuna.Study, what: WorkPlan, objective: Objective = quality) -> Ledger:
+def run(tmp_path: Path) -> Callable[..., TrialStates]:
+    def go(study: optuna.Study, what: WorkPlan, objective: Objective = quality) -> TrialStates:
         return work(study, what, objective, LockLiveness(tmp_path / "workers", 0.1), lambda line: None)
 
     return go
 
 
-def test_the_default_is_trial_0_and_exactly_n_trials_finish(run: Callable[..., Ledger]) -> None:
+def test_the_default_is_trial_0_and_exactly_n_trials_finish(run: Callable[..., TrialStates]) -> None:
     study = new_study()
     assert run(study, plan(5)).finished == 5
     assert study.trials[0].params == SPACE.default and study.trials[0].user_attrs["note"] == 1
@@ -66,7 +68,7 @@ def test_the_default_is_trial_0_and_exactly_n_trials_finish(run: Callable[..., L
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_an_interrupted_sweep_suggests_what_an_undisturbed_one_does(sampler: str, run: Callable[..., Ledger]) -> None:
+def test_an_interrupted_sweep_suggests_what_an_undisturbed_one_does(sampler: str, run: Callable[..., TrialStates]) -> None:
     whole, parts = new_study(sampler=sampler), new_study(sampler=sampler)
     run(whole, plan(12))
     for trials in (3, 9):
@@ -77,7 +79,7 @@ def test_an_interrupted_sweep_suggests_what_an_undisturbed_one_does(sampler: str
     assert new_study(sampler=sampler).ask().suggest_float("a", 0, 1) != whole.trials[1].params["tokenizer.x"]
 
 
-def test_a_failed_trial_is_tried_again_once_with_the_same_parameters(run: Callable[..., Ledger]) -> None:
+def test_a_failed_trial_is_tried_again_once_with_the_same_parameters(run: Callable[..., TrialStates]) -> None:
     seen: list[float] = []
 
     def fails(values: dict[str, Any], report: Report) -> Outcome:
@@ -87,35 +89,36 @@ def test_a_failed_trial_is_tried_again_once_with_the_same_parameters(run: Callab
         return quality(values, report)
 
     study = new_study()
-    ledger = run(study, plan(4), fails)
-    assert ledger.finished == 4 and len(ledger.failed) == 1 and len(ledger.complete) == 3
+    states = run(study, plan(4), fails)
+    assert states.finished == 4 and len(states.failed) == 1 and len(states.complete) == 3
     assert seen.count(0.5) == 2 and len(seen) == 6  # 4 trials, one retry each for two of them
-    assert len(ledger.followed) == 2
-    last = ledger.by_number[ledger.failed[0]]
+    assert len(states.followed) == 2
+    last = states.by_number[states.failed[0]]
     assert last.user_attrs[ATTEMPT] == 2 and reason(last) == "no luck" and last.params["tokenizer.x"] == 0.5
 
 
 @pytest.mark.parametrize("error", [Refused("these do not fit"), NonFiniteLoss("loss became nan")])
-def test_what_would_fail_again_is_not_tried_again(error: Exception, run: Callable[..., Ledger]) -> None:
+def test_what_would_fail_again_is_not_tried_again(error: Exception, run: Callable[..., TrialStates]) -> None:
     calls: list[int] = []
 
     def refuses(values: dict[str, Any], report: Report) -> Outcome:
         calls.append(1)
         raise error
 
-    ledger = run(new_study(), plan(3), refuses)
-    assert len(calls) == 3 == len(ledger.failed) and not ledger.followed
-    assert all(t.user_attrs[REFUSED] and reason(t) == str(error) for t in ledger.by_number.values())
+    states = run(new_study(), plan(3), refuses)
+    assert len(calls) == 3 == len(states.failed) and not states.followed
+    assert all(t.user_attrs[REFUSED] and reason(t) == str(error) for t in states.by_number.values())
 
 
-def test_a_value_that_is_no_number_is_a_failure(run: Callable[..., Ledger]) -> None:
-    ledger = run(new_study(), plan(2), lambda values, report: Outcome((float("nan"),)))
-    assert len(ledger.failed) == 2 and "no number" in reason(ledger.by_number[0])
+def test_a_value_that_is_no_number_is_a_failure(run: Callable[..., TrialStates]) -> None:
+    states = run(new_study(), plan(2), lambda values, report: Outcome((float("nan"),)))
+    assert len(states.failed) == 2 and "no number" in reason(states.by_number[0])
 
 
 @pytest.mark.parametrize("error", [InputError("cache folder", got="read-only"), KeyboardInterrupt()])
 def test_what_stops_the_sweep_gives_the_trial_back_without_spending_an_attempt(
-        error: BaseException, run: Callable[..., Ledger]) -> None:
+    error: BaseException, run: Callable[..., TrialStates]
+) -> None:
     study, stops = new_study(), [False, True, True]
 
     def objective(values: dict[str, Any], report: Report) -> Outcome:
@@ -126,15 +129,15 @@ def test_what_stops_the_sweep_gives_the_trial_back_without_spending_an_attempt(
     for _ in range(2):
         with pytest.raises(type(error)):
             run(study, plan(3), objective)
-    ledger = run(study, plan(3), objective)
-    assert len(ledger.complete) == 3 and not ledger.failed
+    states = run(study, plan(3), objective)
+    assert len(states.complete) == 3 and not states.failed
     given = [t for t in study.trials if "given_back" in t.user_attrs]
     again = [t for t in study.trials if t.user_attrs.get("retry_of") is not None]
     assert len(given) == 2 and all(t.user_attrs.get(ATTEMPT, 1) == 1 for t in again)
     assert {t.params["tokenizer.x"] for t in given} == {again[-1].params["tokenizer.x"]}
 
 
-def test_pruning_saves_epochs_and_takes_a_place(run: Callable[..., Ledger]) -> None:
+def test_pruning_saves_epochs_and_takes_a_place(run: Callable[..., TrialStates]) -> None:
     epochs: dict[float, int] = {}
 
     def curve(values: dict[str, Any], report: Report) -> Outcome:
@@ -145,16 +148,16 @@ def test_pruning_saves_epochs_and_takes_a_place(run: Callable[..., Ledger]) -> N
         return Outcome((good * 10,))
 
     study = new_study("median")
-    ledger = run(study, plan(20), curve)
-    assert ledger.finished == 20 and len(ledger.pruned) >= 3 and not ledger.failed
-    for number in ledger.pruned:
-        assert 4 <= epochs[ledger.by_number[number].params["tokenizer.x"]] < 10
+    states = run(study, plan(20), curve)
+    assert states.finished == 20 and len(states.pruned) >= 3 and not states.failed
+    for number in states.pruned:
+        assert 4 <= epochs[states.by_number[number].params["tokenizer.x"]] < 10
     assert sum(epochs.values()) < 0.85 * 200
     best = max(study.trials, key=lambda t: t.params["tokenizer.x"])
-    assert best.number in ledger.complete  # the best one is never pruned
+    assert best.number in states.complete  # the best one is never pruned
 
 
-def test_the_wilcoxon_pruner_ends_a_trial_that_is_worse_on_every_seed(run: Callable[..., Ledger]) -> None:
+def test_the_wilcoxon_pruner_ends_a_trial_that_is_worse_on_every_seed(run: Callable[..., TrialStates]) -> None:
     seeds_run: list[int] = []
 
     def over_seeds(values: dict[str, Any], report: Report) -> Outcome:
@@ -164,48 +167,48 @@ def test_the_wilcoxon_pruner_ends_a_trial_that_is_worse_on_every_seed(run: Calla
             report(seed, level + 0.01 * seed)
         return Outcome((level,))
 
-    ledger = run(new_study("wilcoxon"), plan(4), over_seeds)
-    assert len(ledger.complete) == 1 and len(ledger.pruned) == 3
+    states = run(new_study("wilcoxon"), plan(4), over_seeds)
+    assert len(states.complete) == 1 and len(states.pruned) == 3
     assert len(seeds_run) == 8 + 3 * 4  # one-sided p of four equal signs is 1/16 < 0.1
 
 
-def test_several_objectives_are_never_pruned(run: Callable[..., Ledger]) -> None:
+def test_several_objectives_are_never_pruned(run: Callable[..., TrialStates]) -> None:
     def two(values: dict[str, Any], report: Report) -> Outcome:
         for epoch in range(5):
             report(epoch, -100.0 * values["tokenizer.x"])
         return Outcome((values["tokenizer.x"], float(values["tokenizer.k"])))
 
     study = new_study("median", ("maximize", "minimize"))
-    ledger = run(study, plan(10), two)
-    assert len(ledger.complete) == 10 and not study.trials[3].intermediate_values
+    states = run(study, plan(10), two)
+    assert len(states.complete) == 10 and not study.trials[3].intermediate_values
     front = {t.number for t in study.best_trials}
     points = {t.number: t.values for t in study.trials}
     beaten = {n for n, (x, k) in points.items() if any(a >= x and b <= k and (a, b) != (x, k) for a, b in points.values())}
     assert front == set(points) - beaten
 
 
-def test_no_trial_begins_after_the_seconds_are_spent(run: Callable[..., Ledger]) -> None:
+def test_no_trial_begins_after_the_seconds_are_spent(run: Callable[..., TrialStates]) -> None:
     import time
 
     def slow(values: dict[str, Any], report: Report) -> Outcome:
         time.sleep(0.1)
         return quality(values, report)
 
-    ledger = run(new_study(), plan(50, seconds=0.25), slow)
-    assert 1 <= len(ledger.complete) <= 3 and ledger.seconds >= 0.25
+    states = run(new_study(), plan(50, seconds=0.25), slow)
+    assert 1 <= len(states.complete) <= 3 and states.seconds >= 0.25
 
 
-def test_a_trial_whose_worker_died_before_it_had_a_name_is_run_by_another(run: Callable[..., Ledger]) -> None:
+def test_a_trial_whose_worker_died_before_it_had_a_name_is_run_by_another(run: Callable[..., TrialStates]) -> None:
     study = new_study()
     study.enqueue_trial({"tokenizer.x": 0.25, "tokenizer.k": 4})
     study.ask()  # and the worker is killed here
-    ledger = run(study, plan(2, slots={}))
-    assert len(ledger.complete) == 2 and not ledger.failed
+    states = run(study, plan(2, slots={}))
+    assert len(states.complete) == 2 and not states.failed
     again = next(t for t in study.trials if t.user_attrs.get("retry_of") == 0)
     assert again.params == {"tokenizer.x": 0.25, "tokenizer.k": 4} and again.user_attrs[ATTEMPT] == 1
 
 
-def test_a_trial_that_others_took_over_meanwhile_is_dropped(run: Callable[..., Ledger]) -> None:
+def test_a_trial_that_others_took_over_meanwhile_is_dropped(run: Callable[..., TrialStates]) -> None:
     study = new_study()
 
     def asleep(values: dict[str, Any], report: Report) -> Outcome:
@@ -214,11 +217,11 @@ def test_a_trial_that_others_took_over_meanwhile_is_dropped(run: Callable[..., L
             study.tell(0, state=TrialState.FAIL)  # another worker thought this one dead
         return quality(values, report)
 
-    ledger = run(study, plan(2), asleep)
-    assert len(ledger.complete) == 2 and ledger.followed == (0,) and study.trials[0].value is None
+    states = run(study, plan(2), asleep)
+    assert len(states.complete) == 2 and states.followed == (0,) and study.trials[0].value is None
 
 
-# -- the ledger, by property --------------------------------------------------------------------------------------
+# -- the states, by property --------------------------------------------------------------------------------------
 STATES = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
 
 
@@ -245,15 +248,15 @@ def histories(draw: st.DrawFn) -> list[optuna.trial.FrozenTrial]:
 @settings(deadline=None)
 @given(histories(), st.integers(1, 12))
 def test_every_trial_has_one_role_and_at_most_n_have_a_place(trials: list[optuna.trial.FrozenTrial], wanted: int) -> None:
-    ledger = read_ledger(trials)
-    roles = [*ledger.counting, *ledger.followed, *ledger.surplus]
+    states = read_trial_states(trials)
+    roles = [*states.counting, *states.followed, *states.surplus]
     assert sorted(roles) == list(range(len(trials)))
-    placed = [n for n in ledger.running if ledger.has_place(n, wanted)]
+    placed = [n for n in states.running if states.has_place(n, wanted)]
     assert len(placed) <= wanted
     # Monotone: whoever stands behind one without a place has none either, whatever the order of asking.
-    refused = [n for n in ledger.running if n not in placed]
+    refused = [n for n in states.running if n not in placed]
     assert all(p < r for p in placed for r in refused)
-    slots = [t.user_attrs[SLOT] for n, t in ledger.by_number.items() if SLOT in t.user_attrs and n not in ledger.surplus]
+    slots = [t.user_attrs[SLOT] for n, t in states.by_number.items() if SLOT in t.user_attrs and n not in states.surplus]
     assert len(slots) == len(set(slots))
 
 
@@ -261,14 +264,14 @@ def test_every_trial_has_one_role_and_at_most_n_have_a_place(trials: list[optuna
 @given(histories())
 def test_queueing_what_is_missing_twice_changes_nothing_the_second_time(trials: list[optuna.trial.FrozenTrial]) -> None:
     planned = {"default": {"x": 1}, "grid 1": {"x": 2}}
-    ledger = read_ledger(trials)
+    states = read_trial_states(trials)
     queued = list(trials)
     for _ in range(2):  # two workers queue at the same time
-        for parameters, attributes in missing_slots(ledger, planned):
+        for parameters, attributes in missing_slots(states, planned):
             trial = create_trial(state=TrialState.WAITING, user_attrs=attributes, system_attrs={"fixed_params": parameters})
             trial.number = len(queued)
             queued.append(trial)
-    again = read_ledger(queued)
+    again = read_trial_states(queued)
     assert missing_slots(again, planned) == []
-    assert not again.unfollowed and again.finished == ledger.finished
-    assert len(again.counting) <= len(ledger.counting) + 2  # a retry takes the place of what it follows
+    assert not again.unfollowed and again.finished == states.finished
+    assert len(again.counting) <= len(states.counting) + 2  # a retry takes the place of what it follows

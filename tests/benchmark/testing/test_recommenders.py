@@ -66,11 +66,19 @@ class LabelReader(Ppnet):
         return super().predict(data, split, *args) + data.rows[split].label.astype(np.float32)
 
 
-@pytest.mark.parametrize(("cls", "message"), [
-    (Peeking, "test fields"), (TieBreaking, "leave|tile"), (Boastful, "depth leaves"),
-    (Shallow, "finite, or NaN"), (Unseeded, "equal seeds"), (Forgetful, "restore"),
-    (LabelReader, "must not read"), (int, "Recommender"),
-])
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (Peeking, "test fields"),
+        (TieBreaking, "leave|tile"),
+        (Boastful, "depth leaves"),
+        (Shallow, "finite, or NaN"),
+        (Unseeded, "equal seeds"),
+        (Forgetful, "restore"),
+        (LabelReader, "must not read"),
+        (int, "Recommender"),
+    ],
+)
 def test_broken_recommenders_are_caught(cls, message):
     with pytest.raises(StageError, match=message):
         check_recommender(cls)

@@ -57,15 +57,18 @@ def test_in_tree_tokenizer_conforms(name: str, tmp_path: Path) -> None:
     assert {r.status for r in results} <= {"passed", "skipped"}
 
 
-@pytest.mark.parametrize(("cls", "config"), [
-    (BalancedRqKMeans, {"balance": "constrained"}),
-    (Rvq, {"optimiser": "adamw", "steps": 24}),
-    (HierarchicalKMeans, {"clustering": "balanced", "vocabulary": "conditional", "code_length": 3}),
-    (Mbgen, {"last": "hash", "expand_id2": True, **SMALL["mbgen"]}),
-    (RqKMeans, {"inputs": "behaviour_tuned", "steps": 10, "width": 16, "batch_size": 64}),
-    (RqVae, {"residual_mode": "ste", "distance": "cosine", "restart_dead_codes": True, **SMALL["rqvae"]}),
-    (Opq, {"whiten": True, "init": "balanced"}),
-])
+@pytest.mark.parametrize(
+    ("cls", "config"),
+    [
+        (BalancedRqKMeans, {"balance": "constrained"}),
+        (Rvq, {"optimiser": "adamw", "steps": 24}),
+        (HierarchicalKMeans, {"clustering": "balanced", "vocabulary": "conditional", "code_length": 3}),
+        (Mbgen, {"last": "hash", "expand_id2": True, **SMALL["mbgen"]}),
+        (RqKMeans, {"inputs": "behaviour_tuned", "steps": 10, "width": 16, "batch_size": 64}),
+        (RqVae, {"residual_mode": "ste", "distance": "cosine", "restart_dead_codes": True, **SMALL["rqvae"]}),
+        (Opq, {"whiten": True, "init": "balanced"}),
+    ],
+)
 def test_variants_conform(cls: type[Any], config: Mapping[str, Any]) -> None:
     check_tokenizer(cls, config)
 
@@ -125,11 +128,18 @@ class AlwaysRaises(Faulty):
         raise ZeroDivisionError("by design")
 
 
-@pytest.mark.parametrize(("cls", "check"), [
-    (GlobalSeed, "determinism"), (Mutates, "features untouched"), (WrongDtype, "shapes, dtypes and ranges"),
-    (OutOfRange, "shapes, dtypes and ranges"), (ForgetsState, "save and load"), (SwallowsNan, "not finite"),
-    (AlwaysRaises, "five items"),
-])
+@pytest.mark.parametrize(
+    ("cls", "check"),
+    [
+        (GlobalSeed, "determinism"),
+        (Mutates, "features untouched"),
+        (WrongDtype, "shapes, dtypes and ranges"),
+        (OutOfRange, "shapes, dtypes and ranges"),
+        (ForgetsState, "save and load"),
+        (SwallowsNan, "not finite"),
+        (AlwaysRaises, "five items"),
+    ],
+)
 def test_faulty_tokenizer_is_named(cls: type[Opq], check: str) -> None:
     with pytest.raises(ConformanceError, match=f"  {check}: "):
         check_tokenizer(cls, {"alternations": 1})

@@ -27,8 +27,19 @@ from sidbench.leaderboards.report.page import html_page
 
 SIZE = {"n_items": 120, "n_users": 150}
 CONFIG = SyntheticConfig(branching=(4, 3, 2), **SIZE)
-COMMAND = ["run", "--dataset", "synthetic", "--budget", "smoke", "--threads", "1", "dataset.branching=[4,3,2]",
-           *(f"dataset.{name}={value}" for name, value in SIZE.items()), "retriever.epochs=1", "ranker.epochs=1"]
+COMMAND = [
+    "run",
+    "--dataset",
+    "synthetic",
+    "--budget",
+    "smoke",
+    "--threads",
+    "1",
+    "dataset.branching=[4,3,2]",
+    *(f"dataset.{name}={value}" for name, value in SIZE.items()),
+    "retriever.epochs=1",
+    "ranker.epochs=1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +81,9 @@ def test_the_ranking_bound_is_that_of_all_pairs_of_rows(store: Store) -> None:
     dataset, truth = plugin.load(LocalFiles(None)), plugin.truth()
     users = {key: i for i, key in enumerate(dataset.user_keys)}
     items = {key: i for i, key in enumerate(dataset.catalog.keys)}
-    like = truth.like(np.array([users[u] for u in rows["user"]], np.int32),
-                      np.array([items[i] for i in rows["item"]], np.int32)).astype(np.float64)
+    like = truth.like(
+        np.array([users[u] for u in rows["user"]], np.int32), np.array([items[i] for i in rows["item"]], np.int32)
+    ).astype(np.float64)
     weight = like[:, None] * (1 - like[None, :])  # row i is liked and row j is not
     np.fill_diagonal(weight, 0.0)
     order = (like[:, None] > like[None, :]) + 0.5 * (like[:, None] == like[None, :])
@@ -85,8 +97,7 @@ def test_the_row_leads_without_a_rank_and_changes_no_other(store: Store, board: 
     assert oracle.kind == BOUND and not oracle.ranks and not oracle.improvements and not oracle.runs
     assert {m for m, c in oracle.cells.items() if c.mark} == set()
     without = build_tables(Store(tuple(_without_bounds(store))))
-    assert [r for r in table.rows if r.kind != BOUND] == [
-        _with_runs(row, table) for row in without.tables[0].rows]
+    assert [r for r in table.rows if r.kind != BOUND] == [_with_runs(row, table) for row in without.tables[0].rows]
     assert table.measured.rows == table.rows[1:]
 
 

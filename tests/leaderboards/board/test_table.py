@@ -45,13 +45,34 @@ class Runs:
         self.folder, self.n = folder, 0
         folder.mkdir(parents=True)
 
-    def add(self, tokenizer: str | None, *, recall: np.ndarray | None = None, value: float | None = None, seed: int = 0,
-            key: str = "k1", protocol: str = "p1", config: Mapping[str, Any] | None = None, code: str = "v1",
-            control: bool = False, dataset: str = "beauty", budget: str = "quick", task: str = "retrieval",
-            recommender: str = "mtp", recommender_code: str = "r1", sids: Mapping[str, float] | None = None,
-            half_width: float = 0.02, command: tuple[str, ...] = ("bench", "run"), warnings: tuple[str, ...] = (),
-            device: str = "cpu", effort: Mapping[str, float] | None = None, undefined: Mapping[str, str] | None = None,
-            targets: list[str] | None = None, tell: float | None = None, content: str = "d") -> str:
+    def add(
+        self,
+        tokenizer: str | None,
+        *,
+        recall: np.ndarray | None = None,
+        value: float | None = None,
+        seed: int = 0,
+        key: str = "k1",
+        protocol: str = "p1",
+        config: Mapping[str, Any] | None = None,
+        code: str = "v1",
+        control: bool = False,
+        dataset: str = "beauty",
+        budget: str = "quick",
+        task: str = "retrieval",
+        recommender: str = "mtp",
+        recommender_code: str = "r1",
+        sids: Mapping[str, float] | None = None,
+        half_width: float = 0.02,
+        command: tuple[str, ...] = ("bench", "run"),
+        warnings: tuple[str, ...] = (),
+        device: str = "cpu",
+        effort: Mapping[str, float] | None = None,
+        undefined: Mapping[str, str] | None = None,
+        targets: list[str] | None = None,
+        tell: float | None = None,
+        content: str = "d",
+    ) -> str:
         self.n += 1
         run_id = f"run{self.n:02}"
         folder = self.folder / run_id
@@ -67,28 +88,74 @@ class Runs:
         assert value is not None
         number = Metric(value=value, n=len(USERS), low=value - half_width, high=value + half_width)
         metrics = {} if undefined else {name: number}
-        plugin = None if tokenizer is None else PluginRecord(
-            name=tokenizer, config={"code_length": 3, "codebook_size": 8, **(config or {})}, code=code,
-            n_parameters=2_000_000, effort=dict(effort or {}), settings_source="tuned" if effort else "defaults")
+        plugin = (
+            None
+            if tokenizer is None
+            else PluginRecord(
+                name=tokenizer,
+                config={"code_length": 3, "codebook_size": 8, **(config or {})},
+                code=code,
+                n_parameters=2_000_000,
+                effort=dict(effort or {}),
+                settings_source="tuned" if effort else "defaults",
+            )
+        )
         record = RunRecord(
-            run_id=run_id, created=f"2025-01-01T00:00:{self.n:02}", budget=budget, seed=seed,
+            run_id=run_id,
+            created=f"2025-01-01T00:00:{self.n:02}",
+            budget=budget,
+            seed=seed,
             dataset=DatasetRecord(name=dataset, config={}, content_hash=content, counts={"users": 200, "items": 9}),
-            features=None, tokenizer=plugin, control=control,
-            sids=None if tokenizer is None else SidsRecord(
-                code_length=3, sizes=(8, 8, 8), ordered=True, mean_active=3.0, content_hash="s", file="sids.parquet",
-                metrics={k: Metric(value=v, n=9) for k, v in (sids or {"collision_rate": 0.1}).items()}),
-            tasks=(TaskRecord(
-                task=task, recommender=PluginRecord(name=recommender, config={}, code=recommender_code),
-                protocol={"split": "leave_last_out", "ties": "shuffled"}, metrics=metrics, counts={"users": 200},
-                users_file=users_file, users_hash="", undefined=dict(undefined or {}), comparability_key=key,
-                protocol_key=protocol),),
-            comparability_key=key, protocol_key=protocol,
-            stages=(StageRecord(name="tokenizer", key="a", cached=False, wall_seconds=2.0 + seed, cpu_seconds=1.0,
-                                peak_memory_bytes=1),),
+            features=None,
+            tokenizer=plugin,
+            control=control,
+            sids=None
+            if tokenizer is None
+            else SidsRecord(
+                code_length=3,
+                sizes=(8, 8, 8),
+                ordered=True,
+                mean_active=3.0,
+                content_hash="s",
+                file="sids.parquet",
+                metrics={k: Metric(value=v, n=9) for k, v in (sids or {"collision_rate": 0.1}).items()},
+            ),
+            tasks=(
+                TaskRecord(
+                    task=task,
+                    recommender=PluginRecord(name=recommender, config={}, code=recommender_code),
+                    protocol={"split": "leave_last_out", "ties": "shuffled"},
+                    metrics=metrics,
+                    counts={"users": 200},
+                    users_file=users_file,
+                    users_hash="",
+                    undefined=dict(undefined or {}),
+                    comparability_key=key,
+                    protocol_key=protocol,
+                ),
+            ),
+            comparability_key=key,
+            protocol_key=protocol,
+            stages=(
+                StageRecord(
+                    name="tokenizer", key="a", cached=False, wall_seconds=2.0 + seed, cpu_seconds=1.0, peak_memory_bytes=1
+                ),
+            ),
             environment=EnvironmentRecord(
-                device=device, precision="fp32", threads=1, allocator="default", python="3.11", versions={},
-                git_commit="0123456789abcdef", git_dirty=False, code="c", command_line=command, platform="linux"),
-            warnings=warnings)
+                device=device,
+                precision="fp32",
+                threads=1,
+                allocator="default",
+                python="3.11",
+                versions={},
+                git_commit="0123456789abcdef",
+                git_dirty=False,
+                code="c",
+                command_line=command,
+                platform="linux",
+            ),
+            warnings=warnings,
+        )
         (folder / "record.json").write_text(record.model_dump_json())
         return run_id
 
@@ -231,7 +298,10 @@ def test_settings_that_differ_or_were_typed_tell_rows_apart(runs: Runs) -> None:
     runs.add("a", value=0.2, config={"beta": 3, "gamma": 2, "rule": "x"})
     runs.add("b", value=0.2, config={"beta": 3, "gamma": 2}, command=("bench", "run", "tokenizer.gamma=2"))
     assert sorted((r.name, r.settings) for r in only(runs.board()).rows) == [
-        ("a", "beta=1"), ("a", "beta=3"), ("b", "gamma=2")]
+        ("a", "beta=1"),
+        ("a", "beta=3"),
+        ("b", "gamma=2"),
+    ]
 
 
 def test_a_newer_record_replaces_an_older_one_and_old_code_is_not_averaged_in(runs: Runs) -> None:
@@ -304,8 +374,11 @@ def test_every_table_has_a_title_of_its_own(runs: Runs) -> None:
     runs.add("a", value=0.1, key="k2", recommender="tiger")
     runs.add("a", value=0.1, key="k3", recommender="tiger", dataset="ml_100k")
     found = [t.title for t in runs.board().tables]
-    assert found == ["beauty, budget quick, retrieval by mtp", "beauty, budget quick, retrieval by tiger",
-                     "ml_100k, budget quick, retrieval by tiger"]
+    assert found == [
+        "beauty, budget quick, retrieval by mtp",
+        "beauty, budget quick, retrieval by tiger",
+        "ml_100k, budget quick, retrieval by tiger",
+    ]
     text = render(runs.board(), "md")
     assert all(f"## {title}\n" in text for title in found)
     assert all(title in render(runs.board(), form).replace("\\_", "_") for title in found for form in ("latex", "json"))
@@ -313,13 +386,20 @@ def test_every_table_has_a_title_of_its_own(runs: Runs) -> None:
 
 def test_titles_name_what_is_a_tables_own_or_its_key() -> None:
     words = {"dataset": "beauty", "budget": "quick", "retrieval": "mtp; split x, ties shuffled, test 0123abcd; 9 users"}
-    twins = [{**words, "key": "aaaaaaaaaa"}, {**words, "retrieval": words["retrieval"].replace("shuffled", "file"),
-                                              "key": "bbbbbbbbbb"}, {"dataset": "beauty", "budget": "quick", "key": "c"}]
-    assert titles(twins) == ["beauty, budget quick, retrieval by mtp (ties shuffled)",
-                             "beauty, budget quick, retrieval by mtp (ties file)",
-                             "beauty, budget quick, semantic IDs alone"]
+    twins = [
+        {**words, "key": "aaaaaaaaaa"},
+        {**words, "retrieval": words["retrieval"].replace("shuffled", "file"), "key": "bbbbbbbbbb"},
+        {"dataset": "beauty", "budget": "quick", "key": "c"},
+    ]
+    assert titles(twins) == [
+        "beauty, budget quick, retrieval by mtp (ties shuffled)",
+        "beauty, budget quick, retrieval by mtp (ties file)",
+        "beauty, budget quick, semantic IDs alone",
+    ]
     assert titles([twins[0], {**twins[0], "key": "dddddddddd"}]) == [
-        "beauty, budget quick, retrieval by mtp (key aaaaaaaa)", "beauty, budget quick, retrieval by mtp (key dddddddd)"]
+        "beauty, budget quick, retrieval by mtp (key aaaaaaaa)",
+        "beauty, budget quick, retrieval by mtp (key dddddddd)",
+    ]
 
 
 def test_every_column_is_explained_once(runs: Runs) -> None:
@@ -338,7 +418,7 @@ def test_rows_whose_seeds_spread_more_than_they_differ_share_a_rank(runs: Runs) 
         recall[hits[:lost]] = False
         runs.add("a", recall=recall, seed=seed)
         recall = HITS.copy()
-        recall[hits[:20 + seed]] = False
+        recall[hits[: 20 + seed]] = False
         runs.add("b", recall=recall, seed=seed)
     assert {r.ranks["item_recall_at_10"] for r in only(runs.board()).rows} == {1}
 
@@ -373,8 +453,10 @@ def test_the_command_filters_by_dataset_and_writes_files(home: Path, capsys: pyt
 
 
 def test_leaderboards_import_no_torch() -> None:
-    code = ("import sys, sidbench.benchmark.commands.leaderboard\n"
-            "print({'torch', 'polars', 'pandas', 'hydra'} & set(sys.modules))")
+    code = (
+        "import sys, sidbench.benchmark.commands.leaderboard\n"
+        "print({'torch', 'polars', 'pandas', 'hydra'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -411,7 +493,7 @@ def test_costs_effort_and_devices_stand_beside_quality_and_are_not_marked(runs: 
     assert row(table, "a").costs.encode_items_per_second is None  # no stage `sids` on these records
     assert row(table, "a").effort == "tuned, 20 trials"
     text = render(runs.board(), "md")
-    second = text[text.index("Quantisation and cost"):]
+    second = text[text.index("Quantisation and cost") :]
     assert "| fit s |" in second and "2.00" in second and "encode items/s" not in second
     assert "| cuda:0 H100 | tuned, 20 trials |" in line(second, "a ") and "**2.0**" not in second
 
@@ -476,7 +558,7 @@ def test_latex_escapes_names_and_keeps_marks(runs: Runs) -> None:
     assert r"rq\_vae \& co \{50\%\} \#1" in text and r"random \textit{(control)}" in text
     assert r"\textbf{0.2500}{\scriptsize\,$\pm$0.0" in text and r"\underline{0.0000}" in text
     assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 1
-    body = text[text.index(r"\toprule"):text.index(r"\bottomrule")]
+    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
     assert len({re.sub(r"\\.", "", x).count("&") for x in body.splitlines() if x.endswith(r"\\")}) == 1
 
 

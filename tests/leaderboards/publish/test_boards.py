@@ -59,8 +59,25 @@ def test_no_row_of_planted_data_is_above_its_oracle() -> None:
 
 
 def test_table_2_of_the_paper_stands_beside_the_beauty_board(tmp_path: Path) -> None:
-    assert invoke(["reproduce", "mmq-v2", "--table", "2", "--dataset", "beauty", "--records", str(FOLDER / "beauty"),
-                   "--format", "json", "--out", str(tmp_path)]) == 0
+    assert (
+        invoke(
+            [
+                "reproduce",
+                "mmq-v2",
+                "--table",
+                "2",
+                "--dataset",
+                "beauty",
+                "--records",
+                str(FOLDER / "beauty"),
+                "--format",
+                "json",
+                "--out",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
     [path] = tmp_path.glob("*.json")
     told = json.loads(path.read_text())
     rows = {line["row"]: line for side in told["tables"] if side["our_dataset"] for line in side["rows"]}

@@ -64,17 +64,31 @@ class Runs:
         self.label = generator.integers(0, 2, 400)
         self.strata = item_strata(np.arange(N_ITEMS))  # item 0 is cold
 
-    def add(self, tokenizer: str, skill: float = 0.0, *, seed: int = 0, budget: str = "quick",
-            config: Mapping[str, Any] | None = None, epochs: int = 3, ties: str = "shuffled", content: str = "d",
-            device: str = "cpu", strata: bool = True, command: tuple[str, ...] = ("bench", "run"),
-            created: str = "") -> str:
+    def add(
+        self,
+        tokenizer: str,
+        skill: float = 0.0,
+        *,
+        seed: int = 0,
+        budget: str = "quick",
+        config: Mapping[str, Any] | None = None,
+        epochs: int = 3,
+        ties: str = "shuffled",
+        content: str = "d",
+        device: str = "cpu",
+        strata: bool = True,
+        command: tuple[str, ...] = ("bench", "run"),
+        created: str = "",
+    ) -> str:
         self.n += 1
         run_id = f"beauty-{tokenizer}-s{seed}-{self.n:03}"
         folder = self.folder / run_id
         folder.mkdir(parents=True)
         noise = Rng(seed).child(tokenizer).numpy()
-        protocols = {"retrieval": {"dataset": content, "ties": ties, "cutoffs": list(CUTOFFS)},
-                     "ranking": {"dataset": content}}
+        protocols = {
+            "retrieval": {"dataset": content, "ties": ties, "cutoffs": list(CUTOFFS)},
+            "ranking": {"dataset": content},
+        }
         tasks = []
         for task, name in (("retrieval", "mtp"), ("ranking", "ppnet")):
             make = self._retrieval if task == "retrieval" else self._ranking
@@ -82,25 +96,70 @@ class Runs:
             path = folder / f"users_{task}.parquet"
             pyarrow.parquet.write_table(pyarrow.table(columns), path)
             recommender = PluginRecord(name=name, config={"epochs": epochs}, code="r", n_parameters=10)
-            tasks.append(TaskRecord(
-                task=task, recommender=recommender, protocol=protocols[task], metrics=metrics, users_file=path.name,
-                users_hash=hash_file(path), protocol_key=hash_json(protocols[task]),
-                comparability_key=hash_json({"protocol": protocols[task], "features": "f", "recommender": name,
-                                             "config": {"epochs": epochs}, "budget": budget})))
+            tasks.append(
+                TaskRecord(
+                    task=task,
+                    recommender=recommender,
+                    protocol=protocols[task],
+                    metrics=metrics,
+                    users_file=path.name,
+                    users_hash=hash_file(path),
+                    protocol_key=hash_json(protocols[task]),
+                    comparability_key=hash_json(
+                        {
+                            "protocol": protocols[task],
+                            "features": "f",
+                            "recommender": name,
+                            "config": {"epochs": epochs},
+                            "budget": budget,
+                        }
+                    ),
+                )
+            )
         record = RunRecord(
-            run_id=run_id, created=created or f"2025-01-01T00:{self.n:02}:00", budget=budget, seed=seed,
-            dataset=DatasetRecord(name="beauty", config={}, content_hash=content,
-                                  counts={"users": N_USERS, "items": N_ITEMS}),
-            features=FeaturesRecord(config={"text": "tfidf"}, provenance="f", dims={"text": 4}, coverage={"text": 1.0},
-                                    absent={}, richness_proxy="log_count"),
+            run_id=run_id,
+            created=created or f"2025-01-01T00:{self.n:02}:00",
+            budget=budget,
+            seed=seed,
+            dataset=DatasetRecord(
+                name="beauty", config={}, content_hash=content, counts={"users": N_USERS, "items": N_ITEMS}
+            ),
+            features=FeaturesRecord(
+                config={"text": "tfidf"},
+                provenance="f",
+                dims={"text": 4},
+                coverage={"text": 1.0},
+                absent={},
+                richness_proxy="log_count",
+            ),
             tokenizer=PluginRecord(name=tokenizer, config={"beta": 1, **(config or {})}, code="c"),
-            sids=SidsRecord(code_length=3, sizes=(8, 8, 8), ordered=True, mean_active=3.0, content_hash="s",
-                            file="sids.parquet", metrics={"entropy": Metric(value=2.0 + skill, n=N_ITEMS)}),
-            tasks=tuple(tasks), comparability_key=hash_json({t.task: t.comparability_key for t in tasks}),
-            protocol_key="p", stages=(),
+            sids=SidsRecord(
+                code_length=3,
+                sizes=(8, 8, 8),
+                ordered=True,
+                mean_active=3.0,
+                content_hash="s",
+                file="sids.parquet",
+                metrics={"entropy": Metric(value=2.0 + skill, n=N_ITEMS)},
+            ),
+            tasks=tuple(tasks),
+            comparability_key=hash_json({t.task: t.comparability_key for t in tasks}),
+            protocol_key="p",
+            stages=(),
             environment=EnvironmentRecord(
-                device=device, precision="fp32", threads=1, allocator="", python="3.11", versions={},
-                git_commit="0123456789ab", git_dirty=False, code="c", command_line=command, platform="linux"))
+                device=device,
+                precision="fp32",
+                threads=1,
+                allocator="",
+                python="3.11",
+                versions={},
+                git_commit="0123456789ab",
+                git_dirty=False,
+                code="c",
+                command_line=command,
+                platform="linux",
+            ),
+        )
         (folder / "record.json").write_text(record.model_dump_json())
         return run_id
 
@@ -111,18 +170,30 @@ class Runs:
         alone, deep = np.ones(N_USERS, np.int64), np.full(N_USERS, N_ITEMS)
         ranks = Ranks(better, tied, better // 2, alone, better, tied, deep, deep)
         found = retrieval_metrics(ranks, self.strata[self.target], Rng(0).numpy(), CUTOFFS)
-        columns = {"user": [f"U{i:04}" for i in range(N_USERS)], "target": [f"B{i:03}" for i in self.target],
-                   "rank_low": better + 1, "rank_high": better + tied, "sid_rank_low": better // 2 + 1,
-                   "sid_rank_high": better // 2 + 1, "masked_rank_low": better + 1, "masked_rank_high": better + tied,
-                   "score": np.where(better < 10, -1.0 * better, -np.inf)}  # as of a beam of 10: no score outside it
+        columns = {
+            "user": [f"U{i:04}" for i in range(N_USERS)],
+            "target": [f"B{i:03}" for i in self.target],
+            "rank_low": better + 1,
+            "rank_high": better + tied,
+            "sid_rank_low": better // 2 + 1,
+            "sid_rank_high": better // 2 + 1,
+            "masked_rank_low": better + 1,
+            "masked_rank_high": better + tied,
+            "score": np.where(better < 10, -1.0 * better, -np.inf),
+        }  # as of a beam of 10: no score outside it
         return columns | found.per_user, found.metrics
 
     def _ranking(self, skill: float, noise: np.random.Generator, strata: bool) -> tuple[dict[str, Any], dict[str, Metric]]:
         score = (noise.normal(size=400) + (1 + 3 * skill) * self.label).astype(np.float32)
         labels = self.strata[self.item]
         found = ranking_metrics(self.owner, self.label, score, labels, Rng(0).numpy())
-        columns = {"user": [f"U{i:04}" for i in self.owner], "item": [f"B{i:03}" for i in self.item],
-                   "label": self.label.astype(np.int8), "score": score, "row": np.arange(400)}
+        columns = {
+            "user": [f"U{i:04}" for i in self.owner],
+            "item": [f"B{i:03}" for i in self.item],
+            "label": self.label.astype(np.int8),
+            "score": score,
+            "row": np.arange(400),
+        }
         return columns | ({"stratum": labels} if strata else {}), found.metrics
 
 
@@ -189,13 +260,18 @@ def test_seeds_are_one_row_and_the_smallest_p_is_printed(runs: Runs, capsys: pyt
     assert "every seed once" in told(capsys, "compare", twice, sides[1], code=2)
 
 
-@pytest.mark.parametrize(("other", "part"), [
-    ({"budget": "smoke"}, "budget: budget quick against smoke"),
-    ({"epochs": 9}, "recommender of retrieval: epochs 3 against 9"),
-    ({"ties": "file"}, "protocol of retrieval: ties shuffled against file"),
-    ({"content": "e"}, "dataset: content d against e")])
-def test_other_comparability_keys_are_refused_by_part(runs: Runs, capsys: pytest.CaptureFixture[str],
-                                                      other: dict[str, Any], part: str) -> None:
+@pytest.mark.parametrize(
+    ("other", "part"),
+    [
+        ({"budget": "smoke"}, "budget: budget quick against smoke"),
+        ({"epochs": 9}, "recommender of retrieval: epochs 3 against 9"),
+        ({"ties": "file"}, "protocol of retrieval: ties shuffled against file"),
+        ({"content": "e"}, "dataset: content d against e"),
+    ],
+)
+def test_other_comparability_keys_are_refused_by_part(
+    runs: Runs, capsys: pytest.CaptureFixture[str], other: dict[str, Any], part: str
+) -> None:
     left, right = runs.add("one"), runs.add("two", **other)
     error = told(capsys, "compare", left, right, code=2)
     assert part in error and "--force" in error
@@ -268,7 +344,15 @@ def test_a_published_board_checks_and_holds_no_keys(board: Path, capsys: pytest.
     assert check(board) == []
     assert "the tables are what its 3 records give" in told(capsys, "leaderboard", "--check", str(board))
     assert sorted(p.name for p in board.iterdir()) == [
-        "board.csv", "board.json", "board.md", "board.tex", "board.toml", "figures", "records", "units"]
+        "board.csv",
+        "board.json",
+        "board.md",
+        "board.tex",
+        "board.toml",
+        "figures",
+        "records",
+        "units",
+    ]
     linked = re.findall(r"!\[.*?\]\((.*?)\)", (board / "board.md").read_text())
     assert linked and all((board / name).is_file() for name in linked)
     everything = b"".join(p.read_bytes() for p in board.rglob("*") if p.is_file())
@@ -279,8 +363,9 @@ def test_a_published_board_checks_and_holds_no_keys(board: Path, capsys: pytest.
     assert b"--data-dir raw tokenizer.beta=1" in everything
 
 
-def test_the_board_shows_the_numbers_of_the_runs_it_was_made_from(board: Path, runs: Runs,
-                                                                   capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_board_shows_the_numbers_of_the_runs_it_was_made_from(
+    board: Path, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
     home = json.loads(told(capsys, "leaderboard", "--format", "json"))
     published = json.loads((board / "board.json").read_text())
     for ours, theirs in zip(home["tables"][0]["rows"], published["tables"][0]["rows"], strict=True):
@@ -340,8 +425,9 @@ def test_check_says_where_a_board_was_changed(board: Path, capsys: pytest.Captur
     assert where in told(capsys, "leaderboard", "--check", str(board), code=1)
 
 
-def test_check_sees_what_was_changed_before_the_tables_were_made_again(board: Path,
-                                                                         capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_sees_what_was_changed_before_the_tables_were_made_again(
+    board: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The tables of such a board are what its records give; the records are not what its runs gave."""
     path = board / "records" / "beauty-two-s0-003" / "record.json"
     before = path.read_text()
@@ -388,8 +474,9 @@ def test_a_compact_file_cannot_lead_out_of_its_board(board: Path) -> None:
     assert "names the units" in str(read_users(run, "ranking", {"score"}))
 
 
-def test_publishing_again_keeps_what_is_there_and_replaces_what_is_newer(board: Path, runs: Runs, home: Path,
-                                                                          capsys: pytest.CaptureFixture[str]) -> None:
+def test_publishing_again_keeps_what_is_there_and_replaces_what_is_newer(
+    board: Path, runs: Runs, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.rmtree(runs.folder)
     runs.add("three", 0.1)
     runs.add("two", 0.4, created="2026-01-01T00:00:00")
@@ -401,7 +488,11 @@ def test_publishing_again_keeps_what_is_there_and_replaces_what_is_newer(board: 
     names = [r["tokenizer"] for r in json.loads((board / "board.json").read_text())["tables"][0]["rows"]]
     assert sorted(names) == ["one", "three", "two"]
     assert sorted(p.name for p in (board / "records").iterdir()) == [
-        "beauty-one-s0-001", "beauty-one-s1-002", "beauty-three-s0-004", "beauty-two-s0-005"]
+        "beauty-one-s0-001",
+        "beauty-one-s1-002",
+        "beauty-three-s0-004",
+        "beauty-two-s0-005",
+    ]
     assert [p.name for p in board.parent.iterdir()] == ["beauty"]
 
 
@@ -409,8 +500,12 @@ def test_a_board_is_published_again_from_its_own_records_here_or_elsewhere(board
     other = board.parent / "other"
 
     def kept(folder: Path) -> dict[Path, bytes]:
-        return {p.relative_to(folder): p.read_bytes() for n in ("records", "units") for p in (folder / n).rglob("*.*")
-                if p.is_file()}
+        return {
+            p.relative_to(folder): p.read_bytes()
+            for n in ("records", "units")
+            for p in (folder / n).rglob("*.*")
+            if p.is_file()
+        }
 
     before = kept(board)
     for out in (board, other):
@@ -420,14 +515,21 @@ def test_a_board_is_published_again_from_its_own_records_here_or_elsewhere(board
 
 
 def test_publishing_refuses_foreign_folders_bad_settings_and_files_of_other_shape(
-        board: Path, runs: Runs, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    board: Path, runs: Runs, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = home / "other"
     other.mkdir()
     (other / "thesis.doc").write_text("x")
     assert "a folder with files and without board.toml" in told(
-        capsys, "leaderboard", "--publish", "x", "--out", str(other), code=2)
-    for text, words in (("title = 3", "setting title"), ("tile = ''", "did you mean 'title'"), ("", "no title"),
-                        ("title = 'x'\nformats = ['pdf']", "unknown format"), ("title = ", "wanted TOML")):
+        capsys, "leaderboard", "--publish", "x", "--out", str(other), code=2
+    )
+    for text, words in (
+        ("title = 3", "setting title"),
+        ("tile = ''", "did you mean 'title'"),
+        ("", "no title"),
+        ("title = 'x'\nformats = ['pdf']", "unknown format"),
+        ("title = ", "wanted TOML"),
+    ):
         (board / "board.toml").write_text(text)
         assert words in told(capsys, "leaderboard", "--check", str(board), code=2)
     assert "no board.toml" in told(capsys, "leaderboard", "--check", str(other), code=2)

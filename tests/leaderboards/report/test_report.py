@@ -47,37 +47,78 @@ from sidbench.leaderboards.report.view import table_view
 
 RECALL, AUC = Column("R@10", "retrieval", "item_recall_at_10"), Column("AUC", "ranking", "auc")
 ENTROPY = Column("entropy", None, "entropy", 3)
-HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=\"window.pwned=1\">' & \u2028"
+HOSTILE = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">\' & \u2028'
 CODES = np.array([[0, 1], [0, 1], [0, 2], [3, -1]])
 
 
-def record(name: str, *, codes: np.ndarray | None = None, curves: Mapping[str, tuple[float, ...]] | None = None,
-           diagnostics: Mapping[str, float] | None = None, vectors: Mapping[str, tuple[float, ...]] | None = None,
-           strata: bool = False, command: tuple[str, ...] = ("bench", "run", "--tokenizer", "x y"),
-           content: str = "d", retriever_curves: Mapping[str, tuple[float, ...]] | None = None) -> RunRecord:
+def record(
+    name: str,
+    *,
+    codes: np.ndarray | None = None,
+    curves: Mapping[str, tuple[float, ...]] | None = None,
+    diagnostics: Mapping[str, float] | None = None,
+    vectors: Mapping[str, tuple[float, ...]] | None = None,
+    strata: bool = False,
+    command: tuple[str, ...] = ("bench", "run", "--tokenizer", "x y"),
+    content: str = "d",
+    retriever_curves: Mapping[str, tuple[float, ...]] | None = None,
+) -> RunRecord:
     found = {"item_recall_at_10": 0.1} | ({f"item_recall_at_10_{s}": 0.1 for s in ("head", "tail")} if strata else {})
     length = 2 if codes is None else codes.shape[1]
     task = TaskRecord(
-        task="retrieval", recommender=PluginRecord(name="mtp", config={}, curves=dict(retriever_curves or {})), protocol={},
-        metrics={k: Metric(value=v, n=9, low=v - 0.01, high=v + 0.01) for k, v in found.items()}, users_file="",
-        users_hash="", comparability_key="k", protocol_key="p")
+        task="retrieval",
+        recommender=PluginRecord(name="mtp", config={}, curves=dict(retriever_curves or {})),
+        protocol={},
+        metrics={k: Metric(value=v, n=9, low=v - 0.01, high=v + 0.01) for k, v in found.items()},
+        users_file="",
+        users_hash="",
+        comparability_key="k",
+        protocol_key="p",
+    )
     return RunRecord(
-        run_id="run-" + re.sub(r"\W", "", name), created="2025-01-01T00:00:00", budget="quick", seed=0,
-        dataset=DatasetRecord(name="made", config={}, content_hash=content, counts={}), features=None,
+        run_id="run-" + re.sub(r"\W", "", name),
+        created="2025-01-01T00:00:00",
+        budget="quick",
+        seed=0,
+        dataset=DatasetRecord(name="made", config={}, content_hash=content, counts={}),
+        features=None,
         tokenizer=PluginRecord(name=name, config={}, diagnostics=dict(diagnostics or {}), curves=dict(curves or {})),
-        sids=SidsRecord(code_length=length, sizes=(4,) * length, ordered=True, mean_active=2.0, content_hash="s",
-                        file="sids.parquet", metrics={}, vectors=dict(vectors or {})),
-        tasks=(task,), comparability_key="k", protocol_key="p",
-        stages=(StageRecord(name="tokenizer", key="a", cached=False, wall_seconds=2.0, cpu_seconds=1.0,
-                            peak_memory_bytes=1),
-                StageRecord(name="sids", key="b", cached=False, wall_seconds=0.5, cpu_seconds=1.0, peak_memory_bytes=1)),
-        environment=EnvironmentRecord(device="cpu", precision="fp32", threads=1, allocator="", python="3.11", versions={},
-                                      git_commit="0123456789abcdef", git_dirty=True, code="c", command_line=command,
-                                      platform="linux"))
+        sids=SidsRecord(
+            code_length=length,
+            sizes=(4,) * length,
+            ordered=True,
+            mean_active=2.0,
+            content_hash="s",
+            file="sids.parquet",
+            metrics={},
+            vectors=dict(vectors or {}),
+        ),
+        tasks=(task,),
+        comparability_key="k",
+        protocol_key="p",
+        stages=(
+            StageRecord(name="tokenizer", key="a", cached=False, wall_seconds=2.0, cpu_seconds=1.0, peak_memory_bytes=1),
+            StageRecord(name="sids", key="b", cached=False, wall_seconds=0.5, cpu_seconds=1.0, peak_memory_bytes=1),
+        ),
+        environment=EnvironmentRecord(
+            device="cpu",
+            precision="fp32",
+            threads=1,
+            allocator="",
+            python="3.11",
+            versions={},
+            git_commit="0123456789abcdef",
+            git_dirty=True,
+            code="c",
+            command_line=command,
+            platform="linux",
+        ),
+    )
 
 
-def write_sids(folder: Path, codes: np.ndarray, keys: Sequence[str] | None = None,
-               weights: np.ndarray | None = None) -> Path:
+def write_sids(
+    folder: Path, codes: np.ndarray, keys: Sequence[str] | None = None, weights: np.ndarray | None = None
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     columns: dict[str, Any] = {"item": list(keys or [f"k{i}" for i in range(len(codes))]), "codes": codes.tolist()}
     if weights is not None:
@@ -86,18 +127,47 @@ def write_sids(folder: Path, codes: np.ndarray, keys: Sequence[str] | None = Non
     return folder
 
 
-def row(run: RunRecord, folder: Path, *, kind: str = "tokenizer", settings: str = "", recall: float = 0.1,
-        stale: tuple[str, ...] = ()) -> Row:
-    cells = {"item_recall_at_10": Cell(recall, 90, 0.01, None, "best", recall - 0.01, recall + 0.01, OVER_USERS),
-             "auc": Cell(0.6, 50, interval=OVER_USERS, low=0.55, high=0.65), "entropy": Cell(1.25, 4, interval=EXACT)}
+def row(
+    run: RunRecord,
+    folder: Path,
+    *,
+    kind: str = "tokenizer",
+    settings: str = "",
+    recall: float = 0.1,
+    stale: tuple[str, ...] = (),
+) -> Row:
+    cells = {
+        "item_recall_at_10": Cell(recall, 90, 0.01, None, "best", recall - 0.01, recall + 0.01, OVER_USERS),
+        "auc": Cell(0.6, 50, interval=OVER_USERS, low=0.55, high=0.65),
+        "entropy": Cell(1.25, 4, interval=EXACT),
+    }
     name = run.tokenizer.name if run.tokenizer is not None else "none"
-    return Row(name, kind, settings, "2", "4", cells, 12.0, ("cpu",), (0,), (StoredRun(run, folder),),
-               {"item_recall_at_10": 1}, {"item_recall_at_10": 0.125}, stale=stale)
+    return Row(
+        name,
+        kind,
+        settings,
+        "2",
+        "4",
+        cells,
+        12.0,
+        ("cpu",),
+        (0,),
+        (StoredRun(run, folder),),
+        {"item_recall_at_10": 1},
+        {"item_recall_at_10": 0.125},
+        stale=stale,
+    )
 
 
 def board(rows: Sequence[Row], notes: tuple[str, ...] = (), **more: Any) -> Leaderboard:
-    table = Table("key1", {"dataset": "made", "budget": "quick", "retrieval": "mtp, k < 10"}, (RECALL, AUC, ENTROPY),
-                  tuple(rows), notes, (RECALL,))
+    table = Table(
+        "key1",
+        {"dataset": "made", "budget": "quick", "retrieval": "mtp, k < 10"},
+        (RECALL, AUC, ENTROPY),
+        tuple(rows),
+        notes,
+        (RECALL,),
+    )
     return Leaderboard((table,), more.pop("skipped", ()), more.pop("superseded", ()), **more)
 
 
@@ -173,8 +243,13 @@ def test_the_policy_names_the_hash_of_every_script_and_style(hostile: str) -> No
 
 
 @settings(max_examples=50)
-@given(st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.text(), lambda inner: st.lists(inner)
-                    | st.dictionaries(st.text(), inner), max_leaves=8))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-9, 9) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=8,
+    )
+)
 def test_embedded_json_reads_back_and_cannot_end_its_element(value: Any) -> None:
     text = str(embedded_json(value))
     assert json.loads(text) == value
@@ -351,8 +426,15 @@ def test_weights_are_packed_only_where_they_say_something(tmp_path: Path) -> Non
     assert packed["top"] == 2.0 and shares.reshape(4, 2).tolist() == [[255, 128], [255, 0], [128, 128], [255, 0]]
 
 
-@pytest.mark.parametrize(("damage", "says"), [("bytes", "cannot be read"), ("range", "outside its codebooks"),
-                                              ("length", "cannot be read"), ("columns", "cannot be read")])
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("bytes", "cannot be read"),
+        ("range", "outside its codebooks"),
+        ("length", "cannot be read"),
+        ("columns", "cannot be read"),
+    ],
+)
 def test_damaged_sid_tables_are_named_and_left_out(damage: str, says: str, tmp_path: Path) -> None:
     write_sids(tmp_path, {"range": CODES + 9, "length": CODES[:, :1]}.get(damage, CODES))
     if damage == "bytes":
@@ -388,8 +470,9 @@ def test_rows_beyond_the_size_limit_are_named(tmp_path: Path, monkeypatch: pytes
 
 def test_categories_are_numbered_and_pictures_travel(tmp_path: Path) -> None:
     texts = CatalogueTexts({}, {"k0": "x", "k2": "x", "k3": "y"}, PictureSheet(b"\xff\xd8", 40, 32, (True,) * 4))
-    packed = explorer.pack_explorer(board([row(record("a", codes=CODES), write_sids(tmp_path, CODES))]),
-                                    ReportDetails({"d": texts}, keys=True)).data["catalogues"][0]
+    packed = explorer.pack_explorer(
+        board([row(record("a", codes=CODES), write_sids(tmp_path, CODES))]), ReportDetails({"d": texts}, keys=True)
+    ).data["catalogues"][0]
     assert [packed["paths"][i] for i in packed["categories"]] == ["x", "", "x", "y"]
     assert base64.b64decode(packed["pictures"]["data"]) == b"\xff\xd8"
 
@@ -401,8 +484,16 @@ def synthetic(tmp_path: Path) -> Leaderboard:
     content = Synthetic(config).load(LocalFiles(tmp_path, sources={})).content_hash()
     run = record("a", content=content)
     plain = {**vars(config), "branching": [2, 2, 2]}
-    return board([row(run.model_copy(update={"dataset": DatasetRecord(
-        name="synthetic", config=plain, content_hash=content, counts={})}), tmp_path)])
+    return board(
+        [
+            row(
+                run.model_copy(
+                    update={"dataset": DatasetRecord(name="synthetic", config=plain, content_hash=content, counts={})}
+                ),
+                tmp_path,
+            )
+        ]
+    )
 
 
 @pytest.mark.usefixtures("home")
@@ -461,13 +552,15 @@ def test_names_stand_beside_their_points_and_apart_from_each_other(tmp_path: Pat
     rows = [row(record(name), tmp_path, recall=value) for name, value in values.items()]
     wide = record("wide")
     assert wide.sids is not None
-    rows.append(row(wide.model_copy(update={"sids": wide.sids.model_copy(update={"sizes": (64, 64)})}), tmp_path,
-                    recall=0.1011))
+    rows.append(
+        row(wide.model_copy(update={"sids": wide.sids.model_copy(update={"sizes": (64, 64)})}), tmp_path, recall=0.1011)
+    )
     table = replace(board(rows).tables[0], columns=(RECALL,))
     text = write_figures(table, tmp_path / "figures")[0].read_text()
     names = [*values, "wide"]
-    found = {name: re.search(rf'<text [^>]*? x="([\d.]+)" y="([\d.]+)"[^>]*>{name}</text>', text)
-             for name in names}  # no blank before the name: browsers drop those, and the name covers its point
+    found = {
+        name: re.search(rf'<text [^>]*? x="([\d.]+)" y="([\d.]+)"[^>]*>{name}</text>', text) for name in names
+    }  # no blank before the name: browsers drop those, and the name covers its point
     places = {name: (float(m[1]), float(m[2])) for name, m in found.items() if m is not None}
     assert set(places) == set(names)
     heights = sorted(places[name][1] for name in values)

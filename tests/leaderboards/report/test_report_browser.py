@@ -32,21 +32,32 @@ from sidbench.leaderboards.report.details import CatalogueTexts, ReportDetails
 from sidbench.leaderboards.report.page import html_page
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(CHROMIUM is None or DRIVER is None,
-                                reason="chromium and chromedriver are not installed (Debian: chromium-driver)")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="chromium and chromedriver are not installed (Debian: chromium-driver)"
+)
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+)
 SCREENSHOTS = Path(__file__).resolve().parents[3] / "build" / "screenshots"
-HOSTILE = "<img src=x onerror=\"window.pwned=1\"><b>bold</b>"
+HOSTILE = '<img src=x onerror="window.pwned=1"><b>bold</b>'
 RECALL, ENTROPY = Column("R@10", "retrieval", "item_recall_at_10"), Column("entropy", None, "entropy", 3)
 # tokenizer, kind, recall (None: undefined): neither sorted nor in the order of their words
 ROWS = (("beta", "tokenizer", 0.09), ("alpha", "tokenizer", 0.3), ("random", "control", 0.101), ("gamma", "tokenizer", None))
 CODES = np.array([[0, 1, 2], [0, 1, 3], [0, 2, 0], [3, 0, 0], [3, 1, 2], [1, 1, 1]])
 KEYS = [f"key{i}" for i in range(len(CODES))]
-TITLES = dict(zip(KEYS, ["red cup", "red plate", "blue cup", HOSTILE, "</script><script>window.pwned=1</script>", "lamp"],
-                  strict=True))
+TITLES = dict(
+    zip(KEYS, ["red cup", "red plate", "blue cup", HOSTILE, "</script><script>window.pwned=1</script>", "lamp"], strict=True)
+)
 
 
 def make_row(folder: Path, place: int, name: str, kind: str, recall: float | None) -> Row:
@@ -56,28 +67,76 @@ def make_row(folder: Path, place: int, name: str, kind: str, recall: float | Non
     value = recall or 0.0
     diagnostics = {f"w_at_{i / 10:.1f}": (i / 10) ** 2 for i in range(11)}
     task = TaskRecord(
-        task="retrieval", recommender=PluginRecord(name="mtp", config={}, curves={"mtp_validation": (0.1, 0.2, value)}),
-        protocol={}, users_file="", users_hash="", comparability_key="k", protocol_key="p",
-        metrics={f"item_recall_at_10{s}": Metric(value=value, n=9, low=value - 0.01, high=value + 0.02)
-                 for s in ("", "_head", "_torso", "_tail")})
+        task="retrieval",
+        recommender=PluginRecord(name="mtp", config={}, curves={"mtp_validation": (0.1, 0.2, value)}),
+        protocol={},
+        users_file="",
+        users_hash="",
+        comparability_key="k",
+        protocol_key="p",
+        metrics={
+            f"item_recall_at_10{s}": Metric(value=value, n=9, low=value - 0.01, high=value + 0.02)
+            for s in ("", "_head", "_torso", "_tail")
+        },
+    )
     record = RunRecord(
-        run_id=f"run-{name}", created="2025-01-01T00:00:00", budget="quick", seed=0, features=None,
+        run_id=f"run-{name}",
+        created="2025-01-01T00:00:00",
+        budget="quick",
+        seed=0,
+        features=None,
         dataset=DatasetRecord(name="made", config={}, content_hash="d", counts={}),
         tokenizer=PluginRecord(name=name, config={}, diagnostics=diagnostics),
-        sids=SidsRecord(code_length=3, sizes=(4, 4, 4), ordered=place % 2 == 0, mean_active=3.0, content_hash="s",
-                        file="sids.parquet", metrics={}, vectors={"utilisation_by_position": (1.0, 0.75, 0.25)}),
-        tasks=(task,), comparability_key="k", protocol_key="p",
-        stages=(StageRecord(name="tokenizer", key="a", cached=False, wall_seconds=3.0 ** place, cpu_seconds=1.0,
-                            peak_memory_bytes=1),),
+        sids=SidsRecord(
+            code_length=3,
+            sizes=(4, 4, 4),
+            ordered=place % 2 == 0,
+            mean_active=3.0,
+            content_hash="s",
+            file="sids.parquet",
+            metrics={},
+            vectors={"utilisation_by_position": (1.0, 0.75, 0.25)},
+        ),
+        tasks=(task,),
+        comparability_key="k",
+        protocol_key="p",
+        stages=(
+            StageRecord(
+                name="tokenizer", key="a", cached=False, wall_seconds=3.0**place, cpu_seconds=1.0, peak_memory_bytes=1
+            ),
+        ),
         environment=EnvironmentRecord(
-            device="cpu", precision="fp32", threads=1, allocator="", python="3.11", versions={}, git_commit="0123456789",
-            git_dirty=False, code="c", command_line=("bench", "run", "--tokenizer", name), platform="linux"))
+            device="cpu",
+            precision="fp32",
+            threads=1,
+            allocator="",
+            python="3.11",
+            versions={},
+            git_commit="0123456789",
+            git_dirty=False,
+            code="c",
+            command_line=("bench", "run", "--tokenizer", name),
+            platform="linux",
+        ),
+    )
     cells = {"entropy": Cell(1.0 + place, 6, interval=EXACT)}
     if recall is not None:
-        cells["item_recall_at_10"] = Cell(recall, 9, 0.01, None, "best" if name == "alpha" else "", recall - 0.01,
-                                          recall + 0.02, OVER_USERS)
-    return Row(name, kind, HOSTILE if name == "gamma" else "", "3", "4", cells, 12.0 * 10 ** place, ("cpu",), (0,),
-               (StoredRun(record, folder),), costs=Costs(ms_per_user=place + 0.5))
+        cells["item_recall_at_10"] = Cell(
+            recall, 9, 0.01, None, "best" if name == "alpha" else "", recall - 0.01, recall + 0.02, OVER_USERS
+        )
+    return Row(
+        name,
+        kind,
+        HOSTILE if name == "gamma" else "",
+        "3",
+        "4",
+        cells,
+        12.0 * 10**place,
+        ("cpu",),
+        (0,),
+        (StoredRun(record, folder),),
+        costs=Costs(ms_per_user=place + 0.5),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +166,10 @@ class Browser:
     def open(self, page: Path, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500})
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
+        )
         self.driver.get(page.as_uri())
         self.js("try { localStorage.clear() } catch (error) {}")
 
@@ -129,8 +190,13 @@ class Browser:
 
     def texts(self, selector: str) -> list[str]:
         """The texts of all elements that are visible."""
-        return list(self.js("return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility())"
-                            ".map(e => e.textContent.trim())", selector))
+        return list(
+            self.js(
+                "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility())"
+                ".map(e => e.textContent.trim())",
+                selector,
+            )
+        )
 
     def shoot(self, name: str) -> Path:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -175,9 +241,14 @@ def names(browser: Browser) -> list[str]:
 
 def click_head(browser: Browser, heading: str) -> str:
     """Press the head of a column; returns its aria-sort."""
-    return str(browser.js("const b = [...document.querySelectorAll('.board thead th button')]"
-                          ".find(b => b.firstChild.textContent.trim() === arguments[0]); b.click();"
-                          "return b.parentNode.getAttribute('aria-sort')", heading))
+    return str(
+        browser.js(
+            "const b = [...document.querySelectorAll('.board thead th button')]"
+            ".find(b => b.firstChild.textContent.trim() === arguments[0]); b.click();"
+            "return b.parentNode.getAttribute('aria-sort')",
+            heading,
+        )
+    )
 
 
 def test_columns_sort_by_number_with_the_best_first_and_missing_last(browser: Browser) -> None:
@@ -240,19 +311,26 @@ def test_explorer_reads_unordered_rows_by_position_and_keeps_the_item(browser: B
     browser.js("const s = document.querySelector('#x-run'); s.value = '1'; s.dispatchEvent(new Event('change'))")
     assert browser.texts("#x-item h3") == ["red cup"]
     # Codes of the second row are (CODES + 1) mod 4: key0 has 1 2 3; four items have 2 at position 1, two have 3 at 2.
-    assert browser.texts(".codes button") == ["position 013 items", "position 124 items", "position 232 items",
-                                              "all codesSID1 item"]
+    assert browser.texts(".codes button") == [
+        "position 013 items",
+        "position 124 items",
+        "position 232 items",
+        "all codesSID1 item",
+    ]
 
 
 def test_texts_with_markup_do_not_run(browser: Browser) -> None:
     for key in ("key3", "key4", "key0"):
-        browser.js("const s = document.querySelector('#x-search'); s.value = arguments[0];"
-                   "s.dispatchEvent(new Event('input'))", key)
+        browser.js(
+            "const s = document.querySelector('#x-search'); s.value = arguments[0];s.dispatchEvent(new Event('input'))", key
+        )
         browser.press("#x-results .x-entry")
         browser.press(".codes li:last-child button")
     assert browser.js("return document.images.length") == 0
-    browser.js("document.querySelector('#x-search').value = 'key3';"
-               "document.querySelector('#x-search').dispatchEvent(new Event('input'))")
+    browser.js(
+        "document.querySelector('#x-search').value = 'key3';"
+        "document.querySelector('#x-search').dispatchEvent(new Event('input'))"
+    )
     browser.press("#x-results .x-entry")
     assert browser.texts("#x-item h3") == [HOSTILE]
 
@@ -264,16 +342,24 @@ def test_the_policy_stops_what_an_injection_would_try(started: Browser, report: 
     started.open(report)
     started.complaints(), started.requested()
     markup = '<img src="https://example.org/x.png" onerror="window.pwned=1"><p onclick="window.pwned=1" id="evil">x</p>'
-    started.js("document.body.insertAdjacentHTML('beforeend', arguments[0]); document.getElementById('evil').click();"
-               "const s = document.createElement('script'); s.textContent = 'window.pwned=1'; document.body.append(s)",
-               markup)
+    started.js(
+        "document.body.insertAdjacentHTML('beforeend', arguments[0]); document.getElementById('evil').click();"
+        "const s = document.createElement('script'); s.textContent = 'window.pwned=1'; document.body.append(s)",
+        markup,
+    )
     WebDriverWait(started.driver, 5).until(lambda _: any("example.org" in c for c in started.complaints()))
     assert started.js("return window.pwned") is None
     events = started.events()
-    tried = {e["params"]["requestId"] for e in events if e["method"] == "Network.requestWillBeSent"
-             and "example.org" in e["params"]["request"]["url"]}
-    blocked = {e["params"]["requestId"] for e in events if e["method"] == "Network.loadingFailed"
-               and e["params"].get("blockedReason") == "csp"}
+    tried = {
+        e["params"]["requestId"]
+        for e in events
+        if e["method"] == "Network.requestWillBeSent" and "example.org" in e["params"]["request"]["url"]
+    }
+    blocked = {
+        e["params"]["requestId"]
+        for e in events
+        if e["method"] == "Network.loadingFailed" and e["params"].get("blockedReason") == "csp"
+    }
     assert tried and tried <= blocked
 
 
@@ -287,9 +373,11 @@ def test_everything_works_by_keyboard(browser: Browser) -> None:
     seen: list[str] = []
     for _ in range(120):
         browser.keys(Keys.TAB)
-        where = browser.js("const e = document.activeElement; if (e === document.body) return null;"
-                           "const o = getComputedStyle(e); return [e.tagName, e.id, e.textContent.trim().slice(0, 20),"
-                           "o.outlineStyle]")
+        where = browser.js(
+            "const e = document.activeElement; if (e === document.body) return null;"
+            "const o = getComputedStyle(e); return [e.tagName, e.id, e.textContent.trim().slice(0, 20),"
+            "o.outlineStyle]"
+        )
         if where is None:
             break
         assert where[3] != "none", f"no visible focus on {where}"
@@ -308,10 +396,13 @@ def test_everything_works_by_keyboard(browser: Browser) -> None:
     assert browser.js("return document.activeElement.tagName") == "H3"
 
 
-@pytest.mark.parametrize(("name", "width", "scheme"), [("light", 1280, "light"), ("dark", 1280, "dark"),
-                                                       ("phone", 360, "light"), ("phone-dark", 360, "dark")])
-def test_page_fits_the_window_and_follows_the_theme(browser: Browser, report: Path, name: str, width: int,
-                                                    scheme: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [("light", 1280, "light"), ("dark", 1280, "dark"), ("phone", 360, "light"), ("phone-dark", 360, "dark")],
+)
+def test_page_fits_the_window_and_follows_the_theme(
+    browser: Browser, report: Path, name: str, width: int, scheme: str
+) -> None:
     browser.open(report, width, 780, scheme)
     overhang = "const e = document.documentElement; return e.scrollWidth - e.clientWidth"
     assert browser.js(overhang) == 0 and browser.js("return innerWidth") == width  # wide tables scroll inside themselves
@@ -340,19 +431,31 @@ def test_words_and_marks_keep_their_contrast(browser: Browser, report: Path) -> 
     """WCAG AA: 4.5 to 1 for words against the page, in both themes."""
     for scheme in ("light", "dark"):
         browser.open(report, 1280, 900, scheme)
-        for selector in ("body", ".muted", ".doubt", ".badge", ".skip", "summary", ".plot .tick", ".plot text.s0",
-                         ".plot .label.control", ".unit"):
+        for selector in (
+            "body",
+            ".muted",
+            ".doubt",
+            ".badge",
+            ".skip",
+            "summary",
+            ".plot .tick",
+            ".plot text.s0",
+            ".plot .label.control",
+            ".unit",
+        ):
             found = browser.js(
                 "const e = document.querySelector(arguments[0]); const s = getComputedStyle(e); return ["
                 "e.namespaceURI.endsWith('svg') ? s.fill : s.color, getComputedStyle(document.body).backgroundColor]",
-                selector)
+                selector,
+            )
             assert contrast(*found) >= 4.5, (scheme, selector, found)
 
 
 def contrast(left: str, right: str) -> float:
     """The contrast ratio of two colours as ``rgb(r, g, b)``, by WCAG 2."""
+
     def luminance(words: str) -> float:
-        parts = [int(v) / 255 for v in words[words.index("(") + 1:words.index(")")].split(",")[:3]]
+        parts = [int(v) / 255 for v in words[words.index("(") + 1 : words.index(")")].split(",")[:3]]
         linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

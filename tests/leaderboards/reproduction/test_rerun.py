@@ -32,21 +32,53 @@ TINY = ["dataset.n_items=60", "dataset.n_users=80", "behaviour.epochs=1"]
 
 
 def _record(value: float = 0.25, entropy: float = 3.0, sids: str = "s", **changed: Any) -> RunRecord:
-    where = EnvironmentRecord(device="cpu x2", precision="fp32", threads=1, allocator="default", python="3.11",
-                              versions={"torch": "2.0"}, git_commit="a", git_dirty=False, code="c",
-                              command_line=("bench",), platform="linux")
+    where = EnvironmentRecord(
+        device="cpu x2",
+        precision="fp32",
+        threads=1,
+        allocator="default",
+        python="3.11",
+        versions={"torch": "2.0"},
+        git_commit="a",
+        git_dirty=False,
+        code="c",
+        command_line=("bench",),
+        platform="linux",
+    )
     task = TaskRecord(
-        task="retrieval", recommender=PluginRecord(name="mtp", config={"width": 64}, code="r"),
+        task="retrieval",
+        recommender=PluginRecord(name="mtp", config={"width": 64}, code="r"),
         protocol={"split": "leave_last_out", "ties": "file", "cutoffs": [5, 10]},
-        metrics={"item_recall_at_10": Metric(value=value, n=9)}, users_file="u.parquet", users_hash="",
-        comparability_key="k", protocol_key="p")
-    table = SidsRecord(code_length=6, sizes=(100,), ordered=True, mean_active=6.0, content_hash=sids, file="sids.parquet",
-                       metrics={"entropy": Metric(value=entropy, n=9)})
+        metrics={"item_recall_at_10": Metric(value=value, n=9)},
+        users_file="u.parquet",
+        users_hash="",
+        comparability_key="k",
+        protocol_key="p",
+    )
+    table = SidsRecord(
+        code_length=6,
+        sizes=(100,),
+        ordered=True,
+        mean_active=6.0,
+        content_hash=sids,
+        file="sids.parquet",
+        metrics={"entropy": Metric(value=entropy, n=9)},
+    )
     record = RunRecord(
-        run_id="run", created="2025-01-01T00:00:00", budget="smoke", seed=3, features=None,
+        run_id="run",
+        created="2025-01-01T00:00:00",
+        budget="smoke",
+        seed=3,
+        features=None,
         dataset=DatasetRecord(name="synthetic", config={"n_items": 60}, content_hash="d", counts={}),
-        tokenizer=PluginRecord(name="random", config={"code_length": 5}, code="t"), sids=table, tasks=(task,),
-        comparability_key="k", protocol_key="p", stages=(), environment=where)
+        tokenizer=PluginRecord(name="random", config={"code_length": 5}, code="t"),
+        sids=table,
+        tasks=(task,),
+        comparability_key="k",
+        protocol_key="p",
+        stages=(),
+        environment=where,
+    )
     return record.model_copy(update=changed)
 
 
@@ -108,22 +140,50 @@ def test_settings_of_foreign_types_are_refused_in_words() -> None:
         replay(_record(run={"dataset": "synthetic", "cutoffs": ["a", 3]}))
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["mmq-v3"], "mmq-v2"), (["./nowhere/record.json"], "no such file"), (["mmq-v2", "--table", "7"], "--table"),
-    (["mmq-v2", "--cached"], "--cached"), (["grid", "--recommender", "mtp"], "--recommender"),
-    (["mmq-v2", "--ties", "random"], "--ties"), (["mmq-v2", "--format", "xml"], "--format"),
-    (["mmq-v2", "--records", "/nonexistent"], "--records")])
-def test_bad_requests_say_what_is_wanted(arguments: list[str], words: str, home: Path,
-                                         capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mmq-v3"], "mmq-v2"),
+        (["./nowhere/record.json"], "no such file"),
+        (["mmq-v2", "--table", "7"], "--table"),
+        (["mmq-v2", "--cached"], "--cached"),
+        (["grid", "--recommender", "mtp"], "--recommender"),
+        (["mmq-v2", "--ties", "random"], "--ties"),
+        (["mmq-v2", "--format", "xml"], "--format"),
+        (["mmq-v2", "--records", "/nonexistent"], "--records"),
+    ],
+)
+def test_bad_requests_say_what_is_wanted(
+    arguments: list[str], words: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.invoke(["reproduce", *arguments]) == 2
     assert words in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_a_run_reproduces_itself_and_a_tampered_record_does_not(home: Path, tmp_path: Path,
-                                                               capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.invoke(["run", "--tokenizer", "rqkmeans", "--dataset", "synthetic", "--budget", "smoke", "--threads", "1",
-                       "--recommender", "mtp", "tokenizer.codebook_size=8", *TINY]) == 0
+def test_a_run_reproduces_itself_and_a_tampered_record_does_not(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        cli.invoke(
+            [
+                "run",
+                "--tokenizer",
+                "rqkmeans",
+                "--dataset",
+                "synthetic",
+                "--budget",
+                "smoke",
+                "--threads",
+                "1",
+                "--recommender",
+                "mtp",
+                "tokenizer.codebook_size=8",
+                *TINY,
+            ]
+        )
+        == 0
+    )
     path = next((home / "runs").glob("*/record.json"))
     before = path.read_text()
     record = read_record(before)
@@ -143,10 +203,25 @@ def test_a_run_reproduces_itself_and_a_tampered_record_does_not(home: Path, tmp_
 
 
 @pytest.mark.slow
-def test_a_paper_runs_what_is_missing_and_nothing_twice(home: Path, tmp_path: Path,
-                                                       capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["reproduce", "mmq-v2", "--table", "4", "--dataset", "synthetic", "--budget", "smoke", "--threads", "1",
-             "--recommender", "none", "tokenizer.codebook_size=8", *TINY]
+def test_a_paper_runs_what_is_missing_and_nothing_twice(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "reproduce",
+        "mmq-v2",
+        "--table",
+        "4",
+        "--dataset",
+        "synthetic",
+        "--budget",
+        "smoke",
+        "--threads",
+        "1",
+        "--recommender",
+        "none",
+        "tokenizer.codebook_size=8",
+        *TINY,
+    ]
     assert cli.invoke([*words, "--no-run"]) == 0
     text = capsys.readouterr().out
     assert "tokenizer.alpha=20.0" in text and not (home / "runs").exists()

@@ -38,8 +38,16 @@ PAPER = published("mmq-v2")
 PLAN = plan_for(PAPER, "beauty", ("mtp", "ppnet"))
 USERS = [f"u{i:03}" for i in range(400)]
 CONFIG = {"code_length": 6, "codebook_size": 100, "steps": 7}
-ADA = {**CONFIG, "controller": True, "contrastive": True, "sparsity": True, "router": "behaviour", "alpha": 10.0,
-       "beta": 9.0, "target_active_fraction": None}
+ADA = {
+    **CONFIG,
+    "controller": True,
+    "contrastive": True,
+    "sparsity": True,
+    "router": "behaviour",
+    "alpha": 10.0,
+    "beta": 9.0,
+    "target_active_fraction": None,
+}
 
 
 class Runs:
@@ -49,9 +57,20 @@ class Runs:
         self.folder, self.n = folder, 0
         folder.mkdir(parents=True)
 
-    def add(self, tokenizer: str | None, hits: int, *, config: Mapping[str, Any] = CONFIG, seed: int = 0, key: str = "k1",
-            ties: str = "shuffled", budget: str = "quick", entropy: float = 4.0, task: str = "retrieval",
-            seed_like: float = 0.5) -> str:
+    def add(
+        self,
+        tokenizer: str | None,
+        hits: int,
+        *,
+        config: Mapping[str, Any] = CONFIG,
+        seed: int = 0,
+        key: str = "k1",
+        ties: str = "shuffled",
+        budget: str = "quick",
+        entropy: float = 4.0,
+        task: str = "retrieval",
+        seed_like: float = 0.5,
+    ) -> str:
         """hits: of 400 users, the first that have their target within 100."""
         self.n += 1
         run_id = f"run{self.n:02}"
@@ -60,28 +79,68 @@ class Runs:
         hit = (np.arange(400) < hits).astype(np.float32)
         half = 1.96 * float(np.sqrt(hit.mean() * (1 - hit.mean()) / 400))
         names = ["item_recall_at_50", "item_recall_at_100"] if task == "retrieval" else ["auc", "gauc"]
-        metrics = {n: Metric(value=float(hit.mean()), n=400, low=float(hit.mean()) - half, high=float(hit.mean()) + half)
-                   for n in names}
+        metrics = {
+            n: Metric(value=float(hit.mean()), n=400, low=float(hit.mean()) - half, high=float(hit.mean()) + half)
+            for n in names
+        }
         columns = dict.fromkeys(names, hit) if task == "retrieval" else {}
         pyarrow.parquet.write_table(pyarrow.table({"user": USERS, "target": USERS, **columns}), folder / "users.parquet")
         plugin = None if tokenizer is None else PluginRecord(name=tokenizer, config=dict(config))
-        recommender = PluginRecord(name="mtp" if task == "retrieval" else "ppnet",
-                                   config=dict(config) if tokenizer is None else {"width": 8})
+        recommender = PluginRecord(
+            name="mtp" if task == "retrieval" else "ppnet", config=dict(config) if tokenizer is None else {"width": 8}
+        )
         record = RunRecord(
-            run_id=run_id, created=f"2025-01-01T00:00:{self.n:02}", budget=budget, seed=seed, features=None,
+            run_id=run_id,
+            created=f"2025-01-01T00:00:{self.n:02}",
+            budget=budget,
+            seed=seed,
+            features=None,
             tokenizer=plugin,
             dataset=DatasetRecord(name="beauty", config={}, content_hash="d", counts={"users": 400, "items": 9}),
-            sids=None if tokenizer is None else SidsRecord(
-                code_length=6, sizes=(100,) * 6, ordered=True, mean_active=6.0, content_hash="s", file="sids.parquet",
-                metrics={"entropy": Metric(value=entropy, n=9), "utilisation": Metric(value=1.0, n=9),
-                         "seed_like": Metric(value=seed_like, n=9)}),
-            tasks=(TaskRecord(task=task, recommender=recommender, protocol={"split": "leave_last_out", "ties": ties},
-                              metrics=metrics, users_file="users.parquet", users_hash="", comparability_key=key,
-                              protocol_key="p1"),),
-            comparability_key=key, protocol_key="p1", stages=(),
-            environment=EnvironmentRecord(device="cpu", precision="fp32", threads=1, allocator="default", python="3.11",
-                                          versions={}, git_commit="0", git_dirty=False, code="c", command_line=("bench",),
-                                          platform="linux"))
+            sids=None
+            if tokenizer is None
+            else SidsRecord(
+                code_length=6,
+                sizes=(100,) * 6,
+                ordered=True,
+                mean_active=6.0,
+                content_hash="s",
+                file="sids.parquet",
+                metrics={
+                    "entropy": Metric(value=entropy, n=9),
+                    "utilisation": Metric(value=1.0, n=9),
+                    "seed_like": Metric(value=seed_like, n=9),
+                },
+            ),
+            tasks=(
+                TaskRecord(
+                    task=task,
+                    recommender=recommender,
+                    protocol={"split": "leave_last_out", "ties": ties},
+                    metrics=metrics,
+                    users_file="users.parquet",
+                    users_hash="",
+                    comparability_key=key,
+                    protocol_key="p1",
+                ),
+            ),
+            comparability_key=key,
+            protocol_key="p1",
+            stages=(),
+            environment=EnvironmentRecord(
+                device="cpu",
+                precision="fp32",
+                threads=1,
+                allocator="default",
+                python="3.11",
+                versions={},
+                git_commit="0",
+                git_dirty=False,
+                code="c",
+                command_line=("bench",),
+                platform="linux",
+            ),
+        )
         (folder / "record.json").write_text(record.model_dump_json())
         return run_id
 
@@ -108,8 +167,9 @@ def _wanted(row: str) -> Wanted:
 def _found(runs: Runs, tables: tuple[str, ...] = ("2",), figures: tuple[str, ...] = (), key: str = "") -> SideBySide:
     rows = rows_needed(PAPER, PLAN, tables, figures, "beauty")
     missing = {row: f"bench run {row}" for row in rows}
-    return side_by_side(PAPER, PLAN, {row: _wanted(row) for row in rows}, runs.read(), "beauty", "quick", tables, figures,
-                        missing, key)
+    return side_by_side(
+        PAPER, PLAN, {row: _wanted(row) for row in rows}, runs.read(), "beauty", "quick", tables, figures, missing, key
+    )
 
 
 def _line(found: SideBySide, row: str, table: int = 0) -> SideLine:
@@ -144,8 +204,17 @@ def test_missing_rows_and_data_are_named_with_their_command(runs: Runs) -> None:
 
 def test_rows_that_are_one_run_share_one_line(runs: Runs) -> None:
     rows = rows_needed(PAPER, PLAN, ("2",), (), "beauty")
-    found = side_by_side(PAPER, PLAN, {row: _wanted(row) for row in rows}, runs.read(), "beauty", "quick", ("2",), (),
-                         dict.fromkeys(rows, "bench run all"))
+    found = side_by_side(
+        PAPER,
+        PLAN,
+        {row: _wanted(row) for row in rows},
+        runs.read(),
+        "beauty",
+        "quick",
+        ("2",),
+        (),
+        dict.fromkeys(rows, "bench run all"),
+    )
     text = render_side_by_side(found, "md")
     assert text.count("`bench run all`") == 1 and "No run of ours stands in these rows yet" in text
 
@@ -186,9 +255,16 @@ def test_nothing_recorded_still_prints_everything_published(runs: Runs) -> None:
         assert figure_svg(figure).startswith("<?xml") and figure_svg(figure) == figure_svg(figure)
 
 
-@pytest.mark.parametrize(("change", "stands"), [
-    ({}, True), ({"config": {**CONFIG, "steps": 8}}, True), ({"config": {**CONFIG, "codebook_size": 256}}, False),
-    ({"ties": "file"}, False), ({"budget": "smoke"}, False)])
+@pytest.mark.parametrize(
+    ("change", "stands"),
+    [
+        ({}, True),
+        ({"config": {**CONFIG, "steps": 8}}, True),
+        ({"config": {**CONFIG, "codebook_size": 256}}, False),
+        ({"ties": "file"}, False),
+        ({"budget": "smoke"}, False),
+    ],
+)
 def test_who_stands_in_a_row(runs: Runs, change: dict[str, Any], stands: bool) -> None:
     runs.add("rqvae", 100, **change)
     selection = select({"RQ-VAE": _wanted("RQ-VAE")}, runs.read(), "retrieval")
@@ -241,8 +317,15 @@ def test_changes_against_the_full_method_are_paired(runs: Runs) -> None:
 
 def test_claims_follow_planted_differences(runs: Runs) -> None:
     for seed in (0, 1):
-        for name, hits, entropy in (("rqvae", 80, 3.0), ("opq", 80, 3.1), ("rqkmeans", 90, 3.2), ("letter", 150, 3.3),
-                                    ("das", 150, 3.4), ("rqvae_pp", 100, 3.5), ("mm_rqvae", 100, 3.6)):
+        for name, hits, entropy in (
+            ("rqvae", 80, 3.0),
+            ("opq", 80, 3.1),
+            ("rqkmeans", 90, 3.2),
+            ("letter", 150, 3.3),
+            ("das", 150, 3.4),
+            ("rqvae_pp", 100, 3.5),
+            ("mm_rqvae", 100, 3.6),
+        ):
             runs.add(name, hits + seed, seed=seed, entropy=entropy + 0.01 * seed)
         runs.add("adasid", 200 + seed, config=ADA, seed=seed, entropy=4.4 + 0.01 * seed)
     verdicts = {v.hypothesis.id: v for v in _found(runs).verdicts}

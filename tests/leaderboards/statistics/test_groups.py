@@ -77,7 +77,7 @@ def test_seeds_of_rows_that_have_several_add_to_the_doubt() -> None:
     left, right = (Evidence(float(np.mean(s)), s, 0.5, (v - v.mean()) / 50) for s, v in zip(seeds, (a, b), strict=True))
     parts = [(float(np.var(a - b, ddof=1)) / 50, 49), *((float(np.var(s, ddof=1)) / 3, 2) for s in seeds)]
     variance = sum(v for v, _ in parts)
-    freedom = variance ** 2 / sum(v ** 2 / f for v, f in parts)
+    freedom = variance**2 / sum(v**2 / f for v, f in parts)
     assert p_value(left, right) == pytest.approx(2 * student.sf((left.value - right.value) / np.sqrt(variance), freedom))
     alone = Evidence(left.value, seeds[0][1:2], 0.5, left.influence)
     assert p_value(alone, right) < p_value(left, right)  # one seed says nothing of training, and claims nothing
@@ -136,4 +136,4 @@ def test_ranks_are_consistent(column: list[tuple[float, float]], random: object)
 def test_equal_rows_always_share_their_rank(column: list[tuple[float, float]]) -> None:
     rows = [wide(value, 0.05) for value, _ in column] * 2
     found = ranks(rows, True)
-    assert found[:len(column)] == found[len(column):]
+    assert found[: len(column)] == found[len(column) :]

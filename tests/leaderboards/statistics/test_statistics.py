@@ -28,8 +28,12 @@ USERS = np.array([f"u{i:04}" for i in range(400)])
 
 def ranking(n_users: int = 40, n_rows: int = 300, name: str = "rows") -> dict[str, np.ndarray]:
     generator = RNG.child(name).numpy()
-    return {"user": USERS[generator.integers(0, n_users, n_rows)], "label": generator.integers(0, 2, n_rows),
-            "score": np.round(generator.random(n_rows), 1), "row": np.arange(n_rows)}
+    return {
+        "user": USERS[generator.integers(0, n_users, n_rows)],
+        "label": generator.integers(0, 2, n_rows),
+        "score": np.round(generator.random(n_rows), 1),
+        "row": np.arange(n_rows),
+    }
 
 
 # -- Holm -------------------------------------------------------------------------------------------------------------
@@ -144,8 +148,15 @@ def test_bca_is_scipys(kind: str) -> None:
     def statistic(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.asarray(x.sum(axis=axis) / y.sum(axis=axis))
 
-    theirs = scipy_bootstrap((above, below), statistic, paired=True, vectorized=True, n_resamples=4_000, method="BCa",
-                             rng=np.random.default_rng(1))
+    theirs = scipy_bootstrap(
+        (above, below),
+        statistic,
+        paired=True,
+        vectorized=True,
+        n_resamples=4_000,
+        method="BCa",
+        rng=np.random.default_rng(1),
+    )
     ratio = Ratio(above, below)
     ours = bca_interval(ratio.value, theirs.bootstrap_distribution, acceleration(ratio.jackknife()))
     assert ours is not None
@@ -190,8 +201,14 @@ def test_sign_flips_are_scipys_paired_permutation_test(n: int) -> None:
     generator = RNG.child("flips", n).numpy()
     a = generator.random(n)
     b = a + generator.normal(0.1, 0.3, n)
-    theirs = permutation_test((a, b), lambda x, y, axis: np.mean(x - y, axis=axis), permutation_type="samples",
-                              n_resamples=9_999 if n > EXACT_USERS else np.inf, vectorized=True, rng=5)
+    theirs = permutation_test(
+        (a, b),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        permutation_type="samples",
+        n_resamples=9_999 if n > EXACT_USERS else np.inf,
+        vectorized=True,
+        rng=5,
+    )
     ours = sign_flip_tests((a - b)[:, None], RNG)[0]
     assert ours.exact == (n <= EXACT_USERS)
     assert ours.p == pytest.approx(theirs.pvalue, abs=1e-12 if ours.exact else 4 * np.sqrt(theirs.pvalue / FLIPS))
@@ -230,8 +247,13 @@ def test_seed_test_is_scipys_permutation_test(n: int, m: int) -> None:
     generator = RNG.child("seeds", n, m).numpy()
     left, right = generator.normal(size=n), generator.normal(1.0, size=m)
     # scipy doubles the smaller tail, which is not the same for unequal sides; the absolute statistic is.
-    theirs = permutation_test((left, right), lambda x, y, axis: np.abs(np.mean(x, axis=axis) - np.mean(y, axis=axis)),
-                              alternative="greater", n_resamples=np.inf, vectorized=True)
+    theirs = permutation_test(
+        (left, right),
+        lambda x, y, axis: np.abs(np.mean(x, axis=axis) - np.mean(y, axis=axis)),
+        alternative="greater",
+        n_resamples=np.inf,
+        vectorized=True,
+    )
     ours = seed_test(left.tolist(), right.tolist())
     assert ours is not None and ours.p == pytest.approx(theirs.pvalue) and ours.p >= ours.smallest - 1e-12
 
@@ -254,7 +276,7 @@ def test_t_interval_is_students() -> None:
 # -- pairs of rows ----------------------------------------------------------------------------------------------------
 def retrieval(values: np.ndarray, order: np.ndarray | None = None) -> dict[str, np.ndarray]:
     order = np.arange(len(values)) if order is None else order
-    return {"user": USERS[:len(values)][order], "target": np.char.add("i", USERS[:len(values)])[order], "m": values[order]}
+    return {"user": USERS[: len(values)][order], "target": np.char.add("i", USERS[: len(values)])[order], "m": values[order]}
 
 
 def test_rows_are_paired_by_user_and_target_whatever_their_order() -> None:
@@ -318,16 +340,20 @@ def test_metrics_that_a_side_lacks_or_that_are_undefined_are_left_out() -> None:
 def test_the_inflation_test_exchanges_both_sums() -> None:
     """Brute force: swap (sid, item) pairs of each user and count ratio differences at least as large in |numerator|."""
     generator = RNG.child("inflation").numpy()
-    sides = [{"user": USERS[:8], "target": USERS[:8], "sid_recall_at_10": s, "item_recall_at_10": i}
-             for s, i in ((generator.random(8) + 1, generator.random(8) + 0.5) for _ in range(2))]
+    sides = [
+        {"user": USERS[:8], "target": USERS[:8], "sid_recall_at_10": s, "item_recall_at_10": i}
+        for s, i in ((generator.random(8) + 1, generator.random(8) + 0.5) for _ in range(2))
+    ]
     found = differences(align("retrieval", sides[:1], sides[1:]), ["inflation_recall_at_10"], RNG)[0]
     s, i = ([side[f"{view}_recall_at_10"] for side in sides] for view in ("sid", "item"))
     pooled = (s[0] + s[1]).sum() / (i[0] + i[1]).sum()
     statistics = []
     for bits in range(256):
         swap = (bits >> np.arange(8)) & 1 == 1
-        upper, lower = np.where(swap, s[1], s[0]) - np.where(swap, s[0], s[1]), \
-            np.where(swap, i[1], i[0]) - np.where(swap, i[0], i[1])
+        upper, lower = (
+            np.where(swap, s[1], s[0]) - np.where(swap, s[0], s[1]),
+            np.where(swap, i[1], i[0]) - np.where(swap, i[0], i[1]),
+        )
         statistics.append(abs((upper - pooled * lower).sum()))
     assert found.test.p == pytest.approx(np.mean(np.array(statistics) >= statistics[0] - 1e-12))
     assert found.difference == pytest.approx(s[0].sum() / i[0].sum() - s[1].sum() / i[1].sum())

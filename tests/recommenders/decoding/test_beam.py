@@ -38,10 +38,18 @@ class TableSession:
 
     def step(self, parent: Tensor | None, classes: Tensor | None) -> Tensor:
         if parent is not None and classes is not None:
-            self._prefix = [[self._prefix[b][j] + (c,) for j, c in zip(row, chosen, strict=True)]
-                            for b, (row, chosen) in enumerate(zip(parent.tolist(), classes.tolist(), strict=True))]
-        return torch.from_numpy(np.stack([np.stack([self._conditional(u, q) for q in prefixes]) for u, prefixes in
-                                          zip(self._users, self._prefix, strict=True)]).astype(np.float32))
+            self._prefix = [
+                [self._prefix[b][j] + (c,) for j, c in zip(row, chosen, strict=True)]
+                for b, (row, chosen) in enumerate(zip(parent.tolist(), classes.tolist(), strict=True))
+            ]
+        return torch.from_numpy(
+            np.stack(
+                [
+                    np.stack([self._conditional(u, q) for q in prefixes])
+                    for u, prefixes in zip(self._users, self._prefix, strict=True)
+                ]
+            ).astype(np.float32)
+        )
 
 
 def random_tables(classes: np.ndarray, seed: int, grid: bool = False, spread: float = 1.0) -> Conditional:
@@ -77,8 +85,9 @@ def brute(scores: np.ndarray, of_item: np.ndarray, history: list[int], target: i
 
 
 def as_lists(ranks: TargetRanks) -> list[list[int]]:
-    return np.stack([ranks.better, ranks.tied, ranks.sid_better, ranks.sid_tied, ranks.masked_better, ranks.masked_tied],
-                    axis=1).tolist()
+    return np.stack(
+        [ranks.better, ranks.tied, ranks.sid_better, ranks.sid_tied, ranks.masked_better, ranks.masked_tied], axis=1
+    ).tolist()
 
 
 def random_sids(seed: int, n_items: int, sizes: list[int], low: int) -> SemanticIds:
@@ -87,8 +96,13 @@ def random_sids(seed: int, n_items: int, sizes: list[int], low: int) -> Semantic
     return SemanticIds(codes.astype(np.int32), np.array(sizes, np.int32), False)
 
 
-CASES = st.tuples(st.integers(0, 10 ** 6), st.integers(1, 30), st.lists(st.integers(1, 4), min_size=1, max_size=4),
-                  st.sampled_from([0, PAD]), st.booleans())
+CASES = st.tuples(
+    st.integers(0, 10**6),
+    st.integers(1, 30),
+    st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    st.sampled_from([0, PAD]),
+    st.booleans(),
+)
 
 
 def world(case: tuple[int, int, list[int], int, bool]) -> tuple[SidTrie, Conditional]:
@@ -105,11 +119,11 @@ def test_full_width_equals_exhaustive_scoring(case, extra) -> None:
     for b in range(3):
         scores = exhaustive(trie, conditional, b)
         order = np.argsort(-scores, kind="stable")  # ties by SID order
-        assert beam.sid[b, :trie.n_sids].tolist() == order.tolist()
-        assert np.array_equal(beam.score[b, :trie.n_sids].numpy(), scores[order])
+        assert beam.sid[b, : trie.n_sids].tolist() == order.tolist()
+        assert np.array_equal(beam.score[b, : trie.n_sids].numpy(), scores[order])
     assert beam.sid.shape == beam.score.shape == (3, trie.n_sids + extra)
-    assert (beam.sid[:, trie.n_sids:] == -1).all()
-    assert torch.isneginf(beam.score[:, trie.n_sids:]).all()
+    assert (beam.sid[:, trie.n_sids :] == -1).all()
+    assert torch.isneginf(beam.score[:, trie.n_sids :]).all()
     assert torch.isneginf(beam.bound).all()
     assert not beam.cut.any()
 
@@ -123,12 +137,15 @@ def test_narrow_beam_equals_a_plain_search_and_its_bound_holds(case, width) -> N
     for b in range(2):
         alive: dict[tuple[int, ...], np.float32] = {(): np.float32(0)}
         for p in range(trie.length):
-            grown = {d[:p + 1]: np.float32(alive[d[:p]] + np.float32(conditional(b, d[:p])[d[p]]))
-                     for d in distinct if d[:p] in alive}
+            grown = {
+                d[: p + 1]: np.float32(alive[d[:p]] + np.float32(conditional(b, d[:p])[d[p]]))
+                for d in distinct
+                if d[:p] in alive
+            }
             alive = dict(sorted(grown.items(), key=lambda e: (-e[1], e[0]))[:width])
         found = beam.sid[b][beam.sid[b] >= 0].tolist()
         assert [distinct[s] for s in found] == list(alive)
-        assert beam.score[b, :len(found)].tolist() == [float(v) for v in alive.values()]
+        assert beam.score[b, : len(found)].tolist() == [float(v) for v in alive.values()]
         assert len(set(found)) == len(found) == min(width, trie.n_sids)
         outside = np.delete(exhaustive(trie, conditional, b), found)
         assert (outside <= beam.bound[b].item()).all()
@@ -182,8 +199,9 @@ def test_free_search_equals_a_search_over_the_full_product(case, width) -> None:
     free = beam_search(TableSession([0, 1], conditional), trie, width, constrained=False)
     bound = beam_search(TableSession([0, 1], conditional), whole, width)
     assert torch.equal(free.score, bound.score)
-    translated = torch.where(bound.sid >= 0, trie.find(whole.classes[bound.sid.clamp_min(0)].view(-1, len(sizes)))
-                             .view(bound.sid.shape), -1)
+    translated = torch.where(
+        bound.sid >= 0, trie.find(whole.classes[bound.sid.clamp_min(0)].view(-1, len(sizes))).view(bound.sid.shape), -1
+    )
     assert torch.equal(free.sid, translated)
 
 
@@ -208,14 +226,29 @@ def test_broken_sessions_and_settings_are_named() -> None:
 # Ranks
 
 
-def rank(trie: SidTrie, conditional: Conditional, histories: list[list[int]], targets: np.ndarray, width: int, cover: int,
-         size: int = 4) -> tuple[TargetRanks, dict[str, float]]:
+def rank(
+    trie: SidTrie,
+    conditional: Conditional,
+    histories: list[list[int]],
+    targets: np.ndarray,
+    width: int,
+    cover: int,
+    size: int = 4,
+) -> tuple[TargetRanks, dict[str, float]]:
     def batches() -> Iterator[np.ndarray]:
         order = np.random.default_rng(len(targets)).permutation(len(targets))
-        return (order[i:i + size] for i in range(0, len(order), size))
+        return (order[i : i + size] for i in range(0, len(order), size))
 
-    return rank_by_beam(batches(), lambda rows: TableSession(rows.tolist(), conditional), as_sequences(histories), targets,
-                        trie, width, cover, RUNTIME)
+    return rank_by_beam(
+        batches(),
+        lambda rows: TableSession(rows.tolist(), conditional),
+        as_sequences(histories),
+        targets,
+        trie,
+        width,
+        cover,
+        RUNTIME,
+    )
 
 
 def users(seed: int, n_items: int, n_users: int = 4) -> tuple[list[list[int]], np.ndarray]:
@@ -268,9 +301,14 @@ def test_ranks_of_a_narrow_beam_are_those_of_its_list(case, width, cover) -> Non
         score = {i: listed[trie.of_item[i]] for i in items}
         if target in score:
             t = score[target]
-            wanted = [sum(v > t for v in score.values()), sum(v == t for v in score.values()),
-                      sum(v > t for v in listed.values()), sum(v == t for v in listed.values()),
-                      sum(score[i] > t for i in free), sum(score[i] == t for i in free)]
+            wanted = [
+                sum(v > t for v in score.values()),
+                sum(v == t for v in score.values()),
+                sum(v > t for v in listed.values()),
+                sum(v == t for v in listed.values()),
+                sum(score[i] > t for i in free),
+                sum(score[i] == t for i in free),
+            ]
             assert ranks.score[u] == np.float32(t)
         else:
             wanted = [len(items), n - len(items), len(listed), n_sids - len(listed), len(free), n - len(gone) - len(free)]
@@ -282,7 +320,7 @@ def test_ranks_of_a_narrow_beam_are_those_of_its_list(case, width, cover) -> Non
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10 ** 6), st.integers(2, 8))
+@given(st.integers(0, 10**6), st.integers(2, 8))
 def test_proven_items_have_the_ranks_of_exhaustive_scoring(seed, width) -> None:
     """Items scored above the bound of the search are ranked exactly, whatever the width."""
     trie = SidTrie.of(random_sids(seed, 25, [3, 3, 3], 0), RUNTIME)
@@ -382,8 +420,16 @@ def test_left_out_rows_and_bad_settings_are_refused() -> None:
     conditional = random_tables(trie.layout.classes, 0)
 
     def attempt(rows: list[np.ndarray], width: int, cover: int) -> None:
-        rank_by_beam(rows, lambda r: TableSession(r.tolist(), conditional), as_sequences([[1], [2]]), np.array([0, 1]), trie,
-                     width, cover, RUNTIME)
+        rank_by_beam(
+            rows,
+            lambda r: TableSession(r.tolist(), conditional),
+            as_sequences([[1], [2]]),
+            np.array([0, 1]),
+            trie,
+            width,
+            cover,
+            RUNTIME,
+        )
 
     with pytest.raises(InputError, match="1 of 2 rows"):
         attempt([np.array([1])], 4, 2)

@@ -32,8 +32,9 @@ def similarities(trie: SidTrie, vectors: torch.Tensor) -> np.ndarray:
     """``sim(i, j)`` as printed: the mean over positions of ``(1 + cos) / 2``."""
     rows = trie.classes.numpy() + trie.layout.offsets[:-1]
     table = vectors.double().numpy()
-    return np.array([[np.mean([(1 + table[a] @ table[b]) / 2 for a, b in zip(i, j, strict=True)]) for j in rows]
-                     for i in rows])
+    return np.array(
+        [[np.mean([(1 + table[a] @ table[b]) / 2 for a, b in zip(i, j, strict=True)]) for j in rows] for i in rows]
+    )
 
 
 def drawn_scores(trie: SidTrie, users: int) -> torch.Tensor:
@@ -71,7 +72,7 @@ def walk_by_hand(graph: SidGraph, scores: np.ndarray, start: list[int], steps: i
     for _ in range(steps):
         candidates = {int(j) for i in beam for j in graph.neighbours[i]}
         everything |= candidates
-        beam = sorted(candidates, key=lambda i: (-scores[i], i))[:len(start)]
+        beam = sorted(candidates, key=lambda i: (-scores[i], i))[: len(start)]
     return beam, everything
 
 
@@ -92,8 +93,8 @@ def test_search_equals_the_walk_written_out(monkeypatch, cells, steps):
         expected, reached = walk_by_hand(graph, scores[user].numpy(), start[user].tolist(), steps)
         union |= reached
         sids = [s for s in beam.sid[user].tolist() if s >= 0]
-        assert sids == expected and beam.sid[user].tolist()[len(sids):] == [-1] * (5 - len(sids))
-        assert torch.equal(beam.score[user, :len(sids)], scores[user, sids])
+        assert sids == expected and beam.sid[user].tolist()[len(sids) :] == [-1] * (5 - len(sids))
+        assert torch.equal(beam.score[user, : len(sids)], scores[user, sids])
         assert int(scored[user]) == len(reached)
     assert set(visited.nonzero()[:, 0].tolist()) == union
     assert torch.isinf(beam.bound).all() and (beam.bound > 0).all()
@@ -101,7 +102,7 @@ def test_search_equals_the_walk_written_out(monkeypatch, cells, steps):
 
 def test_one_step_with_all_edges_finds_the_true_best():
     trie = catalogue()
-    graph = SidGraph.build(trie, unit_vectors(trie), 10 ** 6)
+    graph = SidGraph.build(trie, unit_vectors(trie), 10**6)
     assert graph.neighbours.shape == (trie.n_sids, trie.n_sids)
     log_probs = drawn_scores(trie, 8)
     start, visited = torch.zeros(8, 6, dtype=torch.int64), torch.zeros(trie.n_sids, dtype=torch.bool)
@@ -128,8 +129,7 @@ def test_orphans_and_unreached_items_are_counted_in_items():
     neighbours = torch.tensor([[0, 1], [1, 0], [2, 0], [3, 1]], dtype=torch.int32)
     graph = SidGraph(trie, torch.arange(4)[None], neighbours)
     assert graph.orphans().tolist() == [False, False, True, True]
-    walks = GraphWalks(graph, lambda users: torch.zeros(4, len(users)), np.arange(3, dtype=np.uint64), 2,
-                       local_runtime())
+    walks = GraphWalks(graph, lambda users: torch.zeros(4, len(users)), np.arange(3, dtype=np.uint64), 2, local_runtime())
     starts = walks._start(np.arange(3), 1)
     walks(np.array([0, 1, 2]), 1)
     touched = {0, 1} | {int(s) for s in starts[:, 0]}
@@ -158,8 +158,11 @@ def test_walks_do_not_depend_on_how_users_are_batched():
 
 def test_starts_hang_on_the_seed_and_the_newest_items_in_their_order_alone():
     rows = [[1, 2, 3], [3, 2, 1], [9, 1, 2, 3], [1, 2, 3]]
-    seeds, windowed, other = walk_seeds(as_sequences(rows), 50, Rng(0)), walk_seeds(as_sequences(rows), 3, Rng(0)), \
-        walk_seeds(as_sequences(rows), 50, Rng(1))
+    seeds, windowed, other = (
+        walk_seeds(as_sequences(rows), 50, Rng(0)),
+        walk_seeds(as_sequences(rows), 3, Rng(0)),
+        walk_seeds(as_sequences(rows), 50, Rng(1)),
+    )
     assert seeds[0] == seeds[3] and len(set(seeds.tolist())) == 3
     assert windowed[0] == windowed[2] == seeds[0] != windowed[1]
     assert not set(seeds.tolist()) & set(other.tolist())

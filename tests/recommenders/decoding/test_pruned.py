@@ -27,7 +27,7 @@ def fused(codes: np.ndarray, size: int) -> torch.Tensor:
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[np.ndarray, int, np.ndarray, int, int]:
     """Codes ``[N, L]``, classes, values ``[L classes, B]``, k, postings of a round; a coarse grid makes many ties."""
-    generator = np.random.default_rng(draw(st.integers(0, 2 ** 32)))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32)))
     length, size, n_items = draw(st.integers(1, 5)), draw(st.integers(1, 9)), draw(st.integers(1, 120))
     codes = generator.integers(0, size, (n_items, length))
     kind = draw(st.sampled_from(["coarse", "fine", "peaked", "impossible"]))
@@ -80,8 +80,12 @@ def test_bound_by_hand():
     after it the bound is -3 - 0.2 < -0.3, so items 2 and 3 are never looked at."""
     rows = torch.tensor([[0, 0, 1, 1], [2, 3, 2, 3]])
     index = PostingLists.of(rows, 4)
-    assert [index.items[a:b].tolist() for a, b in zip(index.start, index.start[1:], strict=False)] == [[0, 1], [2, 3],
-                                                                                                     [0, 2], [1, 3]]
+    assert [index.items[a:b].tolist() for a, b in zip(index.start, index.start[1:], strict=False)] == [
+        [0, 1],
+        [2, 3],
+        [0, 2],
+        [1, 3],
+    ]
     values = np.array([-0.1, -3.0, -0.2, -2.0], np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pruned, "SMALL", 0)
@@ -97,11 +101,14 @@ def test_one_user_may_come_without_a_column():
     assert torch.equal(index.top_k(peaked, 5).item[0], both.item[0])
 
 
-@pytest.mark.parametrize("rows, n_rows, message", [
-    (torch.zeros(2, 0, dtype=torch.int64), 3, "shape"),
-    (torch.tensor([[0, 1], [2, 3]]), 3, "0..3"),
-    (torch.tensor([[0, 1], [1, 2]]), 3, "two positions"),
-])
+@pytest.mark.parametrize(
+    "rows, n_rows, message",
+    [
+        (torch.zeros(2, 0, dtype=torch.int64), 3, "shape"),
+        (torch.tensor([[0, 1], [2, 3]]), 3, "0..3"),
+        (torch.tensor([[0, 1], [1, 2]]), 3, "two positions"),
+    ],
+)
 def test_rows_that_cannot_be_indexed_are_refused(rows, n_rows, message):
     with pytest.raises(InputError, match=message):
         PostingLists.of(rows, n_rows)

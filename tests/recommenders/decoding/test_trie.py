@@ -25,7 +25,7 @@ def sids_of(codes: list[list[int]], sizes: list[int]) -> SemanticIds:
 def catalogues(draw: st.DrawFn) -> SemanticIds:
     """1 to 40 items of 1 to 5 positions with 1 to 4 codes each, PAD allowed."""
     sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
-    generator = np.random.default_rng(draw(st.integers(0, 10 ** 6)))
+    generator = np.random.default_rng(draw(st.integers(0, 10**6)))
     low = draw(st.sampled_from([0, PAD]))
     return sids_of([[int(generator.integers(low, k)) for k in sizes] for _ in range(draw(st.integers(1, 40)))], sizes)
 
@@ -51,11 +51,13 @@ def test_trie_holds_the_sorted_distinct_sids(sids: SemanticIds, word: int) -> No
     assert trie.find(trie.classes).tolist() == list(range(len(distinct)))
     for p in range(trie.length):
         prefixes = sorted({d[:p] for d in distinct})
-        deeper = sorted({d[:p + 1] for d in distinct})
+        deeper = sorted({d[: p + 1] for d in distinct})
         assert trie.n_nodes(p) == len(prefixes)
         found = trie.children(p, torch.arange(len(prefixes)).flip(0))
-        got = [(prefixes[len(prefixes) - 1 - o], deeper[n], c) for o, n, c in zip(
-            found.owner.tolist(), found.node.tolist(), found.label.tolist(), strict=True)]
+        got = [
+            (prefixes[len(prefixes) - 1 - o], deeper[n], c)
+            for o, n, c in zip(found.owner.tolist(), found.node.tolist(), found.label.tolist(), strict=True)
+        ]
         assert got == [(q, d, d[p]) for q in reversed(prefixes) for d in deeper if d[:p] == q]
 
 

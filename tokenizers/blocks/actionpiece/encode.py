@@ -78,14 +78,14 @@ class GreedyMerger:
                 sequence.merge_inside(i, left, right, w)
             else:
                 deleted = sequence.merge_into_slot(i, left, right, w)
-            inside[first:last + 1] = [self._best_inside(s) for s in sequence.states[first:last + 1 - deleted]]
+            inside[first : last + 1] = [self._best_inside(s) for s in sequence.states[first : last + 1 - deleted]]
             begin, stop = max(first - 1, 0), min(last + 1, len(across))
             across[begin:stop] = [self._best_across(sequence, j) for j in range(begin, stop - deleted)]
 
     def _best_inside(self, state: list[int]) -> Candidate | None:
         best = None
         for a, u in enumerate(state):
-            for v in state[a + 1:]:
+            for v in state[a + 1 :]:
                 best = self._better(best, u, v, u, v)
         return self._weighted(best, self._factors.inside[len(state)])
 

@@ -56,16 +56,23 @@ class Vocabulary:
     def features_of(self, codes: np.ndarray) -> np.ndarray:
         """Feature tokens int64 ``[N, L]`` of codes ``[N, L]``. Raises ``InputError`` for codes outside the sizes."""
         if codes.ndim != 2 or codes.shape[1] != len(self.sizes) or (codes < 0).any() or (codes >= self.sizes).any():
-            raise InputError("actionpiece: codes", got=f"shape {codes.shape}, values {codes.min(initial=0)}.."
-                             f"{codes.max(initial=0)}", wanted=f"{len(self.sizes)} positions of sizes "
-                             f"{self.sizes.tolist()} without PAD", do="give the codes that encode() of this tokenizer made")
+            raise InputError(
+                "actionpiece: codes",
+                got=f"shape {codes.shape}, values {codes.min(initial=0)}..{codes.max(initial=0)}",
+                wanted=f"{len(self.sizes)} positions of sizes {self.sizes.tolist()} without PAD",
+                do="give the codes that encode() of this tokenizer made",
+            )
         return codes.astype(np.int64) + self.offsets[:-1]
 
     def expand(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features of tokens: indptr int64 ``[T + 1]``, position int32 ``[F]``, code int32 ``[F]``."""
         if len(tokens) and (tokens.min() < 0 or tokens.max() >= len(self)):
-            raise InputError("actionpiece: tokens to expand", got=f"{tokens.min()}..{tokens.max()}",
-                             wanted=f"0..{len(self) - 1}", do="drop PAD, BOS and EOS before decoding")
+            raise InputError(
+                "actionpiece: tokens to expand",
+                got=f"{tokens.min()}..{tokens.max()}",
+                wanted=f"0..{len(self) - 1}",
+                do="drop PAD, BOS and EOS before decoding",
+            )
         begins, flat = self._expansions
         lengths = begins[tokens + 1] - begins[tokens]
         indptr = np.concatenate([[0], np.cumsum(lengths)])
@@ -78,13 +85,24 @@ class Vocabulary:
         """A vocabulary from stored arrays. Raises ``InputError`` when no construction can have made them."""
         vocabulary = Vocabulary(sizes.astype(np.int32), rules.astype(np.int32), priorities.astype(np.int64))
         made = vocabulary.n_features + np.arange(len(rules))
-        fits = len(rules) == len(priorities) and len(vocabulary) <= MASK and bool(
-            (rules[:, 0] >= 0).all() and (rules[:, 0] <= rules[:, 1]).all() and (rules[:, 1] < made).all()
-            and (priorities > 0).all() and len(vocabulary.made_by) == len(rules))
+        fits = (
+            len(rules) == len(priorities)
+            and len(vocabulary) <= MASK
+            and bool(
+                (rules[:, 0] >= 0).all()
+                and (rules[:, 0] <= rules[:, 1]).all()
+                and (rules[:, 1] < made).all()
+                and (priorities > 0).all()
+                and len(vocabulary.made_by) == len(rules)
+            )
+        )
         if not fits:
-            raise InputError(f"{who} state entry rules", got="rules that are no sequence of merges",
-                             wanted="distinct pairs of earlier tokens, each with a positive priority",
-                             do="fit the tokenizer again")
+            raise InputError(
+                f"{who} state entry rules",
+                got="rules that are no sequence of merges",
+                wanted="distinct pairs of earlier tokens, each with a positive priority",
+                do="fit the tokenizer again",
+            )
         return vocabulary
 
 

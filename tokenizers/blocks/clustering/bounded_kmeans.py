@@ -27,8 +27,9 @@ MOST_ELEMENTS = 1 << 25  # distances kept between steps; of larger problems they
 BLOCK_ELEMENTS = 1 << 22
 
 
-def bounded_kmeans(x: Tensor, k: int, low: int, high: int, rng: Rng, runtime: Runtime, *,
-                   iterations: int = 10, tolerance: float = 1e-4) -> KMeansResult:
+def bounded_kmeans(
+    x: Tensor, k: int, low: int, high: int, rng: Rng, runtime: Runtime, *, iterations: int = 10, tolerance: float = 1e-4
+) -> KMeansResult:
     """Lloyd's algorithm on rows float32 ``[N, D]`` with every cluster size in ``[low, high]``.
 
     Starts from plain k-means of as many iterations. Up to 2,000 rows every assignment is the cheapest that keeps the
@@ -71,8 +72,9 @@ def _inertia(x: Tensor, codes: Tensor, centres: Tensor) -> float:
     return float((x - centres[codes]).square().sum(dtype=torch.float64))
 
 
-def bounded_assignment(x: Tensor, centres: Tensor, low: int, high: int, *,
-                       prices: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def bounded_assignment(
+    x: Tensor, centres: Tensor, low: int, high: int, *, prices: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The assignment of least total squared distance with every cluster size in ``[low, high]``.
 
     x ``[N, D]``, centres ``[K, D]``; ``prices`` ``[K]`` of a similar problem speed it up. Returns (codes int64 ``[N]``,
@@ -94,9 +96,12 @@ def bounded_assignment(x: Tensor, centres: Tensor, low: int, high: int, *,
 def check_bounds(n: int, k: int, low: int, high: int) -> None:
     """Raise ``InputError`` when ``n`` rows cannot be cut into ``k`` clusters of ``low`` to ``high`` rows."""
     if k < 1 or low < 0 or high < low or k * low > n or k * high < n:
-        raise InputError("bounded k-means: cluster sizes", got=f"{low} to {high} rows in each of {k} clusters",
-                         wanted=f"bounds that {n} rows can meet: {k} x low <= {n} <= {k} x high",
-                         do="lower the number of clusters, or widen the bounds")
+        raise InputError(
+            "bounded k-means: cluster sizes",
+            got=f"{low} to {high} rows in each of {k} clusters",
+            wanted=f"bounds that {n} rows can meet: {k} x low <= {n} <= {k} x high",
+            do="lower the number of clusters, or widen the bounds",
+        )
 
 
 def _price_steps(x: Tensor, centres: Tensor, low: int, high: int, prices: Tensor | None) -> Tensor:
@@ -163,7 +168,7 @@ class _Flow:
         self.cost[cluster] = np.inf
         step = max(1, BLOCK_ELEMENTS // self.k)
         for start in range(0, len(members), step):
-            part = members[start:start + step]
+            part = members[start : start + step]
             distances = self._distances(part) if self.distances is None else self.distances[part]
             distances = distances - distances[:, cluster][:, None]
             best = distances.argmin(0)
@@ -217,7 +222,7 @@ class _Flow:
         while before[path[-1]] >= 0:
             start = int(before[path[-1]])
             if start in path:
-                path = [*path[path.index(start):], start]
+                path = [*path[path.index(start) :], start]
                 break
             path.append(start)
         moves = [(self.row[start, stop], start, stop) for stop, start in zip(path, path[1:], strict=False)]

@@ -50,8 +50,9 @@ def row_argmin(scores: Tensor) -> Tensor:
     return scores.argmin(1)
 
 
-def assign(x: Tensor, centres: Tensor, chunk: int | None = None, prices: Tensor | None = None,
-           squares: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def assign(
+    x: Tensor, centres: Tensor, chunk: int | None = None, prices: Tensor | None = None, squares: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Nearest centre of each row in squared L2, plus ``prices[k]`` for entering cluster ``k`` if given.
 
     x ``[N, D]``, centres ``[K, D]``, prices ``[K]``; ``chunk`` rows are treated at once (default: 4 MB of distances);
@@ -66,17 +67,24 @@ def assign(x: Tensor, centres: Tensor, chunk: int | None = None, prices: Tensor 
     cost = torch.empty(len(x), dtype=x.dtype, device=x.device)
     block = torch.empty(min(rows, len(x)), len(centres), dtype=x.dtype, device=x.device)
     for start in range(0, len(x), rows):
-        part = x[start:start + rows]
-        scores = torch.addmm(offset, part, centres.t(), alpha=-2, out=block[:len(part)])
-        codes[start:start + rows] = row_argmin(scores)
-        torch.amin(scores, 1, out=cost[start:start + rows])
+        part = x[start : start + rows]
+        scores = torch.addmm(offset, part, centres.t(), alpha=-2, out=block[: len(part)])
+        codes[start : start + rows] = row_argmin(scores)
+        torch.amin(scores, 1, out=cost[start : start + rows])
     cost += _squares(x) if squares is None else squares
     return codes, cost.clamp_(min=0) if prices is None else cost
 
 
 def kmeans(
-    x: Tensor, k: int, rng: Rng, runtime: Runtime, *, iterations: int = 100, tolerance: float = 1e-4,
-    init: str | Tensor = "kmeans++", spherical: bool = False,
+    x: Tensor,
+    k: int,
+    rng: Rng,
+    runtime: Runtime,
+    *,
+    iterations: int = 100,
+    tolerance: float = 1e-4,
+    init: str | Tensor = "kmeans++",
+    spherical: bool = False,
 ) -> KMeansResult:
     """Lloyd's algorithm on the rows of ``x`` float32 ``[N, D]``.
 
@@ -123,9 +131,9 @@ def update_centres(x: Tensor, codes: Tensor, centres: Tensor, error: Tensor | No
         error = _squares(x - centres[codes]) if error is None else error
         worst = error.topk(min(len(empty), len(x))).indices
         worst = worst[error[worst] > 0]
-        empty = empty[:len(worst)]
+        empty = empty[: len(worst)]
         codes = codes.clone()
-        codes[worst[:len(empty)]] = empty
+        codes[worst[: len(empty)]] = empty
         counts = torch.bincount(codes, minlength=len(centres))
     sums = torch.zeros_like(centres).index_add_(0, codes, x)
     means = sums / counts.clamp(min=1).to(x.dtype)[:, None]
@@ -133,7 +141,13 @@ def update_centres(x: Tensor, codes: Tensor, centres: Tensor, error: Tensor | No
 
 
 def balanced_kmeans(
-    x: Tensor, k: int, rng: Rng, runtime: Runtime, *, passes: int = 100, tolerance: float = 1e-6,
+    x: Tensor,
+    k: int,
+    rng: Rng,
+    runtime: Runtime,
+    *,
+    passes: int = 100,
+    tolerance: float = 1e-6,
 ) -> KMeansResult:
     """Clusters whose sizes differ by at most one (``N mod K`` of them hold ``ceil(N / K)`` rows, the others ``floor``).
 
@@ -203,11 +217,19 @@ def balancing_prices(x: Tensor, centres: Tensor, *, steps: int = 120, tolerance:
 
 def _check(x: Tensor, k: int) -> None:
     if k < 1 or k > len(x):
-        raise InputError("k-means: number of clusters", got=k, wanted=f"1 to the {len(x)} rows given",
-                         do="set a smaller tokenizer.codebook_size")
+        raise InputError(
+            "k-means: number of clusters",
+            got=k,
+            wanted=f"1 to the {len(x)} rows given",
+            do="set a smaller tokenizer.codebook_size",
+        )
     if not math.isfinite(float(x.sum(dtype=torch.float64))):  # a sum is several times cheaper than a test of each value
-        raise InputError("k-means: input rows", got="NaN or infinite values", wanted="finite numbers",
-                         do="check the features or the training that made them")
+        raise InputError(
+            "k-means: input rows",
+            got="NaN or infinite values",
+            wanted="finite numbers",
+            do="check the features or the training that made them",
+        )
 
 
 def _start(x: Tensor, k: int, rng: Rng, runtime: Runtime, init: str | Tensor) -> Tensor:
@@ -280,7 +302,7 @@ def _fill_to_capacity(x: Tensor, centres: Tensor, capacities: np.ndarray, order:
     norms = (x * x).sum(1)
     width = max(1, BLOCK_ELEMENTS // len(x))
     for start in range(0, len(order), width):
-        block = order[start:start + width]
+        block = order[start : start + width]
         distances = torch.addmm(norms, centres[torch.as_tensor(block, device=x.device)], x.t(), alpha=-2)
         for row, cluster in zip(distances, block, strict=True):
             nearest = row.masked_fill_(taken, torch.inf).topk(int(capacities[cluster]), largest=False).indices

@@ -48,7 +48,7 @@ class Tree:
         """Positions of the longest code."""
         level = np.zeros(len(self.first), np.int64)
         for node in np.flatnonzero(self.count):
-            level[self.first[node]:self.first[node] + self.count[node]] = level[node] + 1
+            level[self.first[node] : self.first[node] + self.count[node]] = level[node] + 1
         return int(level.max(initial=0))
 
     def descend(self, x: Tensor, depth: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,21 +84,33 @@ class Tree:
 
     def state(self, prefix: str) -> dict[str, np.ndarray]:
         """Entries of a state dict."""
-        return {f"{prefix}/first": self.first, f"{prefix}/count": self.count, f"{prefix}/centres": self.centres,
-                f"{prefix}/prices": self.prices, f"{prefix}/single": self.single}
+        return {
+            f"{prefix}/first": self.first,
+            f"{prefix}/count": self.count,
+            f"{prefix}/centres": self.centres,
+            f"{prefix}/prices": self.prices,
+            f"{prefix}/single": self.single,
+        }
 
     @staticmethod
     def from_state(state: Mapping[str, np.ndarray], prefix: str, width: int | None, who: str) -> Tree:
         """The inverse of ``state``. Raises ``InputError`` naming the entry that is missing or does not fit."""
         first = state_entry(state, f"{prefix}/first", (None,), who)
         n = len(first)
-        tree = Tree(first, state_entry(state, f"{prefix}/count", (n,), who),
-                    state_entry(state, f"{prefix}/centres", (n, width), who),
-                    state_entry(state, f"{prefix}/prices", (n,), who),
-                    state_entry(state, f"{prefix}/single", (n,), who))
+        tree = Tree(
+            first,
+            state_entry(state, f"{prefix}/count", (n,), who),
+            state_entry(state, f"{prefix}/centres", (n, width), who),
+            state_entry(state, f"{prefix}/prices", (n,), who),
+            state_entry(state, f"{prefix}/single", (n,), who),
+        )
         if (tree.count < 0).any() or ((tree.first < 0) | (tree.first + tree.count > n))[tree.count > 0].any():
-            raise InputError(f"{who} state entry {prefix}/first", got="children that do not exist",
-                             wanted=f"node numbers below {n}", do="fit the tokenizer again")
+            raise InputError(
+                f"{who} state entry {prefix}/first",
+                got="children that do not exist",
+                wanted=f"node numbers below {n}",
+                do="fit the tokenizer again",
+            )
         return tree
 
 
@@ -107,17 +119,21 @@ Split = Callable[[Tensor, Rng], tuple[Tensor, Tensor]]  # rows [n, D] -> centres
 
 def lloyd_split(k: int, runtime: Runtime, iterations: int) -> Split:
     """Splits by k-means."""
+
     def split(x: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         centres = kmeans(x, k, rng, runtime, iterations=iterations).centres
         return centres, torch.zeros(k, device=x.device)
+
     return split
 
 
 def balanced_split(k: int, runtime: Runtime, passes: int) -> Split:
     """Splits into clusters whose sizes differ by at most one: the capacity algorithm, then exact prices."""
+
     def split(x: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         centres = balanced_kmeans(x, k, rng, runtime, passes=passes).centres
         return centres, bounded_assignment(x, centres, len(x) // k, -(-len(x) // k))[1]
+
     return split
 
 
@@ -153,8 +169,13 @@ def grow_tree(x: Tensor, k: int, depth: int, split: Split, rng: Rng) -> Tree:
             single.append(len(different) <= k)
             first.append(0)
             count.append(0)
-    return Tree(np.array(first, np.int64), np.array(count, np.int64), to_numpy(torch.stack(centres)),
-                np.array(prices, np.float32), np.array(single, bool))
+    return Tree(
+        np.array(first, np.int64),
+        np.array(count, np.int64),
+        to_numpy(torch.stack(centres)),
+        np.array(prices, np.float32),
+        np.array(single, bool),
+    )
 
 
 def conditional_codes(codes: np.ndarray, k: int, who: str) -> tuple[np.ndarray, np.ndarray]:
@@ -163,18 +184,22 @@ def conditional_codes(codes: np.ndarray, k: int, who: str) -> tuple[np.ndarray, 
     Raises ``InputError`` when a position would need more than a million tokens.
     """
     positions = codes.shape[1]
-    if k ** positions > MOST_TOKENS:
-        raise InputError(f"{who}: conditional vocabulary", got=f"{k}^{positions} tokens in the last position",
-                         wanted=f"at most {MOST_TOKENS:,}",
-                         do="set tokenizer.vocabulary=shared, or a smaller tokenizer.codebook_size or code_length")
+    if k**positions > MOST_TOKENS:
+        raise InputError(
+            f"{who}: conditional vocabulary",
+            got=f"{k}^{positions} tokens in the last position",
+            wanted=f"at most {MOST_TOKENS:,}",
+            do="set tokenizer.vocabulary=shared, or a smaller tokenizer.codebook_size or code_length",
+        )
     paths = codes.copy()
     for position in range(1, positions):
         paths[:, position] = np.where(codes[:, position] == PAD, PAD, paths[:, position - 1] * k + codes[:, position])
     return paths, k ** np.arange(1, positions + 1, dtype=np.int32)
 
 
-def _nearest_of_own(x: Tensor, rows: np.ndarray, centres: Tensor, prices: Tensor, first: np.ndarray,
-                    count: np.ndarray) -> np.ndarray:
+def _nearest_of_own(
+    x: Tensor, rows: np.ndarray, centres: Tensor, prices: Tensor, first: np.ndarray, count: np.ndarray
+) -> np.ndarray:
     """Which of its own candidates ``first .. first + count - 1`` each row is nearest to, int64 ``[n]``, counted from 0.
 
     rows int64 ``[n]`` of x; first, count int64 ``[n]``, count at least 1. Pairs of row and candidate are computed in

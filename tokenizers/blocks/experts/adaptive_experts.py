@@ -60,16 +60,18 @@ class AdaptiveExperts(ExpertSlots):
     alpha, beta: of eq. 14, used by ``richness_gate="curve"``.
     """
 
-    def __init__(self, layout: Layout, generator: torch.Generator, *, router: str, richness_gate: str,
-                 alpha: float, beta: float) -> None:
+    def __init__(
+        self, layout: Layout, generator: torch.Generator, *, router: str, richness_gate: str, alpha: float, beta: float
+    ) -> None:
         super().__init__(layout, IBQ_TEMPERATURE)
         self.router_kind, self.richness_gate = router, richness_gate
         self.alpha, self.beta = alpha, beta
         dims, slots, d = layout.dims, layout.slots, layout.width
         self.project = nn.ModuleDict({m: mlp((n, d, d), generator, "gelu") for m, n in dims.items()})
         widths = {group: d * len(dims) if group == "shared" else dims[group] for group in slots}
-        self.experts = nn.ModuleDict({
-            group: Experts(n, widths[group], layout.hidden, d, generator) for group, n in slots.items() if n})
+        self.experts = nn.ModuleDict(
+            {group: Experts(n, widths[group], layout.hidden, d, generator) for group, n in slots.items() if n}
+        )
         self.gate = nn.ModuleDict({m: mlp((dims[m], d, slots[m]), generator, "gelu") for m in dims})
         torch.nn.init.ones_(self.gate["behaviour"].get_parameter("2.bias"))  # every behaviour expert starts active (A26)
         self.add_codebooks(generator)
@@ -79,9 +81,9 @@ class AdaptiveExperts(ExpertSlots):
         slots = self.layout.slots
         # Coordinates of unit variance: with rows of length 1 all items would cross the router's threshold together.
         e = {m: x * math.sqrt(self.layout.dims[m]) for m, x in batch.embeddings.items()}
-        h = {m: self.project[m](x) for m, x in e.items()}                                     # (2)
-        inputs = {"shared": torch.cat(list(h.values()), dim=1), **e}                          # (3)
-        latents = torch.cat([self.experts[g](inputs[g]) for g in slots if slots[g]])          # (4), (6)  [S, B, d]
+        h = {m: self.project[m](x) for m, x in e.items()}  # (2)
+        inputs = {"shared": torch.cat(list(h.values()), dim=1), **e}  # (3)
+        latents = torch.cat([self.experts[g](inputs[g]) for g in slots if slots[g]])  # (4), (6)  [S, B, d]
         gates = {m: torch.softmax(self.gate[m](x), dim=1) for m, x in e.items() if m != "behaviour"}  # (9), (10)
         gates["behaviour"] = self.route(e["behaviour"], batch.richness)
         gates = {m: g * batch.available[m][:, None] for m, g in gates.items()}

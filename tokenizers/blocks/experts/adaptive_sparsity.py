@@ -34,8 +34,9 @@ class SparsityController:
     ``strength`` is lambda, float ``[G]``; ``group`` int64 ``[n]`` the group of each fit item; ``target`` float ``[G]``.
     """
 
-    def __init__(self, richness: Tensor, sparsity: float, n_behaviour: int, *, n_groups: int, theta: str,
-                 base: float, start: float) -> None:
+    def __init__(
+        self, richness: Tensor, sparsity: float, n_behaviour: int, *, n_groups: int, theta: str, base: float, start: float
+    ) -> None:
         values = richness.double().cpu().numpy()
         edges = np.quantile(values, np.arange(1, n_groups) / n_groups)
         group = np.searchsorted(edges, values, side="right")
@@ -51,7 +52,7 @@ class SparsityController:
         """``lambda (1/B) sum_t sum_j f_j r_tj``, eq. 19; router r ``[B, N_b]``, group int64, present bool ``[B]``."""
         active = (router > 0).float() * present[:, None]
         n = present.sum().clamp(min=1)
-        f = active.sum(0) / ((1 - self.sparsity) * n)                                        # (23), per expert (A24)
+        f = active.sum(0) / ((1 - self.sparsity) * n)  # (23), per expert (A24)
         members = torch.zeros_like(self.target).index_add_(0, group, present.float())
         off = torch.zeros_like(self.target).index_add_(0, group, (1 - active.mean(1)) * present)  # (21)
         self._measured = torch.where(members > 0, off / members.clamp(min=1), self.target)
@@ -80,7 +81,11 @@ def sparsity_targets(richness: np.ndarray, sparsity: float, n_behaviour: int, th
 
 
 def router_figures(
-    net: AdaptiveExperts, items: Batch, weight: Tensor, counts: np.ndarray, rng: Rng,
+    net: AdaptiveExperts,
+    items: Batch,
+    weight: Tensor,
+    counts: np.ndarray,
+    rng: Rng,
 ) -> dict[str, float]:
     """What the paper claims about router and controller, measured on ``n`` items.
 
@@ -93,8 +98,10 @@ def router_figures(
     on = to_numpy(gates[:, net.layout.span("behaviour")] > 0)  # [n, N_b]
     active = on.sum(axis=1)
     figures = {
-        "mean_active": float((gates > 0).sum(1).float().mean()), "mean_active_behaviour": float(active.mean()),
-        "dead_router_share": float((~on.any(axis=0)).mean()), "always_on_router_share": float(on.all(axis=0).mean()),
+        "mean_active": float((gates > 0).sum(1).float().mean()),
+        "mean_active_behaviour": float(active.mean()),
+        "dead_router_share": float((~on.any(axis=0)).mean()),
+        "always_on_router_share": float(on.all(axis=0).mean()),
         "negligible_weight_share": float((w < NEGLIGIBLE_WEIGHT).mean()),
     }
     quartile = quartiles(richness)

@@ -52,7 +52,7 @@ class Layout:
     def span(self, group: str) -> slice:
         """The slots of one group."""
         names = list(self.slots)
-        start = sum(self.slots[name] for name in names[:names.index(group)])
+        start = sum(self.slots[name] for name in names[: names.index(group)])
         return slice(start, start + self.slots[group])
 
     def names(self) -> tuple[str, ...]:
@@ -72,17 +72,22 @@ class Batch:
     def of(features: ItemFeatures, modalities: Iterable[str], runtime: Runtime, rows: np.ndarray | None = None) -> Batch:
         """The items ``rows`` (default: all) with the named modalities, on the runtime's device."""
         names, index = tuple(modalities), slice(None) if rows is None else rows
-        return Batch({m: runtime.tensor(features.modalities[m][index], torch.float32) for m in names},
-                     {m: runtime.tensor(features.available[m][index], torch.bool) for m in names},
-                     runtime.tensor(features.richness[index], torch.float32))
+        return Batch(
+            {m: runtime.tensor(features.modalities[m][index], torch.float32) for m in names},
+            {m: runtime.tensor(features.available[m][index], torch.bool) for m in names},
+            runtime.tensor(features.richness[index], torch.float32),
+        )
 
     def __len__(self) -> int:
         return len(self.richness)
 
     def take(self, rows: Tensor) -> Batch:
         """The items ``rows`` int64 ``[M]``."""
-        return Batch({m: e[rows] for m, e in self.embeddings.items()},
-                     {m: a[rows] for m, a in self.available.items()}, self.richness[rows])
+        return Batch(
+            {m: e[rows] for m, e in self.embeddings.items()},
+            {m: a[rows] for m, a in self.available.items()},
+            self.richness[rows],
+        )
 
     def sample(self) -> Batch:
         """At most ``MONITOR_ROWS`` items, evenly spaced, for live figures."""
@@ -166,8 +171,9 @@ class ExpertSlots(nn.Module):
         """Set every codebook to the spherical k-means centres of its slot's latents of ``items``."""
         latents = torch.cat([self.encode(part).latents for part in items.parts()], dim=1)
         for slot, x in enumerate(latents):
-            self.codebook[slot] = kmeans(x.float(), self.layout.codebook_size, rng.child(slot), runtime,
-                                         iterations=KMEANS_ITERATIONS, spherical=True).centres
+            self.codebook[slot] = kmeans(
+                x.float(), self.layout.codebook_size, rng.child(slot), runtime, iterations=KMEANS_ITERATIONS, spherical=True
+            ).centres
 
 
 def live_figures(codes: Tensor, gates: Tensor, size: int) -> dict[str, float]:
@@ -181,8 +187,10 @@ def codebook_loss(latents: Tensor, quantised: Tensor, used: Tensor, commitment: 
 
     latents, quantised: rows of length 1 ``[S, B, d]``, so that ``||a - b||^2 = 2 - 2 <a, b>``; used bool ``[S, B]``.
     """
+
     def distance(one: Tensor, two: Tensor) -> Tensor:
         return 2 - 2 * (one * two).sum(-1)
+
     loss = commitment * distance(latents, quantised.detach())
     if quantised.requires_grad:  # not with moving-average codebooks
         loss = loss + distance(latents.detach(), quantised)

@@ -53,6 +53,8 @@ def expert_figures(net: AdaptiveExperts, items: Batch, weight: Tensor, counts: n
     codes, gates, _ = net.quantise_all(items)
     on = to_numpy(gates > 0)
     active = on[:, net.layout.span("behaviour")].sum(1)
-    return {**by_popularity(active, counts, "mean_active_behaviour"),
-            **by_popularity(to_numpy(weight), counts, "mean_weight"),
-            **experts_in_use(np.where(on, to_numpy(codes), PAD), net.layout.codebook_size, net.layout.names())}
+    return {
+        **by_popularity(active, counts, "mean_active_behaviour"),
+        **by_popularity(to_numpy(weight), counts, "mean_weight"),
+        **experts_in_use(np.where(on, to_numpy(codes), PAD), net.layout.codebook_size, net.layout.names()),
+    }

@@ -40,7 +40,10 @@ def symmetric_info_nce(one: Tensor, two: Tensor, present: Tensor, temperature: f
 
 
 def adaptive_alignment(
-    projected: Mapping[str, Tensor], available: Mapping[str, Tensor], weight: Tensor, temperature: float,
+    projected: Mapping[str, Tensor],
+    available: Mapping[str, Tensor],
+    weight: Tensor,
+    temperature: float,
 ) -> Tensor:
     """``mean_j (L_content,j + w_j L_align,j)``, eqs. 15-17.
 
@@ -51,11 +54,11 @@ def adaptive_alignment(
     content = [m for m in h if m != "behaviour"]
     h_c = F.normalize(torch.stack([h[m] * available[m][:, None] for m in content]).sum(0), dim=1)
     present = torch.stack([available[m] for m in content]).any(0) & available["behaviour"]
-    loss = mean_over(weight * info_nce(h["behaviour"], h_c, present, temperature), present)         # (16)
+    loss = mean_over(weight * info_nce(h["behaviour"], h_c, present, temperature), present)  # (16)
     if len(content) == 2:
         one, two = content
         both = available[one] & available[two]
-        loss = loss + mean_over(symmetric_info_nce(h[one], h[two], both, temperature), both)      # (15)
+        loss = loss + mean_over(symmetric_info_nce(h[one], h[two], both, temperature), both)  # (15)
     return loss
 
 

@@ -64,16 +64,20 @@ class CodeGroups:
         self.codebooks, self.every = codebooks, every
         self.count, self.low, self.high = group_sizes(codebooks.shape[1])
         self.periods = 0
-        self.groups = torch.stack([
-            bounded_kmeans(book, self.count, self.low, self.high, rng.child(level), runtime, iterations=ITERATIONS).codes
-            for level, book in enumerate(codebooks.detach())])
+        self.groups = torch.stack(
+            [
+                bounded_kmeans(book, self.count, self.low, self.high, rng.child(level), runtime, iterations=ITERATIONS).codes
+                for level, book in enumerate(codebooks.detach())
+            ]
+        )
 
     def after_step(self, step: int) -> None:
         """Refresh when a period ended since the last call; steps may come in strides (``--accumulate``)."""
         before, self.periods = self.periods, (step + 1) // self.every
         if self.periods > before:
-            self.groups = torch.stack([self._settle(book, groups) for book, groups
-                                       in zip(self.codebooks.detach(), self.groups, strict=True)])
+            self.groups = torch.stack(
+                [self._settle(book, groups) for book, groups in zip(self.codebooks.detach(), self.groups, strict=True)]
+            )
 
     def _settle(self, codebook: Tensor, groups: Tensor) -> Tensor:
         for _ in range(ITERATIONS):

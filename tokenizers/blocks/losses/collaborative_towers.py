@@ -53,8 +53,17 @@ class Clicks:
         user = np.repeat(np.arange(sequences.n_users), sequences.lengths)
         count = np.bincount(item, minlength=n_items)
         mean_count = np.bincount(user, count[item], sequences.n_users) / np.maximum(sequences.lengths, 1)
-        arrays = (item, user, sequences.indptr[:-1], sequences.indptr[1:], np.argsort(item, kind="stable"),
-                  np.cumsum(count) - count, count, np.log2(1 + count), np.log2(1 + mean_count))
+        arrays = (
+            item,
+            user,
+            sequences.indptr[:-1],
+            sequences.indptr[1:],
+            np.argsort(item, kind="stable"),
+            np.cumsum(count) - count,
+            count,
+            np.log2(1 + count),
+            np.log2(1 + mean_count),
+        )
         return Clicks(*(runtime.tensor(a.astype(np.int64)) for a in arrays))
 
     def of_items(self, items: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,9 +100,12 @@ class CollaborativeTowers(nn.Module):
         self.temperature = temperature
         users, items = len(clicks.first), len(clicks.count)
         rows = {"interest": users, "conformity": users, "property": items, "popularity": items}
-        self.tables = nn.ParameterDict({
-            name: nn.Parameter(torch.randn((n, width), generator=generator, device=generator.device) / math.sqrt(width))
-            for name, n in rows.items()})
+        self.tables = nn.ParameterDict(
+            {
+                name: nn.Parameter(torch.randn((n, width), generator=generator, device=generator.device) / math.sqrt(width))
+                for name, n in rows.items()
+            }
+        )
         self.fuse_user = mlp((2 * width, 2 * width, width), generator)
         self.fuse_item = mlp((2 * width, 2 * width, width), generator)
         self.user_head = linear(width, int(clicks.user_bucket.max()) + 1, generator)

@@ -39,4 +39,8 @@ def constrained_centres(x: Tensor, size: int, rng: Rng, runtime: Runtime) -> Ten
 
 
 STARTS: Mapping[str, Start] = {
-    "random": random_rows, "kmeans": kmeans_centres, "spherical": spherical_means, "constrained": constrained_centres}
+    "random": random_rows,
+    "kmeans": kmeans_centres,
+    "spherical": spherical_means,
+    "constrained": constrained_centres,
+}

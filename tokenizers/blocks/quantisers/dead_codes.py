@@ -22,8 +22,17 @@ class DeadCodeRestart:
     steps, so that every new code still has time to move from a raw latent to the mean of its items.
     """
 
-    def __init__(self, codebooks: Tensor, rng: Rng, *, every: int = 200, decay: float = 0.99, threshold: float = 0.1,
-                 noise: float = 1e-3, last_step: int | None = None) -> None:
+    def __init__(
+        self,
+        codebooks: Tensor,
+        rng: Rng,
+        *,
+        every: int = 200,
+        decay: float = 0.99,
+        threshold: float = 0.1,
+        noise: float = 1e-3,
+        last_step: int | None = None,
+    ) -> None:
         self.codebooks, self.rng, self.last_step = codebooks, rng, last_step
         self.every, self.decay, self.threshold, self.noise = every, decay, threshold, noise
         positions, size, _ = codebooks.shape

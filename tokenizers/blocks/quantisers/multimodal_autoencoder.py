@@ -46,8 +46,12 @@ def split_levels(code_length: int, modalities: list[str], who: str) -> dict[str,
     Raises ``InputError`` when there are fewer positions than modalities.
     """
     if code_length < len(modalities):
-        raise InputError(f"{who}: code_length", got=code_length, do=f"set tokenizer.code_length={len(modalities)} or more",
-                         wanted=f"one position or more for each of {', '.join(modalities)}")
+        raise InputError(
+            f"{who}: code_length",
+            got=code_length,
+            do=f"set tokenizer.code_length={len(modalities)} or more",
+            wanted=f"one position or more for each of {', '.join(modalities)}",
+        )
     share, rest = divmod(code_length, len(modalities))
     return {m: share + (i < rest) for i, m in enumerate(modalities)}
 
@@ -165,11 +169,12 @@ class JointObjective(Objective):
 
     def monitor(self) -> dict[str, Any]:
         """Utilisation and collision rate of a fixed sample of the fitted items."""
-        codes = self.nets.encode({m: tower.content[:MONITOR_ROWS] for m, tower in self.towers.items()},
-                                 {m: present[:MONITOR_ROWS] for m, present in self.present.items()})
+        codes = self.nets.encode(
+            {m: tower.content[:MONITOR_ROWS] for m, tower in self.towers.items()},
+            {m: present[:MONITOR_ROWS] for m, present in self.present.items()},
+        )
         joined = torch.cat(list(codes.values()), 1)
-        return {"utilisation": utilisation(joined, self.config.codebook_size),
-                "collision_rate": collision_rate(joined)}
+        return {"utilisation": utilisation(joined, self.config.codebook_size), "collision_rate": collision_rate(joined)}
 
     def state(self) -> dict[str, Any]:
         return {f"{m}/{name}": value for m, tower in self.towers.items() for name, value in tower.state().items()}
@@ -202,8 +207,10 @@ class MultimodalAutoencoder(Tokenizer):
         rows = features.fit_rows(c.fit_items)
         check_capacity(c, len(rows), self.who)
         held = np.stack([present[m][rows] for m in found]).any(0)
-        self._diagnostics = {"fit_items_without_embedding": float((~held).sum()), **{
-            f"fit_items_without_{m}": float((~present[m][rows]).sum()) for m in found}}
+        self._diagnostics = {
+            "fit_items_without_embedding": float((~held).sum()),
+            **{f"fit_items_without_{m}": float((~present[m][rows]).sum()) for m in found},
+        }
         rows = rows[held]
         check_capacity(c, len(rows), self.who)
         held_out = min(int(c.validation_share * len(rows)), len(rows) - c.codebook_size)
@@ -213,18 +220,28 @@ class MultimodalAutoencoder(Tokenizer):
             check_capacity(c, int(present[m][fitted].sum()), f"{self.who} ({m})")
         self.widths_ = {m: e.shape[1] for m, e in found.items()}
         self.net_ = MultimodalNet(c, self.widths_, runtime.generator(rng.child("init")), self.who)
-        data = {m: FitData(runtime.tensor(fitted), runtime.tensor(e[fitted]), runtime.tensor(e[spare[present[m][spare]]]),
-                           {PRESENT: runtime.tensor(present[m][fitted])}, features.n_items) for m, e in found.items()}
+        data = {
+            m: FitData(
+                runtime.tensor(fitted),
+                runtime.tensor(e[fitted]),
+                runtime.tensor(e[spare[present[m][spare]]]),
+                {PRESENT: runtime.tensor(present[m][fitted])},
+                features.n_items,
+            )
+            for m, e in found.items()
+        }
         for m, part in data.items():
             mean_square = part.content[part.side[PRESENT]].square().mean()
             self.net_.tower(m).scale.fill_(1 / max(float(mean_square.sqrt()), 1e-12))
         objective = self.objective_class(self.net_, data, rng, c)
         self._diagnostics |= train_in_two_phases(
-            self.who, self.net_, objective, c, lambda: self._start(data, rng, runtime), rng, runtime)
+            self.who, self.net_, objective, c, lambda: self._start(data, rng, runtime), rng, runtime
+        )
         codes = self.net_.encode({m: part.content for m, part in data.items()}, objective.present)
         self._diagnostics |= {
             "utilisation_fit": utilisation(torch.cat(list(codes.values()), 1), c.codebook_size),
-            "restarted_codes": float(sum(tower.restart.restarted for tower in objective.towers.values()))}
+            "restarted_codes": float(sum(tower.restart.restarted for tower in objective.towers.values())),
+        }
         return self
 
     def _start(self, data: Mapping[str, FitData], rng: Rng, runtime: Runtime) -> None:
@@ -237,9 +254,12 @@ class MultimodalAutoencoder(Tokenizer):
         """Embeddings ``[N, D_m]`` and presence bool ``[N]`` of what the method reads; ``InputError`` if too little."""
         names = [m for m in features.ordered_names() if m in self.info.modalities]
         if "behaviour" not in names or len(names) < 2:
-            raise InputError(f"{self.who}: modalities", got=f"{names or 'none'}; absent: {dict(features.absent)}",
-                             wanted="behaviour, and text or vision or both",
-                             do="choose encoders with features.behaviour=… and features.text=… or features.vision=…")
+            raise InputError(
+                f"{self.who}: modalities",
+                got=f"{names or 'none'}; absent: {dict(features.absent)}",
+                wanted="behaviour, and text or vision or both",
+                do="choose encoders with features.behaviour=… and features.text=… or features.vision=…",
+            )
         both = {m: usable_modality(features, m, self.who) for m in names}
         return {m: e for m, (e, _) in both.items()}, {m: present for m, (_, present) in both.items()}
 
@@ -247,16 +267,22 @@ class MultimodalAutoencoder(Tokenizer):
         """Embeddings and presence on the device; items without any embedding count as vectors of zeros."""
         given = {m: n for m, n in features.dims().items() if m in self.info.modalities}
         if given != self.widths_:
-            raise InputError(f"{self.who}: modalities to encode", got=given or "none",
-                             wanted=f"those of the fit, {self.widths_}",
-                             do="encode with the encoders of the fit, or fit again")
+            raise InputError(
+                f"{self.who}: modalities to encode",
+                got=given or "none",
+                wanted=f"those of the fit, {self.widths_}",
+                do="encode with the encoders of the fit, or fit again",
+            )
         found = {m: finite_modality(features, m, self.who) for m in given}
         nothing = ~np.stack([features.available[m] for m in given]).any(0)
         if nothing.any():
-            runtime.warn(f"{self.who}: {int(nothing.sum())} items have no embedding at all; they get the codes of vectors "
-                         "of zeros.")
-        return ({m: runtime.tensor(rows) for m, rows in found.items()},
-                {m: runtime.tensor(features.available[m] | nothing) for m in given})
+            runtime.warn(
+                f"{self.who}: {int(nothing.sum())} items have no embedding at all; they get the codes of vectors of zeros."
+            )
+        return (
+            {m: runtime.tensor(rows) for m, rows in found.items()},
+            {m: runtime.tensor(features.available[m] | nothing) for m in given},
+        )
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
         c, net = self.config, self.net_.to(runtime.device)
@@ -268,8 +294,11 @@ class MultimodalAutoencoder(Tokenizer):
             reconstruction[m] = to_numpy(decoded).astype(np.float32)
         return SemanticIds(
             codes=to_numpy(torch.cat(list(codes.values()), 1)).astype(np.int32),
-            sizes=np.full(c.code_length, c.codebook_size, np.int32), ordered=False,
-            reconstruction=reconstruction, position_names=net.names())
+            sizes=np.full(c.code_length, c.codebook_size, np.int32),
+            ordered=False,
+            reconstruction=reconstruction,
+            position_names=net.names(),
+        )
 
     def code_costs(self, features: ItemFeatures, runtime: Runtime) -> np.ndarray:
         """Distance of each item's residual at the last position to every code there, float32 ``[N, K]``; 0 at PAD."""

@@ -52,14 +52,17 @@ VALIDATIONS = 40
 class AutoencoderConfig(QuantiserConfig):
     """Settings of a residually quantised autoencoder and its training."""
 
-    hidden: tuple[int, ...] = setting((512, 256, 128), "hidden widths of the encoder, mirrored in the decoder",
-                                      paper=(512, 256, 128))
-    latent_dim: int = setting(64, "latent width d; 32 in profile A", unit="dimensions", low=1, high=4096, paper=32,
-                              sweep=(32, 64, 128))
+    hidden: tuple[int, ...] = setting(
+        (512, 256, 128), "hidden widths of the encoder, mirrored in the decoder", paper=(512, 256, 128)
+    )
+    latent_dim: int = setting(
+        64, "latent width d; 32 in profile A", unit="dimensions", low=1, high=4096, paper=32, sweep=(32, 64, 128)
+    )
     steps: int = setting(20000, "optimiser steps with quantisation", unit="steps", low=1, high=10_000_000)
     warmup_steps: int = setting(500, "linear warm-up of the learning rate", unit="steps", low=0, high=1_000_000)
-    autoencoder_steps: int = setting(200, "unquantised steps before the codebooks start (at most steps / 4)",
-                                     unit="steps", low=0, high=1_000_000)
+    autoencoder_steps: int = setting(
+        200, "unquantised steps before the codebooks start (at most steps / 4)", unit="steps", low=0, high=1_000_000
+    )
     batch_size: int = setting(1024, "items a step", unit="items", low=1, high=1_000_000, paper=1024)
     learning_rate: float = setting(1e-3, "of AdamW", low=1e-8, high=1, sweep=(1e-4, 3e-3))
     weight_decay: float = setting(1e-4, "of AdamW, not on biases and codebooks", low=0, high=1)
@@ -71,8 +74,13 @@ class AutoencoderNet(nn.Module):
 
     scale: Tensor
 
-    def __init__(self, config: AutoencoderConfig, inputs: int, generator: torch.Generator, levels: int | None = None,
-                 ) -> None:
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        inputs: int,
+        generator: torch.Generator,
+        levels: int | None = None,
+    ) -> None:
         super().__init__()
         widths = [inputs, *config.hidden, config.latent_dim]
         self.encoder, self.decoder = mlp(widths, generator), mlp(widths[::-1], generator)
@@ -139,8 +147,11 @@ class Objective:
             return {"loss": self.reconstruction(self.net.decoder(z), e)}
         quantised = self.net.quantiser(z, self.penalty)
         self._last = (z.detach(), quantised.codes)
-        parts = {"reconstruction": self.reconstruction(self.net.decoder(quantised.value), e),
-                 "quantiser": quantised.loss, **self.extra(rows, z, quantised, step)}
+        parts = {
+            "reconstruction": self.reconstruction(self.net.decoder(quantised.value), e),
+            "quantiser": quantised.loss,
+            **self.extra(rows, z, quantised, step),
+        }
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
     @torch.no_grad()
@@ -183,8 +194,10 @@ class Objective:
     def monitor(self) -> dict[str, Any]:
         """Utilisation and collision rate of a fixed sample of the fitted items."""
         codes = self.net.quantiser.encode(self.net.latents(self.content[:MONITOR_ROWS]))
-        return {"utilisation": utilisation(codes, self.net.quantiser.codebooks.shape[1]),
-                "collision_rate": collision_rate(codes)}
+        return {
+            "utilisation": utilisation(codes, self.net.quantiser.codebooks.shape[1]),
+            "collision_rate": collision_rate(codes),
+        }
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside the network."""
@@ -197,8 +210,15 @@ class Objective:
             self.average.load_state(state)
 
 
-def train_in_two_phases(who: str, net: nn.Module, objective: Objective, config: AutoencoderConfig,
-                        start: Callable[[], None], rng: Rng, runtime: Runtime) -> dict[str, float]:
+def train_in_two_phases(
+    who: str,
+    net: nn.Module,
+    objective: Objective,
+    config: AutoencoderConfig,
+    start: Callable[[], None],
+    rng: Rng,
+    runtime: Runtime,
+) -> dict[str, float]:
     """Train without quantisation, place the codebooks (``start``), train with it; returns figures for the record."""
     figures: dict[str, float] = {}
     autoencoder_steps = min(config.autoencoder_steps, config.steps // 4)
@@ -208,26 +228,43 @@ def train_in_two_phases(who: str, net: nn.Module, objective: Objective, config: 
     start()
     objective.quantised = True
     log = runtime.train(_training_plan(who, config.steps, net, objective, config, rng, runtime))
-    return {**figures, **objective.fitted_loss(), "examples_per_second": log.examples_per_second,
-            "best_epoch": float(log.best_epoch)}
+    return {
+        **figures,
+        **objective.fitted_loss(),
+        "examples_per_second": log.examples_per_second,
+        "best_epoch": float(log.best_epoch),
+    }
 
 
-def _training_plan(name: str, steps: int, net: nn.Module, objective: Objective, config: AutoencoderConfig, rng: Rng,
-                   runtime: Runtime) -> TrainingPlan:
+def _training_plan(
+    name: str, steps: int, net: nn.Module, objective: Objective, config: AutoencoderConfig, rng: Rng, runtime: Runtime
+) -> TrainingPlan:
     """At least ``steps`` steps of ``net`` on ``objective``; the best state on held-out items is kept once it quantises."""
     c = config
     batches = ShuffledBatches(len(objective.content), c.batch_size, rng.child("batches", name), runtime)
     epochs = batches.epochs(steps)
     choose = objective.quantised and len(objective.validation) > 0
     return TrainingPlan(
-        name=name, model=net, steps_per_epoch=batches.steps_per_epoch, epochs=epochs, batch=batches,
-        loss=objective.loss, rng=rng.child("noise", name),
-        learning_rate=c.learning_rate, weight_decay=c.weight_decay,
-        warmup_steps=min(c.warmup_steps, steps // 4), schedule="cosine" if objective.quantised else "constant",
-        validate=objective.validate if choose else None, validate_every=max(1, epochs // VALIDATIONS),
-        after_step=objective.after_step, monitor=objective.monitor if objective.quantised else None,
-        extra_state=objective.state, load_extra_state=objective.load_state, sharded=objective.sharded,
-        batch_setting=("batch_size", c.batch_size))
+        name=name,
+        model=net,
+        steps_per_epoch=batches.steps_per_epoch,
+        epochs=epochs,
+        batch=batches,
+        loss=objective.loss,
+        rng=rng.child("noise", name),
+        learning_rate=c.learning_rate,
+        weight_decay=c.weight_decay,
+        warmup_steps=min(c.warmup_steps, steps // 4),
+        schedule="cosine" if objective.quantised else "constant",
+        validate=objective.validate if choose else None,
+        validate_every=max(1, epochs // VALIDATIONS),
+        after_step=objective.after_step,
+        monitor=objective.monitor if objective.quantised else None,
+        extra_state=objective.state,
+        load_extra_state=objective.load_state,
+        sharded=objective.sharded,
+        batch_setting=("batch_size", c.batch_size),
+    )
 
 
 class ResidualAutoencoder(Tokenizer):
@@ -275,16 +312,22 @@ class ResidualAutoencoder(Tokenizer):
         self.net_ = self.network(sum(self.widths_.values()), runtime.generator(rng.child("init")))
         order = rng.child("held out").numpy().permutation(rows)
         side = self.side_information(features, rng.child("side"), runtime)
-        data = FitData(runtime.tensor(order[held_out:]), runtime.tensor(content_rows(features, order[held_out:])),
-                       runtime.tensor(content_rows(features, order[:held_out])),
-                       {name: runtime.tensor(array[order[held_out:]]) for name, array in side.items()}, features.n_items)
+        data = FitData(
+            runtime.tensor(order[held_out:]),
+            runtime.tensor(content_rows(features, order[held_out:])),
+            runtime.tensor(content_rows(features, order[:held_out])),
+            {name: runtime.tensor(array[order[held_out:]]) for name, array in side.items()},
+            features.n_items,
+        )
         self.net_.scale.fill_(1 / max(float(data.content.square().mean().sqrt()), 1e-12))
         objective = self.objective(data, features, rng, runtime)
         figures = train_in_two_phases(
-            self.who, objective.model, objective, c, lambda: self.start(objective, rng, runtime), rng, runtime)
+            self.who, objective.model, objective, c, lambda: self.start(objective, rng, runtime), rng, runtime
+        )
         codes = self.net_.quantiser.encode(self.net_.latents(data.content))
         self._diagnostics |= {
-            **figures, "restarted_codes": float(objective.restart.restarted),
+            **figures,
+            "restarted_codes": float(objective.restart.restarted),
             "utilisation_fit": utilisation(codes, c.codebook_size),
         }
         return self
@@ -296,8 +339,10 @@ class ResidualAutoencoder(Tokenizer):
         codes = net.quantiser.encode(net.latents(content))
         return SemanticIds(
             codes=to_numpy(codes).astype(np.int32),
-            sizes=np.full(c.code_length, c.codebook_size, np.int32), ordered=True,
-            reconstruction=split_content(to_numpy(net.reconstruct(codes)), self.widths_))
+            sizes=np.full(c.code_length, c.codebook_size, np.int32),
+            ordered=True,
+            reconstruction=split_content(to_numpy(net.reconstruct(codes)), self.widths_),
+        )
 
     def code_costs(self, features: ItemFeatures, runtime: Runtime) -> np.ndarray:
         """Distance of each item's last residual to every code of the last level, float32 ``[N, K]``."""

@@ -156,8 +156,12 @@ class ResidualCodebooks(Tokenizer):
 
     def state_dict(self) -> dict[str, np.ndarray]:
         tuned = {} if self.tuned_ is None else self.tuned_.state_dict()
-        return {"centres": self.centres_, "prices": self.prices_, **widths_state(self.widths_),
-                **{f"tuned/{name}": to_numpy(tensor) for name, tensor in tuned.items()}}
+        return {
+            "centres": self.centres_,
+            "prices": self.prices_,
+            **widths_state(self.widths_),
+            **{f"tuned/{name}": to_numpy(tensor) for name, tensor in tuned.items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         c = self.config

@@ -44,8 +44,9 @@ def sinkhorn_assign(distances: Tensor, epsilon: float = 0.003, iterations: int =
     """
     high, low = distances.amax((-2, -1), keepdim=True), distances.amin((-2, -1), keepdim=True)
     mid = (high + low) / 2
-    plan = _plan(((distances - mid) / (high - mid + 1e-5)).double().div_(-epsilon), iterations,
-                 direct=epsilon >= DIRECT_EPSILON)
+    plan = _plan(
+        ((distances - mid) / (high - mid + 1e-5)).double().div_(-epsilon), iterations, direct=epsilon >= DIRECT_EPSILON
+    )
     best = plan >= plan.amax(-1, keepdim=True) * (1 - TIE)
     return distances.masked_fill(~best, torch.inf).argmin(-1)
 

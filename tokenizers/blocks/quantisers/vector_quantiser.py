@@ -35,29 +35,40 @@ class QuantiserConfig(TokenizerConfig):
 
     beta: float = setting(0.25, "weight of the commitment loss", low=0, high=10, paper=0.25, sweep=(0.1, 0.25, 1.0))
     distance: str = setting("l2", "how the nearest code is found", choices=("l2", "cosine"), paper="l2")
-    residual_mode: str = setting("sg", "gradient of residuals: stop-gradient or straight-through",
-                                 choices=("sg", "ste"), sweep=("sg", "ste"))
+    residual_mode: str = setting(
+        "sg", "gradient of residuals: stop-gradient or straight-through", choices=("sg", "ste"), sweep=("sg", "ste")
+    )
     estimator: str = setting("ste", "gradient through the choice of codes", choices=("ste", "rotation", "gumbel"))
-    codebook_update: str = setting("gradient", "how codebooks move; ibq is index back-propagation",
-                                   choices=("gradient", "ema", "ibq"))
-    temperature: float = setting(0.1, "softmax of gumbel and ibq, in units of the mean squared distance (of 1 with "
-                                 "cosine)", low=1e-4, high=100)
+    codebook_update: str = setting(
+        "gradient", "how codebooks move; ibq is index back-propagation", choices=("gradient", "ema", "ibq")
+    )
+    temperature: float = setting(
+        0.1, "softmax of gumbel and ibq, in units of the mean squared distance (of 1 with cosine)", low=1e-4, high=100
+    )
     codebook_start: str = setting("kmeans", "where codebooks start", choices=tuple(STARTS))
-    sinkhorn: str = setting("none", "levels whose codes are assigned evenly within a batch of the training",
-                            choices=("none", "last", "all"))
-    restart_dead_codes: bool = setting(False, "replace unused codes by latents of the batch", paper=False,
-                                       sweep=(False, True))
+    sinkhorn: str = setting(
+        "none", "levels whose codes are assigned evenly within a batch of the training", choices=("none", "last", "all")
+    )
+    restart_dead_codes: bool = setting(
+        False, "replace unused codes by latents of the batch", paper=False, sweep=(False, True)
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.codebook_update == "ibq" and self.estimator != "ste":
-            raise InputError("tokenizer.codebook_update=ibq", got=f"estimator={self.estimator}",
-                             wanted="estimator=ste: index back-propagation is a gradient estimator itself",
-                             do="set one of the two")
+            raise InputError(
+                "tokenizer.codebook_update=ibq",
+                got=f"estimator={self.estimator}",
+                wanted="estimator=ste: index back-propagation is a gradient estimator itself",
+                do="set one of the two",
+            )
         if self.codebook_update == "ema" and self.estimator == "gumbel":
-            raise InputError("tokenizer.estimator=gumbel", got="codebook_update=ema",
-                             wanted="codebook_update=gradient, since its soft indices move codes by gradient",
-                             do="set one of the two")
+            raise InputError(
+                "tokenizer.estimator=gumbel",
+                got="codebook_update=ema",
+                wanted="codebook_update=gradient, since its soft indices move codes by gradient",
+                do="set one of the two",
+            )
 
 
 def squared_distances(x: Tensor, codebook: Tensor) -> Tensor:
@@ -110,9 +121,21 @@ class ResidualQuantiser(nn.Module):
     estimator, update, temperature, sinkhorn: see ``QuantiserConfig``. Noise and Sinkhorn act in training mode only.
     """
 
-    def __init__(self, levels: int, size: int, width: int, device: torch.device, *, nearest: str = "l2",
-                 beta: float = 0.25, residual_mode: str = "sg", estimator: str = "ste", update: str = "gradient",
-                 temperature: float = 0.1, sinkhorn: str = "none") -> None:
+    def __init__(
+        self,
+        levels: int,
+        size: int,
+        width: int,
+        device: torch.device,
+        *,
+        nearest: str = "l2",
+        beta: float = 0.25,
+        residual_mode: str = "sg",
+        estimator: str = "ste",
+        update: str = "gradient",
+        temperature: float = 0.1,
+        sinkhorn: str = "none",
+    ) -> None:
         super().__init__()
         self.codebooks = nn.Parameter(torch.zeros(levels, size, width, device=device), requires_grad=update != "ema")
         self.distance, self.nearest, self.beta, self.residual_mode = nearest, NEAREST[nearest], beta, residual_mode
@@ -123,13 +146,26 @@ class ResidualQuantiser(nn.Module):
         self.even_levels = {"none": range(0), "last": range(levels - 1, levels), "all": range(levels)}[sinkhorn]
 
     @staticmethod
-    def from_config(config: QuantiserConfig, width: int, device: torch.device, levels: int | None = None,
-                    ) -> ResidualQuantiser:
+    def from_config(
+        config: QuantiserConfig,
+        width: int,
+        device: torch.device,
+        levels: int | None = None,
+    ) -> ResidualQuantiser:
         """The quantiser of a config: ``config.code_length`` (or ``levels``) levels of ``config.codebook_size`` codes."""
         return ResidualQuantiser(
-            config.code_length if levels is None else levels, config.codebook_size, width, device,
-            nearest=config.distance, beta=config.beta, residual_mode=config.residual_mode, estimator=config.estimator,
-            update=config.codebook_update, temperature=config.temperature, sinkhorn=config.sinkhorn)
+            config.code_length if levels is None else levels,
+            config.codebook_size,
+            width,
+            device,
+            nearest=config.distance,
+            beta=config.beta,
+            residual_mode=config.residual_mode,
+            estimator=config.estimator,
+            update=config.codebook_update,
+            temperature=config.temperature,
+            sinkhorn=config.sinkhorn,
+        )
 
     def forward(self, z: Tensor, penalty: Callable[[int, Tensor, Tensor], Tensor | None] | None = None) -> Quantised:
         """Quantise latents ``[B, d]``; the loss is the mean of ``vq_loss`` over levels.
@@ -180,10 +216,10 @@ class ResidualQuantiser(nn.Module):
         """Codes int64 ``[N, L]`` of latents ``[N, d]``."""
         codes = torch.empty(len(z), len(self.codebooks), dtype=torch.int64, device=z.device)
         for start in range(0, len(z), BLOCK_ROWS):
-            residual = z[start:start + BLOCK_ROWS]
+            residual = z[start : start + BLOCK_ROWS]
             for level, codebook in enumerate(self.codebooks):
                 code = self.nearest(residual, codebook)
-                codes[start:start + BLOCK_ROWS, level] = code
+                codes[start : start + BLOCK_ROWS, level] = code
                 residual = residual - codebook[code]
         return codes
 

@@ -26,9 +26,12 @@ def generator_files(folder: str) -> tuple[str, ...]:
     files = tuple(str(f) for f in sorted(path.iterdir()) if f.suffix in _SUFFIXES) if path.is_dir() else ()
     if not any(f.endswith(".safetensors") for f in files):
         found = f"{folder!r} without weights" if path.is_dir() else f"no folder {folder!r}"
-        raise InputError("text_id: generator", got=found,
-                         wanted="a folder with a sequence-to-sequence model: config.json, *.safetensors and its tokenizer",
-                         do="save one with save_pretrained, or leave tokenizer.generator empty")
+        raise InputError(
+            "text_id: generator",
+            got=found,
+            wanted="a folder with a sequence-to-sequence model: config.json, *.safetensors and its tokenizer",
+            do="save one with save_pretrained, or leave tokenizer.generator empty",
+        )
     return files
 
 
@@ -48,16 +51,24 @@ class PhraseGenerator:
         try:
             from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
         except ImportError as error:
-            raise InputError("text_id: generator", got="no package transformers", wanted="the extra `generator`",
-                             do="pip install 'sidbench[generator]', or leave tokenizer.generator empty") from error
+            raise InputError(
+                "text_id: generator",
+                got="no package transformers",
+                wanted="the extra `generator`",
+                do="pip install 'sidbench[generator]', or leave tokenizer.generator empty",
+            ) from error
         try:
             self._words: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            model: Any = AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True, use_safetensors=True,
-                                                               trust_remote_code=False)
+            model: Any = AutoModelForSeq2SeqLM.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            )
         except (OSError, ValueError, KeyError) as error:
-            raise InputError("text_id: generator", got=f"{folder!r} cannot be read ({str(error)[:200]})",
-                             wanted="a sequence-to-sequence model and its tokenizer",
-                             do="save both with save_pretrained") from error
+            raise InputError(
+                "text_id: generator",
+                got=f"{folder!r} cannot be read ({str(error)[:200]})",
+                wanted="a sequence-to-sequence model and its tokenizer",
+                do="save both with save_pretrained",
+            ) from error
         self._model = model.to(runtime.device).eval()
         self._candidates, self._max_input, self._max_phrase = candidates, max_input, max_phrase
 
@@ -68,14 +79,19 @@ class PhraseGenerator:
         # Texts of similar length share a batch, so that little of it is padding.
         order = sorted((i for i, text in enumerate(texts) if text), key=lambda i: (len(texts[i]), i))
         for start in range(0, len(order), BATCH_TEXTS):
-            rows = order[start:start + BATCH_TEXTS]
-            inputs = self._words([texts[i] for i in rows], return_tensors="pt", padding=True, truncation=True,
-                                 max_length=self._max_input)
+            rows = order[start : start + BATCH_TEXTS]
+            inputs = self._words(
+                [texts[i] for i in rows], return_tensors="pt", padding=True, truncation=True, max_length=self._max_input
+            )
             made = self._model.generate(
                 input_ids=inputs["input_ids"].to(self._model.device),
-                attention_mask=inputs["attention_mask"].to(self._model.device), num_beams=self._candidates,
-                num_return_sequences=self._candidates, do_sample=False, max_new_tokens=self._max_phrase)
+                attention_mask=inputs["attention_mask"].to(self._model.device),
+                num_beams=self._candidates,
+                num_return_sequences=self._candidates,
+                do_sample=False,
+                max_new_tokens=self._max_phrase,
+            )
             decoded = self._words.batch_decode(made, skip_special_tokens=True)
             for at, row in enumerate(rows):
-                proposals[row] = decoded[at * self._candidates:(at + 1) * self._candidates]
+                proposals[row] = decoded[at * self._candidates : (at + 1) * self._candidates]
         return proposals

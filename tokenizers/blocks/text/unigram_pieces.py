@@ -54,7 +54,7 @@ class Pieces:
             position = int(np.searchsorted(ends, number, side="right"))
             return position, (number - int(ends[position] - self.sizes[position]),)
         m = number - singles
-        return int(self.starts[m]), tuple(self.codes[self.indptr[m]:self.indptr[m + 1]].tolist())
+        return int(self.starts[m]), tuple(self.codes[self.indptr[m] : self.indptr[m + 1]].tolist())
 
     @cached_property
     def _table(self) -> dict[tuple[int, bytes], tuple[int, float]]:
@@ -71,7 +71,7 @@ class Pieces:
         found = np.full(unique.shape, PAD, np.int32)
         for row, string in zip(found, np.ascontiguousarray(unique, np.int32), strict=True):
             pieces = self._segment(string.tobytes(), (string == PAD).tolist())
-            row[:len(pieces)] = pieces
+            row[: len(pieces)] = pieces
         return found[inverse.reshape(-1)]
 
     def _segment(self, string: bytes, absent: list[bool]) -> list[int]:
@@ -82,7 +82,7 @@ class Pieces:
             else:
                 score, step = -np.inf, (0, PAD)
                 for start in range(max(end - LONGEST, 0), end):
-                    piece = look((start, string[4 * start:4 * end]))
+                    piece = look((start, string[4 * start : 4 * end]))
                     if piece is not None and best[start] + piece[1] > score:
                         score, step = best[start] + piece[1], (start, piece[0])
             best.append(score)
@@ -101,7 +101,7 @@ class Pieces:
             for number in pieces:
                 if number != PAD:
                     start, codes = self.piece(number)
-                    row[start:start + len(codes)] = codes
+                    row[start : start + len(codes)] = codes
         return strings
 
     def state(self) -> dict[str, np.ndarray]:
@@ -117,12 +117,23 @@ class Pieces:
         scores = state_entry(state, "scores", (int(sizes.sum()) + len(starts),), who).astype(np.float64)
         lengths = np.diff(indptr)
         position = np.repeat(starts - indptr[:-1], lengths) + np.arange(len(codes)) if indptr[-1] == len(codes) else None
-        if (sizes < 1).any() or not np.isfinite(scores).all() or indptr[0] != 0 or (lengths < 2).any() or position is None \
-                or (starts < 0).any() or (position >= length).any() or (codes < PAD).any() \
-                or (codes >= sizes[position]).any():
-            raise InputError(f"{who} state", got="pieces that do not fit the code strings",
-                             wanted=f"runs of codes within {length} positions, with finite scores",
-                             do="fit the tokenizer again")
+        if (
+            (sizes < 1).any()
+            or not np.isfinite(scores).all()
+            or indptr[0] != 0
+            or (lengths < 2).any()
+            or position is None
+            or (starts < 0).any()
+            or (position >= length).any()
+            or (codes < PAD).any()
+            or (codes >= sizes[position]).any()
+        ):
+            raise InputError(
+                f"{who} state",
+                got="pieces that do not fit the code strings",
+                wanted=f"runs of codes within {length} positions, with finite scores",
+                do="fit the tokenizer again",
+            )
         return Pieces(sizes, scores, starts, indptr, codes)
 
 
@@ -134,8 +145,12 @@ def train_pieces(strings: np.ndarray, weights: np.ndarray, sizes: np.ndarray, vo
     """
     singles = int(sizes.sum())
     if vocabulary_size < singles:
-        raise InputError("vocabulary_size", got=vocabulary_size, wanted=f"at least {singles}, a piece for every code of "
-                         "every position", do=f"set tokenizer.vocabulary_size={2 * singles}, or fewer codes")
+        raise InputError(
+            "vocabulary_size",
+            got=vocabulary_size,
+            wanted=f"at least {singles}, a piece for every code of every position",
+            do=f"set tokenizer.vocabulary_size={2 * singles}, or fewer codes",
+        )
     used = weights > 0
     unique, inverse = np.unique(strings[used], axis=0, return_inverse=True)
     lattice = _Lattice(unique, np.bincount(inverse.reshape(-1), weights[used], len(unique)))
@@ -235,8 +250,12 @@ class _Lattice:
         seen = self.scores[single]
         scores = np.full(int(offsets[-1]), seen.min(initial=0) - 10)  # codes never used in training: only where needed
         scores[offsets[position] + self.strings[self.first[single], position]] = seen
-        runs = [self.strings[self.first[m], self.edges[m, 0]:self.edges[m, 1]] for m in longer]
+        runs = [self.strings[self.first[m], self.edges[m, 0] : self.edges[m, 1]] for m in longer]
         indptr = np.concatenate([[0], np.cumsum(self.lengths[longer])]).astype(np.int64)
-        return Pieces(sizes.astype(np.int32), np.concatenate([scores, self.scores[longer]]),
-                      self.edges[longer, 0].astype(np.int32), indptr,
-                      np.concatenate([*runs, np.zeros(0, np.int32)]).astype(np.int32))
+        return Pieces(
+            sizes.astype(np.int32),
+            np.concatenate([scores, self.scores[longer]]),
+            self.edges[longer, 0].astype(np.int32),
+            indptr,
+            np.concatenate([*runs, np.zeros(0, np.int32)]).astype(np.int32),
+        )

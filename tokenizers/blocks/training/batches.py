@@ -32,8 +32,8 @@ class ShuffledBatches:
             self._rows = self._runtime.tensor(self._rng.child("epoch", number).numpy().permutation(self.n))
             self._number = number
         start = index % self.steps_per_epoch * self.size
-        rows = self._rows[start:start + self.size]
-        return rows if len(rows) == self.size else torch.cat([rows, self._rows[:self.size - len(rows)]])
+        rows = self._rows[start : start + self.size]
+        return rows if len(rows) == self.size else torch.cat([rows, self._rows[: self.size - len(rows)]])
 
     def epochs(self, steps: int) -> int:
         """Passes that hold at least ``steps`` steps."""

@@ -27,9 +27,13 @@ from sidbench.tokenizers.blocks.training.mlp import linear
 class TuningConfig(TokenizerConfig):
     """Settings of the inputs; ``steps`` to ``width`` only act with ``inputs="behaviour_tuned"``."""
 
-    inputs: str = setting("content", "raw content or embeddings tuned on behaviour",
-                          choices=("content", "behaviour_tuned"), paper="behaviour_tuned",
-                          sweep=("content", "behaviour_tuned"))
+    inputs: str = setting(
+        "content",
+        "raw content or embeddings tuned on behaviour",
+        choices=("content", "behaviour_tuned"),
+        paper="behaviour_tuned",
+        sweep=("content", "behaviour_tuned"),
+    )
     steps: int = setting(20000, "optimiser steps of behaviour tuning", unit="steps", low=1, high=10_000_000)
     warmup_steps: int = setting(500, "linear warm-up of the learning rate", unit="steps", low=0, high=1_000_000)
     batch_size: int = setting(1024, "item pairs a step", unit="pairs", low=2, high=1_000_000)
@@ -54,8 +58,12 @@ class TunedCodebooks(ResidualCodebooks):
         pairs = features.sequences.adjacent_pairs(c.window)
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
         if not len(pairs):
-            raise InputError(f"{self.who}: behaviour tuning", wanted="at least one pair",
-                             got="no two different neighbours in the training sequences", do="set tokenizer.inputs=content")
+            raise InputError(
+                f"{self.who}: behaviour tuning",
+                wanted="at least one pair",
+                got="no two different neighbours in the training sequences",
+                do="set tokenizer.inputs=content",
+            )
         model = _projection(content.shape[1], c.width, runtime.generator(rng.child("init")))
         table = runtime.tensor(pairs).long()
         batches = ShuffledBatches(len(table), c.batch_size, rng.child("batches"), runtime)
@@ -68,10 +76,22 @@ class TunedCodebooks(ResidualCodebooks):
             same = (same | (positive[None, :] == anchor[:, None])).fill_diagonal_(False)
             return F.cross_entropy(logits.masked_fill(same, -torch.inf), torch.arange(len(rows), device=rows.device))
 
-        log = runtime.train(TrainingPlan(
-            name=f"{self.who}.tuning", model=model, steps_per_epoch=c.steps, epochs=1, batch=batches, loss=loss,
-            rng=rng.child("noise"), learning_rate=c.learning_rate, weight_decay=1e-4,
-            warmup_steps=min(c.warmup_steps, c.steps), schedule="cosine", batch_setting=("batch_size", c.batch_size)))
+        log = runtime.train(
+            TrainingPlan(
+                name=f"{self.who}.tuning",
+                model=model,
+                steps_per_epoch=c.steps,
+                epochs=1,
+                batch=batches,
+                loss=loss,
+                rng=rng.child("noise"),
+                learning_rate=c.learning_rate,
+                weight_decay=1e-4,
+                warmup_steps=min(c.warmup_steps, c.steps),
+                schedule="cosine",
+                batch_setting=("batch_size", c.batch_size),
+            )
+        )
         self._diagnostics.update(tuning_pairs=float(len(pairs)), tuning_loss=log.parts["loss"])
         return model
 

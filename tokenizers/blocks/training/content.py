@@ -31,9 +31,12 @@ def content_like(features: ItemFeatures, widths: Mapping[str, int], who: str) ->
     """
     found = content_widths(features)
     if found != dict(widths):
-        raise InputError(f"{who}: content modalities to encode", got=found or "none",
-                         wanted=f"those of the fit, {dict(widths)}",
-                         do="encode with the encoders of the fit, or fit again")
+        raise InputError(
+            f"{who}: content modalities to encode",
+            got=found or "none",
+            wanted=f"those of the fit, {dict(widths)}",
+            do="encode with the encoders of the fit, or fit again",
+        )
     return usable_content(features, who)
 
 
@@ -61,11 +64,19 @@ def content_rows(features: ItemFeatures, rows: np.ndarray) -> np.ndarray:
 def finite_modality(features: ItemFeatures, name: str, who: str) -> np.ndarray:
     """Embeddings float32 ``[N, D_m]`` of a modality that is present. Raises ``InputError`` for NaN and infinite values."""
     rows = features.modalities[name]
-    bad = np.concatenate([np.zeros(0, np.int64), *(part.start + np.flatnonzero(~np.isfinite(block).all(axis=1))
-                                                   for part, block in row_blocks(rows))])
+    bad = np.concatenate(
+        [
+            np.zeros(0, np.int64),
+            *(part.start + np.flatnonzero(~np.isfinite(block).all(axis=1)) for part, block in row_blocks(rows)),
+        ]
+    )
     if len(bad):
-        raise InputError(f"{who}: {name} embeddings", got=f"NaN or infinite values in {len(bad)} rows "
-                         f"(first: item {bad[0]})", wanted="finite numbers", do=f"check the {name} encoder")
+        raise InputError(
+            f"{who}: {name} embeddings",
+            got=f"NaN or infinite values in {len(bad)} rows (first: item {bad[0]})",
+            wanted="finite numbers",
+            do=f"check the {name} encoder",
+        )
     return rows
 
 
@@ -75,8 +86,12 @@ def usable_modality(features: ItemFeatures, name: str, who: str) -> tuple[np.nda
     Raises ``InputError`` when the modality is absent, no item has it, or values are not finite.
     """
     if name not in features.modalities or not features.available[name].any():
-        raise InputError(f"{who}: {name} embeddings", got=features.absent.get(name, "none"),
-                         wanted="embeddings of at least one item", do=f"choose an encoder with features.{name}=…")
+        raise InputError(
+            f"{who}: {name} embeddings",
+            got=features.absent.get(name, "none"),
+            wanted="embeddings of at least one item",
+            do=f"choose an encoder with features.{name}=…",
+        )
     return finite_modality(features, name, who), features.available[name]
 
 
@@ -95,8 +110,12 @@ def widths_from_state(state: Mapping[str, np.ndarray], who: str) -> dict[str, in
     """The inverse of ``widths_state``. Raises ``InputError`` when there is none."""
     found = {name.removeprefix(_PREFIX): int(value) for name, value in state.items() if name.startswith(_PREFIX)}
     if not found:
-        raise InputError(f"{who} state", got=f"entries {sorted(state)}",
-                         wanted=f"at least one entry {_PREFIX}<modality>", do="fit the tokenizer again")
+        raise InputError(
+            f"{who} state",
+            got=f"entries {sorted(state)}",
+            wanted=f"at least one entry {_PREFIX}<modality>",
+            do="fit the tokenizer again",
+        )
     names = [m for m in MODALITIES if m in found]
     return {m: found[m] for m in names + sorted(set(found) - set(names))}
 
@@ -107,12 +126,19 @@ def state_entry(state: Mapping[str, np.ndarray], name: str, shape: tuple[int | N
     Raises ``InputError`` naming the entry when it is missing or its shape does not fit the config.
     """
     got = state[name].shape if name in state else None
-    fits = got is not None and len(got) == len(shape) and all(
-        want is None or want == have for want, have in zip(shape, got, strict=True))
+    fits = (
+        got is not None
+        and len(got) == len(shape)
+        and all(want is None or want == have for want, have in zip(shape, got, strict=True))
+    )
     if not fits:
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
-        raise InputError(f"{who} state entry {name}", got="nothing" if got is None else f"shape {tuple(got)}",
-                         wanted=f"shape ({wanted})", do="load it with the config it was fitted with")
+        raise InputError(
+            f"{who} state entry {name}",
+            got="nothing" if got is None else f"shape {tuple(got)}",
+            wanted=f"shape ({wanted})",
+            do="load it with the config it was fitted with",
+        )
     return np.asarray(state[name])
 
 
@@ -121,7 +147,10 @@ def load_module(module: nn.Module, state: Mapping[str, np.ndarray], who: str, pr
 
     Raises ``InputError`` naming an entry that is missing or whose shape does not fit the config.
     """
-    module.load_state_dict({
-        name: torch.as_tensor(state_entry(state, f"{prefix}{name}", tuple(tensor.shape), who).copy())
-        for name, tensor in module.state_dict().items()})
+    module.load_state_dict(
+        {
+            name: torch.as_tensor(state_entry(state, f"{prefix}{name}", tuple(tensor.shape), who).copy())
+            for name, tensor in module.state_dict().items()
+        }
+    )
     return module.eval()

@@ -44,8 +44,16 @@ def _plain_tokenizer(path: Path) -> str:
             words = {k.arg: k.value for k in node.value.keywords}
             if any(_is_set(words.get(word)) for word in ("composite", "needs_settings")):
                 return ""
-    return next((node.name for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
-                 and any(isinstance(line, ast.Assign) and _assigns(line, "info") for line in node.body)), "")
+    return next(
+        (
+            node.name
+            for node in tree.body
+            if isinstance(node, ast.ClassDef)
+            and not node.name.startswith("_")
+            and any(isinstance(line, ast.Assign) and _assigns(line, "info") for line in node.body)
+        ),
+        "",
+    )
 
 
 def _assigns(node: ast.Assign, name: str) -> bool:
@@ -53,8 +61,11 @@ def _assigns(node: ast.Assign, name: str) -> bool:
 
 
 def _is_set(value: ast.expr | None) -> bool:
-    return value is not None and not (isinstance(value, ast.Constant) and not value.value) and not (
-        isinstance(value, (ast.Tuple, ast.List)) and not value.elts)
+    return (
+        value is not None
+        and not (isinstance(value, ast.Constant) and not value.value)
+        and not (isinstance(value, (ast.Tuple, ast.List)) and not value.elts)
+    )
 
 
 def base_rng(rng: Rng, name: str) -> Rng:

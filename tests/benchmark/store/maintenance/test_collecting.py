@@ -58,8 +58,12 @@ def test_without_wishes_only_what_killed_commands_left_goes(tmp_path: Path) -> N
     beside(tmp_path, 4, ".partial", days=6.9)
     beside(tmp_path, 5, ".partial", days=7.1)
     (tmp_path / "tokenizer" / "notes.txt").write_text("not ours")
-    assert names(plan(tmp_path, Rules(7 * DAY))) == [f"{KEYS[1]}.damaged-1", f"{KEYS[2]}.tmp", f"{KEYS[3]}.gone",
-                                                     f"{KEYS[5]}.partial"]
+    assert names(plan(tmp_path, Rules(7 * DAY))) == [
+        f"{KEYS[1]}.damaged-1",
+        f"{KEYS[2]}.tmp",
+        f"{KEYS[3]}.gone",
+        f"{KEYS[5]}.partial",
+    ]
 
 
 def test_unused_takes_what_no_record_needs_and_nobody_used_lately(tmp_path: Path) -> None:
@@ -129,8 +133,11 @@ def test_removed_under_the_lock_with_the_lock_of_what_is_gone(tmp_path: Path) ->
     assert [r.path for r in outcome.removed] == folders
     assert outcome.locks == 1
     assert not any(f.exists() for f in folders)
-    assert sorted(p.name for p in (tmp_path / "tokenizer").iterdir()) == [f"{KEYS[1]}.lock", f"{KEYS[1]}.partial",
-                                                                          f"{KEYS[2]}.lock"]
+    assert sorted(p.name for p in (tmp_path / "tokenizer").iterdir()) == [
+        f"{KEYS[1]}.lock",
+        f"{KEYS[1]}.partial",
+        f"{KEYS[2]}.lock",
+    ]
 
 
 def _hold(path: str, ready: multiprocessing.synchronize.Event, over: multiprocessing.synchronize.Event) -> None:
@@ -162,11 +169,16 @@ entries = st.lists(st.tuples(st.integers(0, 50), st.floats(-5, 20), st.booleans(
 
 @settings(max_examples=200, deadline=None)
 @given(entries, st.floats(0, 10), st.booleans(), st.one_of(st.none(), st.integers(0, 300)), st.booleans())
-def test_no_plan_breaks_the_promises(facts: list[tuple[int, float, bool]], days: float, unused: bool, size: int | None,
-                                     force: bool) -> None:
-    inventory = Inventory(Path("c"), tuple(
-        Entry("s", KEYS[n], Path("c/s") / KEYS[n], n_bytes, NOW - age * DAY, ("r",) if needed else ())
-        for n, (n_bytes, age, needed) in enumerate(facts)))
+def test_no_plan_breaks_the_promises(
+    facts: list[tuple[int, float, bool]], days: float, unused: bool, size: int | None, force: bool
+) -> None:
+    inventory = Inventory(
+        Path("c"),
+        tuple(
+            Entry("s", KEYS[n], Path("c/s") / KEYS[n], n_bytes, NOW - age * DAY, ("r",) if needed else ())
+            for n, (n_bytes, age, needed) in enumerate(facts)
+        ),
+    )
     found = plan_collection(inventory, (), NOBODY, Rules(days * DAY, unused, size, force), NOW)
     gone = {r.path for r in found.removals}
     assert len(gone) == len(found.removals)

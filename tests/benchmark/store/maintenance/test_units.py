@@ -16,8 +16,9 @@ def test_sizes(text: str, n_bytes: int) -> None:
     assert parse_size(text, "--max-size") == n_bytes
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("0s", 0), ("30m", 1800), ("12h", 43_200), ("7d", 604_800),
-                                               ("1.5W", 907_200)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0s", 0), ("30m", 1800), ("12h", 43_200), ("7d", 604_800), ("1.5W", 907_200)]
+)
 def test_ages(text: str, seconds: float) -> None:
     assert parse_age(text, "--older-than") == seconds
 

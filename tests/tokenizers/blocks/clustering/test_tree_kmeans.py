@@ -130,7 +130,7 @@ def test_trees_of_any_rows_end_and_send_rows_where_they_grew(n: int, k: int, dep
     assert (codes[:, 0] != PAD).all()
     assert codes.max() < k
     assert 1 <= tree.depth <= depth
-    reached = 1 + sum(len(np.unique(codes[codes[:, p] != PAD, :p + 1], axis=0)) for p in range(tree.depth))
+    reached = 1 + sum(len(np.unique(codes[codes[:, p] != PAD, : p + 1], axis=0)) for p in range(tree.depth))
     assert reached == len(tree.count)  # every node holds a row
     again = Tree.from_state(tree.state("t"), "t", 2, "x").descend(x, depth)[0]
     np.testing.assert_array_equal(again, codes)
@@ -154,7 +154,7 @@ def test_eager_gives_every_item_a_leaf_of_its_own_in_equal_clusters() -> None:
     sids = tokenizer.encode(features, RUNTIME)
     assert sids.position_names == ("behaviour 1", "behaviour 2", "semantic 1", "semantic 2")
     for stream in (0, 2):
-        assert len(np.unique(sids.codes[:, stream:stream + 2], axis=0)) == 250
+        assert len(np.unique(sids.codes[:, stream : stream + 2], axis=0)) == 250
         assert set(np.bincount(sids.codes[:, stream], minlength=16)) == {15, 16}
     assert tokenizer.diagnostics()["items_sharing_a_semantic_code"] == 0
 

@@ -82,9 +82,17 @@ def test_gumbel_codes_follow_the_softmax() -> None:
     torch.testing.assert_close(share, torch.tensor([0.7, 0.2, 0.1]), atol=0.02, rtol=0)  # 4 standard errors: .013
 
 
-@pytest.mark.parametrize("settings", [
-    {"estimator": "rotation"}, {"estimator": "gumbel"}, {"update": "ibq"}, {"update": "ema"},
-    {"update": "ibq", "nearest": "cosine"}, {"sinkhorn": "all"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"estimator": "rotation"},
+        {"estimator": "gumbel"},
+        {"update": "ibq"},
+        {"update": "ema"},
+        {"update": "ibq", "nearest": "cosine"},
+        {"sinkhorn": "all"},
+    ],
+)
 @pytest.mark.parametrize("mode", ["sg", "ste"])
 def test_without_training_every_strategy_has_the_value_of_its_codes(settings: dict[str, str], mode: str) -> None:
     q, z = quantiser(residual_mode=mode, **settings).eval(), random(32, 4, seed=3)
@@ -156,27 +164,42 @@ def test_constrained_start_bounds_the_clusters() -> None:
     assert not torch.equal(bound, free)
 
 
-@pytest.mark.parametrize("settings", [
-    {"estimator": "rotation"}, {"estimator": "gumbel"}, {"codebook_update": "ema", "restart_dead_codes": True},
-    {"codebook_update": "ibq"}, {"codebook_start": "spherical", "distance": "cosine"},
-    {"codebook_start": "constrained", "sinkhorn": "last"}, {"codebook_start": "random"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"estimator": "rotation"},
+        {"estimator": "gumbel"},
+        {"codebook_update": "ema", "restart_dead_codes": True},
+        {"codebook_update": "ibq"},
+        {"codebook_start": "spherical", "distance": "cosine"},
+        {"codebook_start": "constrained", "sinkhorn": "last"},
+        {"codebook_start": "random"},
+    ],
+)
 def test_every_strategy_learns(settings: dict[str, Any]) -> None:
     features = planted_features(400)
-    small = {"code_length": 3, "codebook_size": 12, "hidden": (24,), "latent_dim": 8, "batch_size": 128,
-             "warmup_steps": 5, "learning_rate": 3e-3}
+    small = {
+        "code_length": 3,
+        "codebook_size": 12,
+        "hidden": (24,),
+        "latent_dim": 8,
+        "batch_size": 128,
+        "warmup_steps": 5,
+        "learning_rate": 3e-3,
+    }
     fitted = RqVae(RqVaeConfig(**{**small, **settings, "steps": 120}))
     fitted.fit(features, Rng(0), RUNTIME)
     sids = fitted.encode(features, RUNTIME)
     error = sum(float(((features.modalities[m] - e) ** 2).sum()) for m, e in sids.reconstruction.items())
-    variance = sum(float(((features.modalities[m] - features.modalities[m].mean(0)) ** 2).sum())
-                   for m in sids.reconstruction)
+    variance = sum(
+        float(((features.modalities[m] - features.modalities[m].mean(0)) ** 2).sum()) for m in sids.reconstruction
+    )
     assert error < 0.6 * variance
     assert np.isfinite(fitted.diagnostics()["loss_native"])
 
 
 def test_contradictory_strategies_are_refused() -> None:
-    for settings in ({"codebook_update": "ibq", "estimator": "rotation"},
-                     {"codebook_update": "ema", "estimator": "gumbel"}):
+    for settings in ({"codebook_update": "ibq", "estimator": "rotation"}, {"codebook_update": "ema", "estimator": "gumbel"}):
         with pytest.raises(InputError, match="set one of the two"):
             RqVaeConfig(**settings)  # type: ignore[arg-type]
 
@@ -184,8 +207,16 @@ def test_contradictory_strategies_are_refused() -> None:
 def test_a_moving_average_survives_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in the middle and resumed, the averages give the codes of an undisturbed fit."""
     features, runtime = planted_features(240), local_runtime()
-    settings: dict[str, Any] = {"code_length": 2, "codebook_size": 6, "hidden": (16,), "latent_dim": 4, "steps": 40,
-                                "batch_size": 64, "codebook_update": "ema", "autoencoder_steps": 5}
+    settings: dict[str, Any] = {
+        "code_length": 2,
+        "codebook_size": 6,
+        "hidden": (16,),
+        "latent_dim": 4,
+        "steps": 40,
+        "batch_size": 64,
+        "codebook_update": "ema",
+        "autoencoder_steps": 5,
+    }
     plain = RqVae(RqVaeConfig(**settings)).fit(features, Rng(0), RUNTIME).state_dict()
     loss, calls = Objective.loss, iter(range(1000))
 

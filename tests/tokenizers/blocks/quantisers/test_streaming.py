@@ -28,11 +28,14 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "das": {"hidden": (16,), "latent_dim": 8, "steps": 4, "tower_steps": 2, "batch_size": 64},
     "mmq": {"width": 16, "steps": 4, "warm_steps": 2, "tuning_steps": 2, "tuning_users": 32, "tuning_width": 16},
     "rqkmeans_plus": {"hidden": (16,), "steps": 4},
-    **{name: {"hidden": (16,), "latent_dim": 8, "steps": 4}
-       for name in ("rqvae", "letter", "cost", "rqvae_pp", "mm_rqvae", "mbgen")},
+    **{
+        name: {"hidden": (16,), "latent_dim": 8, "steps": 4}
+        for name in ("rqvae", "letter", "cost", "rqvae_pp", "mm_rqvae", "mbgen")
+    },
 }
-NAMES = [n for n, p in installed().plugins("tokenizer").items()
-         if p.source == "sidbench" and n != "imported"]  # a table of codes has nothing to stream
+NAMES = [
+    n for n, p in installed().plugins("tokenizer").items() if p.source == "sidbench" and n != "imported"
+]  # a table of codes has nothing to stream
 
 
 def fitted(name: str) -> Tokenizer:
@@ -74,9 +77,17 @@ def test_only_declared_tokenizers_depend_on_the_catalogue() -> None:
 def test_block_is_a_view_that_leaves_files_on_disk(tmp_path: Path) -> None:
     table = np.lib.format.open_memmap(tmp_path / "text.npy", "w+", np.float32, (10, 3))
     counts = np.arange(10)
-    features = ItemFeatures({"text": table}, {"text": np.ones(10, bool)}, counts, np.zeros(10, np.float32), "log_count",
-                            FEATURES.sequences, categories=tuple((str(i),) for i in range(10)),
-                            item_text=tuple(map(str, range(10))), item_keys=tuple(map(str, range(10))))
+    features = ItemFeatures(
+        {"text": table},
+        {"text": np.ones(10, bool)},
+        counts,
+        np.zeros(10, np.float32),
+        "log_count",
+        FEATURES.sequences,
+        categories=tuple((str(i),) for i in range(10)),
+        item_text=tuple(map(str, range(10))),
+        item_keys=tuple(map(str, range(10))),
+    )
     part = features.block(7, 20)
     assert isinstance(part.modalities["text"], np.memmap) and np.shares_memory(part.modalities["text"], table)
     assert part.n_items == 3 and part.train_counts.tolist() == [7, 8, 9] and part.sequences.n_users == 0

@@ -35,7 +35,7 @@ def test_loss_by_hand() -> None:
     assert loss.item() == pytest.approx((1 + 4) / 2 * 1.25)
     loss.backward()
     assert x.grad is not None and code.grad is not None
-    torch.testing.assert_close(code.grad, torch.tensor([[-1.0, -2.0]]))   # d/dc mean (c - x)^2
+    torch.testing.assert_close(code.grad, torch.tensor([[-1.0, -2.0]]))  # d/dc mean (c - x)^2
     torch.testing.assert_close(x.grad, 0.25 * torch.tensor([[1.0, 2.0]]))
 
 
@@ -88,8 +88,9 @@ def test_values_do_not_depend_on_the_residual_mode() -> None:
 def test_codes_and_gradients_agree_with_vector_quantize_pytorch() -> None:
     """With beta = 1 our two terms have the gradient of the library's one term ||c - x||^2 with a learnable codebook."""
     library = pytest.importorskip("vector_quantize_pytorch")
-    theirs = library.VectorQuantize(dim=4, codebook_size=5, ema_update=False, learnable_codebook=True,
-                                    commitment_weight=1.0, rotation_trick=False).train()
+    theirs = library.VectorQuantize(
+        dim=4, codebook_size=5, ema_update=False, learnable_codebook=True, commitment_weight=1.0, rotation_trick=False
+    ).train()
     ours, z, other = quantiser(levels=1), latents(), latents()
     ours.beta = 1.0
     with torch.no_grad():
