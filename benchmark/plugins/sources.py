@@ -7,7 +7,7 @@ from pathlib import Path
 from sidbench.benchmark.plugins.code_hash import ROOT, code_fingerprint, import_closure
 from sidbench.benchmark.plugins.registry import installed, plugin_path
 
-TRAINING_CODE = {ROOT / "benchmark" / name for name in ("training.py", "optimisers.py", "compiling.py")}
+TRAINING_CODE = {ROOT / "benchmark" / "runtime" / name for name in ("training.py", "optimisers.py", "compiling.py")}
 
 
 def plugin_files(kind: str, name: str, base: str = "") -> set[Path]:

@@ -15,7 +15,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sidbench.benchmark.cli.app import app as cli
+from sidbench.benchmark.cli import app as cli
 from sidbench.benchmark.runtime.reporter import Reporter
 from sidbench.benchmark.store.cache_entries import partial_folder
 from sidbench.benchmark.store.records import (

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidbench.benchmark.cli.app import app as cli
+from sidbench.benchmark.cli import app as cli
 from sidbench.benchmark.config.compose import RunConfig
 from sidbench.benchmark.config.presets import Preset, find_preset
 from sidbench.benchmark.plugins.registry import find

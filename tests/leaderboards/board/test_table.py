@@ -17,7 +17,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sidbench.benchmark.cli.app import app as cli
+from sidbench.benchmark.cli import app as cli
 from sidbench.benchmark.store.records import (
     DatasetRecord,
     EnvironmentRecord,

@@ -16,7 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sidbench.benchmark.cli.app import app as cli
+from sidbench.benchmark.cli import app as cli
 from sidbench.benchmark.metrics.auc import ranking_metrics
 from sidbench.benchmark.metrics.ranking_at_k import retrieval_metrics
 from sidbench.benchmark.metrics.strata import item_strata

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sidbench.benchmark.cli.app import app as cli
+from sidbench.benchmark.cli import app as cli
 from sidbench.benchmark.config.compose import compose_run
 from sidbench.benchmark.runs.replay import later_settings, replay
 from sidbench.benchmark.store.records import (
