@@ -64,7 +64,7 @@ def test_a_composite_plugin_follows_the_one_it_runs_and_no_other_of_its_kind() -
     composite = plugin_files("tokenizer", "shuffled", "opq")
     assert opq in composite and rqvae not in composite
     assert opq in plugin_files("tokenizer", "actionpiece")  # which imports it
-    assert ROOT / "benchmark" / "training.py" in plugin_files("tokenizer", "random")
+    assert ROOT / "benchmark" / "runtime" / "training.py" in plugin_files("tokenizer", "random")
     assert plugin_files("tokenizer", "random", "opq") == plugin_files("tokenizer", "random")  # wraps nothing
     with pytest.raises(InputError, match="nobody"):
         plugin_files("tokenizer", "shuffled", "nobody")
