@@ -20,24 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from forks import VARIANTS, Reference, difference, fatal, finish, numbers, start, undisturbed, warm_up
+from forks import STAGES, VARIANTS, Reference, difference, fatal, finish, log_of, numbers, start, undisturbed, warm_up
 
 from sidbench.benchmark.store.maintenance.inventory import record_needs, take_inventory
 from sidbench.benchmark.store.maintenance.verifying import verify
 
 COMMAND = VARIANTS["rqvae"]
-STAGES = (
-    "dataset",
-    "content",
-    "behaviour",
-    "tokenizer",
-    "sids",
-    "quantisation",
-    "retrieval.fit",
-    "retrieval.evaluate",
-    "ranking.fit",
-    "ranking.evaluate",
-)
 COLLECT_ALL = ["cache", "gc", "--unused", "--older-than", "0s"]
 GC_KILLS = 4
 DISK = "64m"
@@ -52,11 +40,6 @@ def must(held: bool, what: str) -> None:
     """Raise ``Wrong`` unless something holds."""
     if not held:
         raise Wrong(what)
-
-
-def log_of(home: Path) -> str:
-    """What the last command in a home wrote."""
-    return home.with_suffix(".log").read_text()
 
 
 def bench(home: Path, arguments: list[str] = COMMAND, code: int = 0, **more: Any) -> str:
