@@ -8,8 +8,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing import recommenders as testing_recommenders
 from sidbench.benchmark.testing.recommenders import check_recommender, make_ranking, make_sids
-from sidbench.benchmark.testing.tokenizers import recommenders as testing_recommenders
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import RankingData, RankingRows
