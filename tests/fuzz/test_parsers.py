@@ -1,6 +1,7 @@
 """Every parser of the project against mutated inputs: it reads them or raises a documented error, and nothing else.
 
-A few hundred inputs a parser here, the same in every run; ``long.py`` tries as many as one wants.
+Some inputs of each parser here, the same in every run, and twenty times as many each night; ``long.py`` tries as many as
+one wants.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from sidbench.datasets.foundation.errors import InputError
 
-INPUTS = 40  # of a parser with share 1; the quick ones have more
+INPUTS, NIGHTLY = 20, 400  # of a parser with share 1; the quick ones have more
 SECONDS = 20  # of processor time, so that a busy machine breaks nothing
 MEMORY_BYTES = 6 << 30
 
@@ -74,8 +75,9 @@ def test_names_are_unique() -> None:
     assert len({parser.name for parser in ALL}) == len(ALL)
 
 
+@pytest.mark.parametrize("inputs", [INPUTS, pytest.param(NIGHTLY, marks=[pytest.mark.slow, pytest.mark.nightly])])
 @pytest.mark.parametrize("parser", ALL, ids=lambda parser: parser.name)
-def test_a_parser_reads_or_refuses(parser: Any, tmp_path: Path) -> None:
+def test_a_parser_reads_or_refuses(parser: Any, inputs: int, tmp_path: Path) -> None:
     folder = tmp_path / "fuzz"
     folder.mkdir()
     parser.prepare(folder)
@@ -86,7 +88,7 @@ def test_a_parser_reads_or_refuses(parser: Any, tmp_path: Path) -> None:
     operations = st.lists(st.tuples(st.sampled_from(kinds), number, number), min_size=1, max_size=6)
 
     @settings(
-        max_examples=max(3, round(INPUTS * parser.share)),
+        max_examples=max(3, round(inputs * parser.share)),
         deadline=None,
         derandomize=True,
         database=None,

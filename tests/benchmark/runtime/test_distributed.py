@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sidbench.benchmark.cli.app import invoke
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.sharding import merged_notes, part_of
 
@@ -175,9 +176,11 @@ def test_notes_of_parts_by_hand(runtime: LocalRuntime, monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_torchrun_gives_the_record_of_one_process(tmp_path: Path) -> None:
+def test_torchrun_gives_the_record_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The main job from a shell: equal codes, equal metrics, one record, what the record says about the launch."""
-    options = [*SMOKE, "--tokenizer", "rqvae", "--accumulate", "2"]
+    options = [*SMOKE, "--tokenizer", "rqvae", "--accumulate", "2", "dataset.n_items=100", "tokenizer.codebook_size=16"]
     launch = [
         sys.executable,
         "-m",
@@ -189,13 +192,13 @@ def test_torchrun_gives_the_record_of_one_process(tmp_path: Path) -> None:
         "-m",
         "sidbench.benchmark.cli.app",
     ]
-    records = []
-    for name, command in (("one", [sys.executable, "-m", "sidbench.benchmark.cli.app"]), ("two", launch)):
-        environment = {**os.environ, "SIDBENCH_HOME": str(tmp_path / name), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([*command, *options], env=environment, capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr.decode()
-        records.append(json.loads(done.stdout)["records"][0])  # the leader alone prints
-    one, two = records
+    monkeypatch.setenv("SIDBENCH_HOME", str(tmp_path / "one"))
+    assert invoke(options) == 0
+    one = json.loads(capsys.readouterr().out)["records"][0]
+    environment = {**os.environ, "SIDBENCH_HOME": str(tmp_path / "two"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, *options], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    two = json.loads(done.stdout)["records"][0]  # the leader alone prints
     assert len(list((tmp_path / "two" / "runs").iterdir())) == 1
     assert one["run_id"] == two["run_id"] and one["sids"]["content_hash"] == two["sids"]["content_hash"]
     assert (one["environment"]["processes"], two["environment"]["processes"]) == (1, 2)
