@@ -8,7 +8,6 @@ is taken for its result. Imports no torch: listings and tables ask too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -54,12 +53,6 @@ def unit_versions(*names: str) -> dict[str, str]:
 def unit_code(name: str) -> str:
     """SHA-256 of what a shared unit's code does."""
     return _in_tree().hash(set().union(*(_in_tree().symbols(path) for path in UNITS[name].paths)))
-
-
-def base_of(config: object) -> str:
-    """The plugin that settings (a dataclass, or its mapping on a record) name as their ``base``; empty without one."""
-    named = config.get("base", "") if isinstance(config, Mapping) else getattr(config, "base", "")
-    return named if isinstance(named, str) else ""
 
 
 def _version(entry: str, version: int, code: str) -> str:
