@@ -1,0 +1,138 @@
+"""Recommenders behind the stage cache: trained on training data, evaluated on test data.
+
+Each function is one arrow of the data flow: a pure function of (inputs, config, seed). A stage that only evaluates never
+touches training state, and the test set is read by the evaluation stages alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from sidbench.benchmark.plugins.code_hash import room_code
+from sidbench.benchmark.plugins.sources import plugin_code
+from sidbench.benchmark.runtime.reporter import Watch
+from sidbench.benchmark.runtime.sharding import predict_rows, rank_users
+from sidbench.benchmark.runtime.stage_runtime import StageRuntime
+from sidbench.benchmark.stages.context import StageContext
+from sidbench.benchmark.stages.fitted import Fitted, fit_facts, load_fitted
+from sidbench.benchmark.store.serialization import (
+    load_arrays,
+    load_json,
+    load_ranks,
+    save_arrays,
+    save_json,
+    save_ranks,
+    save_state,
+)
+from sidbench.benchmark.store.stage_cache import Stage, Traced
+from sidbench.datasets.foundation.seeds import Rng
+from sidbench.recommenders.base import Ranker, RankingData, RetrievalData, Retriever, TargetRanks
+from sidbench.tokenizers.base import SemanticIds
+
+SHARING_CODE = ("benchmark/runtime/sharding.py",)
+T = TypeVar("T")
+
+
+def fit_recommender(
+    context: StageContext,
+    task: str,
+    name: str,
+    model: Retriever | Ranker,
+    data: RetrievalData | RankingData,
+    data_key: str,
+    sids: SemanticIds | None,
+    sids_key: str,
+    seed: int,
+    watch: Watch | None = None,
+) -> Traced[Fitted]:
+    """Train a recommender; cached by (data, SIDs, config, seed, code). watch: hears of every validation, where it is
+    trained and not read."""
+    code = plugin_code("recommender", name)
+    depends = {
+        "data": data_key,
+        "sids": sids_key,
+        "recommender": name,
+        "config": model.config,
+        "seed": seed,
+        "code": code,
+        **context.runtime.numerics,
+    }
+
+    def compute(partial: Path) -> Traced[Fitted]:
+        rng = Rng(seed).child(task, name)
+
+        def work(runtime: StageRuntime) -> Fitted:
+            model.fit(data, sids, rng, runtime)  # type: ignore[arg-type]
+            return Fitted(model.state_dict(), fit_facts(model, runtime), stage.key, code)
+
+        return context.guarded(f"recommender {name}", partial, work, watch)
+
+    stage: Stage[Fitted] = Stage(
+        f"{task}.fit",
+        depends,
+        compute,
+        lambda v, f: save_state(v.state, v.facts, f),
+        lambda f: load_fitted(stage.key, code, f),
+        by_all=True,
+    )
+    return context.cache.trace(stage)
+
+
+Evaluated = tuple[T, dict[str, float]]
+
+
+def evaluate_retriever(
+    context: StageContext, name: str, model: Retriever, fitted: Fitted, data: RetrievalData, sids: SemanticIds | None
+) -> Traced[Evaluated[TargetRanks]]:
+    """Rank intervals of every test target, and the model's numbers about inference; the only reader of test targets."""
+
+    def compute(partial: Path) -> Traced[Evaluated[TargetRanks]]:
+        def work(runtime: StageRuntime) -> Evaluated[TargetRanks]:
+            model.load_state_dict(fitted.state)
+            return rank_users(model, data.test_history, data.test_target, sids, runtime)
+
+        return context.guarded(f"recommender {name}", partial, work)
+
+    def save(value: Evaluated[TargetRanks], folder: Path) -> None:
+        save_ranks(value[0], folder)
+        save_json(folder / "diagnostics.json", value[1])
+
+    stage: Stage[Evaluated[TargetRanks]] = Stage(
+        "retrieval.evaluate",
+        {"fit": fitted.key, "code": room_code(*SHARING_CODE)},
+        compute,
+        save,
+        lambda f: (load_ranks(f), load_json(f / "diagnostics.json")),
+        by_all=True,
+    )
+    return context.cache.trace(stage)
+
+
+def evaluate_ranker(
+    context: StageContext, name: str, model: Ranker, fitted: Fitted, data: RankingData, sids: SemanticIds | None
+) -> Traced[Evaluated[np.ndarray]]:
+    """Scores float32 of the test rows, and the model's numbers about inference; the only reader of test rows."""
+
+    def compute(partial: Path) -> Traced[Evaluated[np.ndarray]]:
+        def work(runtime: StageRuntime) -> Evaluated[np.ndarray]:
+            model.load_state_dict(fitted.state)
+            return predict_rows(model, data, "test", sids, runtime)
+
+        return context.guarded(f"recommender {name}", partial, work)
+
+    def save(value: Evaluated[np.ndarray], folder: Path) -> None:
+        save_arrays(folder / "scores.npz", {"score": value[0]})
+        save_json(folder / "diagnostics.json", value[1])
+
+    stage: Stage[Evaluated[np.ndarray]] = Stage(
+        "ranking.evaluate",
+        {"fit": fitted.key, "code": room_code(*SHARING_CODE)},
+        compute,
+        save,
+        lambda f: (load_arrays(f / "scores.npz")["score"], load_json(f / "diagnostics.json")),
+        by_all=True,
+    )
+    return context.cache.trace(stage)
