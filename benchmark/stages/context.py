@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.reporter import Reporter, Watch
 from sidbench.benchmark.runtime.stage_runtime import StageRuntime
 from sidbench.benchmark.runtime.training import is_out_of_memory
 from sidbench.benchmark.store.paths import cache_folder
-from sidbench.benchmark.store.stage_cache import StageCache, Traced
+from sidbench.benchmark.store.stage_cache import StageCache
 from sidbench.datasets.foundation.errors import SidbenchError, StageError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,15 +32,16 @@ class StageContext:
         """The runtime for one stage. watch: hears of every validation of its trainings."""
         return StageRuntime(self.runtime, self.reporter, watch)
 
-    def guarded(self, who: str, partial: Path, work: Callable[[StageRuntime], T], watch: Watch | None = None) -> Traced[T]:
-        """Run plugin code with its checkpoints in ``partial``; its value, and what it warned of.
+    @contextmanager
+    def guarded(self, who: str, partial: Path, watch: Watch | None = None) -> Iterator[StageRuntime]:
+        """The runtime for plugin code, with its checkpoints in ``partial``.
 
-        A foreign exception is re-raised as ``StageError`` naming the plugin.
+        A foreign exception inside is re-raised as ``StageError`` naming the plugin.
         """
         runtime = self.stage_runtime(watch)
         try:
             with runtime.checkpointing(partial):
-                return Traced(work(runtime), runtime.warnings)
+                yield runtime
         except (SidbenchError, OSError):
             raise
         except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything; it is named and re-raised

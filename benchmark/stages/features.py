@@ -12,7 +12,6 @@ import numpy as np
 
 from sidbench.benchmark.plugins.code_hash import room_code
 from sidbench.benchmark.plugins.sources import plugin_code
-from sidbench.benchmark.runtime.stage_runtime import StageRuntime
 from sidbench.benchmark.stages.context import StageContext
 from sidbench.benchmark.store.serialization import load_json, load_mapped, save_json, save_mapped
 from sidbench.benchmark.store.stage_cache import Stage, Traced, traces
@@ -155,11 +154,9 @@ def _behaviour(
     }
 
     def compute(partial: Path) -> Traced[np.ndarray]:
-        def work(runtime: StageRuntime) -> np.ndarray:
+        with context.guarded("behaviour encoder", partial) as runtime:
             rng = Rng(FEATURES_SEED).child("behaviour")
-            return behaviour_embeddings(sequences, n_items, rng, runtime, config)
-
-        return context.guarded("behaviour encoder", partial, work)
+            return Traced(behaviour_embeddings(sequences, n_items, rng, runtime, config), runtime.warnings)
 
     stage: Stage[np.ndarray] = Stage(
         "behaviour",

@@ -15,7 +15,6 @@ from sidbench.benchmark.plugins.code_hash import room_code
 from sidbench.benchmark.plugins.sources import plugin_code
 from sidbench.benchmark.runtime.reporter import Watch
 from sidbench.benchmark.runtime.sharding import predict_rows, rank_users
-from sidbench.benchmark.runtime.stage_runtime import StageRuntime
 from sidbench.benchmark.stages.context import StageContext
 from sidbench.benchmark.stages.fitted import Fitted, fit_facts, load_fitted
 from sidbench.benchmark.store.serialization import (
@@ -62,13 +61,9 @@ def fit_recommender(
     }
 
     def compute(partial: Path) -> Traced[Fitted]:
-        rng = Rng(seed).child(task, name)
-
-        def work(runtime: StageRuntime) -> Fitted:
-            model.fit(data, sids, rng, runtime)  # type: ignore[arg-type]
-            return Fitted(model.state_dict(), fit_facts(model, runtime), stage.key, code)
-
-        return context.guarded(f"recommender {name}", partial, work, watch)
+        with context.guarded(f"recommender {name}", partial, watch) as runtime:
+            model.fit(data, sids, Rng(seed).child(task, name), runtime)  # type: ignore[arg-type]
+        return Traced(Fitted(model.state_dict(), fit_facts(model, runtime), stage.key, code), runtime.warnings)
 
     stage: Stage[Fitted] = Stage(
         f"{task}.fit",
@@ -90,11 +85,9 @@ def evaluate_retriever(
     """Rank intervals of every test target, and the model's numbers about inference; the only reader of test targets."""
 
     def compute(partial: Path) -> Traced[Evaluated[TargetRanks]]:
-        def work(runtime: StageRuntime) -> Evaluated[TargetRanks]:
+        with context.guarded(f"recommender {name}", partial) as runtime:
             model.load_state_dict(fitted.state)
-            return rank_users(model, data.test_history, data.test_target, sids, runtime)
-
-        return context.guarded(f"recommender {name}", partial, work)
+            return Traced(rank_users(model, data.test_history, data.test_target, sids, runtime), runtime.warnings)
 
     def save(value: Evaluated[TargetRanks], folder: Path) -> None:
         save_ranks(value[0], folder)
@@ -117,11 +110,9 @@ def evaluate_ranker(
     """Scores float32 of the test rows, and the model's numbers about inference; the only reader of test rows."""
 
     def compute(partial: Path) -> Traced[Evaluated[np.ndarray]]:
-        def work(runtime: StageRuntime) -> Evaluated[np.ndarray]:
+        with context.guarded(f"recommender {name}", partial) as runtime:
             model.load_state_dict(fitted.state)
-            return predict_rows(model, data, "test", sids, runtime)
-
-        return context.guarded(f"recommender {name}", partial, work)
+            return Traced(predict_rows(model, data, "test", sids, runtime), runtime.warnings)
 
     def save(value: Evaluated[np.ndarray], folder: Path) -> None:
         save_arrays(folder / "scores.npz", {"score": value[0]})

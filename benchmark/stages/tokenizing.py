@@ -16,7 +16,6 @@ from sidbench.benchmark.plugins.code_hash import base_of, room_code
 from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.plugins.sources import plugin_code
 from sidbench.benchmark.runtime.sharding import encode_catalogue, in_blocks
-from sidbench.benchmark.runtime.stage_runtime import StageRuntime
 from sidbench.benchmark.stages.context import StageContext
 from sidbench.benchmark.stages.fitted import Fitted, fit_facts, load_fitted
 from sidbench.benchmark.store.records import Metric, StageRecord
@@ -62,13 +61,10 @@ def fit_tokenizer(
     }
 
     def compute(partial: Path) -> Traced[Fitted]:
-        rng = Rng(seed).child("tokenizer", name)
-
-        def work(runtime: StageRuntime) -> Fitted:
-            tokenizer.fit(features, rng, runtime)
-            return Fitted(tokenizer.state_dict(), fit_facts(tokenizer, runtime), stage.key, code)
-
-        return context.guarded(f"tokenizer {name}", partial, work)
+        with context.guarded(f"tokenizer {name}", partial) as runtime:
+            tokenizer.fit(features, Rng(seed).child("tokenizer", name), runtime)
+            made = Fitted(tokenizer.state_dict(), fit_facts(tokenizer, runtime), stage.key, code)
+            return Traced(made, runtime.warnings)
 
     stage: Stage[Fitted] = Stage(
         "tokenizer",
@@ -87,12 +83,10 @@ def encode_items(
     """SIDs of the whole catalogue from the fitted state, checked against the contract."""
 
     def compute(partial: Path) -> Traced[SemanticIds]:
-        def work(runtime: StageRuntime) -> SemanticIds:
+        with context.guarded(f"tokenizer {name}", partial) as runtime:
             tokenizer.load_state_dict(fitted.state)
             sids = encode_catalogue(tokenizer, features, runtime, scratch=partial)
-            return sids.check(features.n_items, f"tokenizer {name}")
-
-        return context.guarded(f"tokenizer {name}", partial, work)
+            return Traced(sids.check(features.n_items, f"tokenizer {name}"), runtime.warnings)
 
     stage: Stage[SemanticIds] = Stage(
         "sids", {"tokenizer": fitted.key}, compute, save_sids, load_sids, by_all=in_blocks(tokenizer, features.n_items)
@@ -124,14 +118,12 @@ def resolve_collisions(
     depends = {"sids": fitted.key, "policy": name, "config": policy.config, "seed": seed, "code": code}
 
     def compute(partial: Path) -> Traced[Resolved]:
-        def work(runtime: StageRuntime) -> Resolved:
+        with context.guarded(f"collision policy {name}", partial) as runtime:
             tokenizer.load_state_dict(fitted.state)
             costs = Costs(sids, features, tokenizer, runtime)
-            return policy.resolve(sids, costs, Rng(seed).child("collisions", name))
-
-        made = context.guarded(f"collision policy {name}", partial, work)
-        made.value.sids.check(features.n_items, f"collision policy {name}")
-        return made
+            made = policy.resolve(sids, costs, Rng(seed).child("collisions", name))
+        made.sids.check(features.n_items, f"collision policy {name}")
+        return Traced(made, runtime.warnings)
 
     stage: Stage[Resolved] = Stage("collisions", depends, compute, save_resolved, load_resolved)
     found = context.cache.trace(stage)
