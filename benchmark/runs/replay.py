@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sidbench.benchmark.config.compose import ComposedRun, RunConfig
+from sidbench.benchmark.config.compose import ComposedRun
 from sidbench.benchmark.config.presets import Preset
+from sidbench.benchmark.config.run_config import NO_POLICY, RunConfig
 from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.benchmark.store.records import RunRecord
 from sidbench.datasets.foundation.errors import InputError
-
-NO_POLICY = "none"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sidbench.benchmark.config.compose import RunConfig
+from sidbench.benchmark.config.run_config import RunConfig
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 
 SEARCHABLE = ("tokenizer", "recommender")

@@ -20,7 +20,7 @@ from sidbench.benchmark.commands.local_data import dataset_at_hand
 from sidbench.benchmark.config.compose import RunConfig, compose_run
 from sidbench.benchmark.config.presets import read_preset
 from sidbench.benchmark.plugins.registry import KINDS, installed
-from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.runtime.reporter import Notes, Reporter
 from sidbench.benchmark.store.records import RunRecord, UnreadableRecord, read_record
 from sidbench.benchmark.store.serialization import load_json, save_json
 from sidbench.benchmark.store.stage_cache import Stage, StageCache
@@ -264,7 +264,7 @@ def test_a_manifest_names_files_of_its_own_entry(tmp_path: Path) -> None:
         manifest.pop("checksum", None)
         manifest["files"][name] = "0" * 64
         path.write_text(json.dumps(manifest))
-        reporter = Reporter()
+        reporter = Notes()
         assert StageCache(root, reporter).run(stage) == 7
         assert "outside" in reporter.warnings[0] and "set aside" in reporter.warnings[0]
 
