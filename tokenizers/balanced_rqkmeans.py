@@ -25,8 +25,8 @@ from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import TokenizerInfo
 from sidbench.tokenizers.blocks.clustering.bounded_kmeans import bounded_assignment, bounded_kmeans
 from sidbench.tokenizers.blocks.clustering.kmeans import assign, balanced_kmeans, balancing_prices
+from sidbench.tokenizers.blocks.quantisers.behaviour_tuning import TunedCodebooks, TuningConfig
 from sidbench.tokenizers.blocks.quantisers.residual_kmeans import Level
-from sidbench.tokenizers.blocks.training.behaviour_tuning import TunedCodebooks, TuningConfig
 from sidbench.tokenizers.blocks.training.budgets import NEURAL_BUDGETS
 
 INFO = TokenizerInfo(

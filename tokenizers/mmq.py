@@ -43,10 +43,10 @@ from sidbench.tokenizers.blocks.experts.expert_quantiser import ExpertQuantiser
 from sidbench.tokenizers.blocks.experts.expert_slots import Batch, Layout, codebook_loss, live_figures, mix
 from sidbench.tokenizers.blocks.experts.router_activity import experts_in_use
 from sidbench.tokenizers.blocks.losses.alignment import mean_over
+from sidbench.tokenizers.blocks.losses.next_item import HistoryWindows, NextItem
 from sidbench.tokenizers.blocks.quantisers.dead_codes import DeadCodeRestart
 from sidbench.tokenizers.blocks.training.batches import ShuffledBatches
 from sidbench.tokenizers.blocks.training.content import load_module
-from sidbench.tokenizers.blocks.training.next_item import HistoryWindows, NextItem
 
 INFO = TokenizerInfo(
     title="MMQ: mixture of quantisation with behaviour-aware fine-tuning",

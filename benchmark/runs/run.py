@@ -20,6 +20,7 @@ import numpy as np
 
 from sidbench.benchmark.config.compose import ComposedRun
 from sidbench.benchmark.metrics.auc import RankingNumbers, ranking_metrics
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.metrics.quantisation import collision_numbers
 from sidbench.benchmark.metrics.ranking_at_k import (
     RetrievalNumbers,
@@ -54,7 +55,6 @@ from sidbench.benchmark.store.records import (
     DEFAULT_SETTINGS,
     DatasetRecord,
     FeaturesRecord,
-    Metric,
     NewerRecord,
     PluginRecord,
     RunRecord,

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.metrics.quantisation import quantisation_metrics
 from sidbench.benchmark.plugins.code_hash import base_of, room_code
 from sidbench.benchmark.plugins.sources import plugin_code
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.sharding import encode_catalogue, in_blocks, predict_rows, rank_users
 from sidbench.benchmark.runtime.training import is_out_of_memory
-from sidbench.benchmark.store.records import Metric
 from sidbench.benchmark.store.serialization import (
     load_arrays,
     load_json,

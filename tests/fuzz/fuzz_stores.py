@@ -21,6 +21,7 @@ from fuzz_parser import Parser
 
 from sidbench.benchmark.config.compose import RunConfig, compose_run
 from sidbench.benchmark.config.presets import read_preset
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.plugins.registry import read_plugin
 from sidbench.benchmark.runs.replay import replay
 from sidbench.benchmark.runtime.reporter import Reporter
@@ -30,7 +31,6 @@ from sidbench.benchmark.store.records import (
     DatasetRecord,
     EnvironmentRecord,
     FeaturesRecord,
-    Metric,
     PluginRecord,
     RunRecord,
     SidsRecord,
@@ -57,8 +57,8 @@ from sidbench.datasets.foundation.runtime import TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.reading.locate import LocalFiles
 from sidbench.datasets.synthetic import Synthetic
+from sidbench.leaderboards.board.compact import compact
 from sidbench.leaderboards.board.store import identity, newest, read_runs, read_users
-from sidbench.leaderboards.publish.compact import compact
 from sidbench.leaderboards.publish.publishing import read_settings
 from sidbench.recommenders.base import TargetRanks
 from sidbench.tokenizers.base import SemanticIds

@@ -12,11 +12,11 @@ import pytest
 
 from sidbench.benchmark.cli import app as cli
 from sidbench.benchmark.config.compose import compose_run
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.runs.replay import later_settings, replay
 from sidbench.benchmark.store.records import (
     DatasetRecord,
     EnvironmentRecord,
-    Metric,
     PluginRecord,
     RunRecord,
     SidsRecord,
