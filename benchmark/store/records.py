@@ -163,7 +163,7 @@ class RunRecord(_Frozen):
     comparability_key: hash of (dataset, splits, features, recommenders and their budget, evaluation protocol); only rows
     with equal keys stand in one table. protocol_key leaves out features and recommenders: baselines that use neither
     SIDs nor features join every table with the same protocol key, marked as baselines. run: the run's own settings
-    (``RunConfig``), which with the configs of its parts repeat it; empty in records of the first releases.
+    (``RunConfig``), which with the configs of its parts repeat it.
     """
 
     schema_version: int = SCHEMA_VERSION

@@ -164,9 +164,7 @@ def _task_lines(
         return lines
     labels = paired.units.get("stratum")
     if labels is None:
-        notes.append(
-            f"{task}: no strata in these files (an older release wrote them); run again for head, torso, tail and cold."
-        )
+        notes.append(f"{task}: no strata in these files, so no head, torso, tail and cold.")
         return lines
     if any(not np.array_equal(labels, c["stratum"]) for c in (*paired.left, *paired.right) if "stratum" in c):
         notes.append(f"{task}: the runs sort items into other strata, so there is no comparison by stratum.")

@@ -1,4 +1,4 @@
-"""The manifest of a cache entry: every flipped byte is found, and entries of the first release still read."""
+"""The manifest of a cache entry: every flipped byte is found."""
 
 from __future__ import annotations
 
