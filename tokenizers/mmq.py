@@ -12,7 +12,7 @@ codes by index back-propagation,
     L_2 = L_down + 0.5 L_recon + 0.5 L_aux
 
 after which the codes are fixed; the recommenders of the benchmark are trained from scratch on them, as on all others.
-The network is in ``blocks/expert_quantiser.py``, the next-item model in ``blocks/next_item.py``.
+The network is in ``blocks/experts/expert_quantiser.py``, the next-item model in ``blocks/losses/next_item.py``.
 """
 
 from __future__ import annotations
