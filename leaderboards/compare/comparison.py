@@ -38,7 +38,7 @@ ALL = "all"
 class Line:
     """One metric of the comparison.
 
-    stratum: "all", or that of the item. n_left, n_right: runs whose mean the values are. paired: what per-user results
+    stratum: "all", or that of the item. left, right: means over the runs of a side. paired: what per-user results
     say, ``None`` without them. p_adjusted: Holm over all lines with a test. seeds: test over seeds, ``None`` for a
     number that one side lacks.
     """
