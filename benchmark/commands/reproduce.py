@@ -105,7 +105,7 @@ def _run(request: ReproduceRequest, recorded: RunRecord) -> None:
         runtime.process_group.close()
     if not leads:
         return
-    remarks = (*again.assumed, *later_settings(plan.composed, again.groups))
+    remarks = later_settings(plan.composed, again.groups)
     found = compare_records(recorded, repeated, request.tolerance, remarks)
     text = render_repetition(found, request.form)
     if request.out is None:

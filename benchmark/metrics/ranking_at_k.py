@@ -27,9 +27,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.metrics.strata import NAMES as STRATA
 from sidbench.benchmark.metrics.strata import stratum_mask
-from sidbench.benchmark.store.records import Metric
 from sidbench.datasets.foundation.errors import InputError
 
 CUTOFFS = (5, 10, 50, 100)

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from sidbench.benchmark.config.presets import settings_source
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.metrics.quantisation import collision_numbers
 from sidbench.benchmark.plugins.identity import unit_versions
 from sidbench.benchmark.plugins.registry import installed
@@ -27,7 +28,6 @@ from sidbench.benchmark.store.records import (
     DatasetRecord,
     EnvironmentRecord,
     FeaturesRecord,
-    Metric,
     PluginRecord,
     RunRecord,
     SidsRecord,

@@ -11,6 +11,7 @@ from typing import Any
 
 from sidbench.benchmark.config.compose import ComposedRun
 from sidbench.benchmark.config.run_config import NO_POLICY
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.metrics.quantisation import quantisation_metrics
 from sidbench.benchmark.plugins.identity import Code, code_of, unit_version, unit_versions
 from sidbench.benchmark.plugins.names import base_of
@@ -18,7 +19,7 @@ from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.runtime.sharding import encode_catalogue, in_blocks
 from sidbench.benchmark.stages.context import StageContext
 from sidbench.benchmark.stages.fitted import Fitted, fit_facts, load_fitted
-from sidbench.benchmark.store.records import Metric, StageRecord
+from sidbench.benchmark.store.records import StageRecord
 from sidbench.benchmark.store.serialization import (
     load_json,
     load_resolved,

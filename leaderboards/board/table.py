@@ -16,6 +16,7 @@ import numpy as np
 
 from sidbench.benchmark.metrics.descriptions import HIGHER, LOWER, NEITHER, describe
 from sidbench.benchmark.store.records import PluginRecord, RunRecord
+from sidbench.leaderboards.board.caption import caption, titles, warnings_of
 from sidbench.leaderboards.board.controls import missing_controls
 from sidbench.leaderboards.board.evidence import collect
 from sidbench.leaderboards.board.oracle_row import oracle_rows
@@ -23,7 +24,6 @@ from sidbench.leaderboards.board.provenance import costs_of, effort_of, newest_d
 from sidbench.leaderboards.board.recorded_versions import Plugin
 from sidbench.leaderboards.board.store import Store, StoredRun, identity, newest
 from sidbench.leaderboards.board.values import BASELINE, CONTROL, TOKENIZER, Cell, Column, Leaderboard, Row, Table
-from sidbench.leaderboards.render.caption import caption, titles, warnings_of
 from sidbench.leaderboards.statistics.groups import Evidence, marks, ranks
 
 _HAVE_COLUMNS = ("code_length", "codebook_size")

@@ -26,6 +26,7 @@ from sidbench.benchmark.store.serialization import load_json, save_json
 from sidbench.benchmark.store.stage_cache import Stage, StageCache
 from sidbench.datasets.custom import Custom, CustomConfig
 from sidbench.datasets.foundation.errors import InputError, printable
+from sidbench.datasets.foundation.hashing import hash_json
 from sidbench.datasets.foundation.paths import inside, leaves_folder
 from sidbench.datasets.foundation.strict_json import parse_json
 from sidbench.datasets.reading.locate import LocalFiles
@@ -261,9 +262,9 @@ def test_a_manifest_names_files_of_its_own_entry(tmp_path: Path) -> None:
         StageCache(root, Reporter(), refresh=True).run(stage)
         path = root / "s" / stage.key / "stage.json"
         manifest = json.loads(path.read_text())
-        manifest.pop("checksum", None)
+        del manifest["checksum"]
         manifest["files"][name] = "0" * 64
-        path.write_text(json.dumps(manifest))
+        path.write_text(json.dumps({**manifest, "checksum": hash_json(manifest)}))
         reporter = Notes()
         assert StageCache(root, reporter).run(stage) == 7
         assert "outside" in reporter.warnings[0] and "set aside" in reporter.warnings[0]

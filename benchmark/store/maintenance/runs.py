@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.store.paths import RECORD_NAME
-from sidbench.benchmark.store.records import Metric, RunRecord, SidsRecord
+from sidbench.benchmark.store.records import RunRecord, SidsRecord
 from sidbench.datasets.foundation.disk import storing
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.hashing import hash_arrays, hash_file

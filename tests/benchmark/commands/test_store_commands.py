@@ -16,12 +16,12 @@ import pyarrow.parquet
 import pytest
 
 from sidbench.benchmark.cli import app as cli
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.runtime.reporter import Reporter
 from sidbench.benchmark.store.cache_entries import partial_folder
 from sidbench.benchmark.store.records import (
     DatasetRecord,
     EnvironmentRecord,
-    Metric,
     PluginRecord,
     RunRecord,
     SidsRecord,

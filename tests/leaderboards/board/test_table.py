@@ -18,20 +18,20 @@ import pyarrow.parquet
 import pytest
 
 from sidbench.benchmark.cli import app as cli
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.store.records import (
     DatasetRecord,
     EnvironmentRecord,
-    Metric,
     PluginRecord,
     RunRecord,
     SidsRecord,
     StageRecord,
     TaskRecord,
 )
+from sidbench.leaderboards.board.caption import titles
 from sidbench.leaderboards.board.store import read_runs
 from sidbench.leaderboards.board.table import build_tables
 from sidbench.leaderboards.board.values import Leaderboard, Row, Table
-from sidbench.leaderboards.render.caption import titles
 from sidbench.leaderboards.render.formats import render
 
 USERS = [f"u{i:03}" for i in range(200)]
