@@ -43,9 +43,11 @@ def csv_problems(text: str, board: Board, records: Mapping[str, Record]) -> list
         return [f"its columns are {', '.join(heads)[:80]}, wanted {', '.join(expected[0][2])[:80]}"]
     problems = [] if len(lines) == len(expected) else [f"it has {len(lines)} rows, the tables {len(expected)}"]
     for line, (_, row, values) in zip(lines, expected, strict=False):
+        if len(line) != len(values):
+            problems.append(f"the row {row.label} has {len(line)} columns, wanted {len(values)}")
         problems += [
             f"{name} of {row.label} is {own!r}, the tables give {given!r}"
-            for (name, given), own in zip_longest(values.items(), line, fillvalue="")
+            for (name, given), own in zip(values.items(), line, strict=False)
             if own != given
         ]
     return problems
@@ -82,7 +84,8 @@ def _csv_row(table: Table, row: Row, metrics: Sequence[str], headlines: Sequence
 def markdown_problems(text: str, board: Board, records: Mapping[str, Record]) -> list[str]:
     """Where ``board.md`` departs from ``board.json``."""
     blocks: list[list[list[str]]] = []
-    for before, line in zip(["", *text.split("\n")], text.split("\n"), strict=False):
+    lines = text.split("\n")
+    for before, line in zip(["", *lines], lines, strict=False):
         if line.startswith("| "):
             if not before.startswith("|"):
                 blocks.append([])
@@ -98,7 +101,7 @@ def markdown_problems(text: str, board: Board, records: Mapping[str, Record]) ->
             commit = f"{run.git_commit[:12]}{' (with local changes)' if run.git_dirty else ''}"
             command = shlex.join(run.command_line).replace("\n", " ").replace("`", "'")
             words.append(f"- `{run.run_id}` seed {run.seed}, commit {commit}: `{command}`")
-    return problems + _missing(words, text.split("\n"))
+    return problems + _missing(words, lines)
 
 
 def latex_problems(text: str, board: Board, records: Mapping[str, Record]) -> list[str]:

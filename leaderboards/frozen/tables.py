@@ -76,22 +76,20 @@ class _TableJudge:
         if lead is None:
             yield f"table {table.key[:8]}: none of its runs is here"
             return
-        for heading, text in caption(lead, table.key).items():
+        words = caption(lead, table.key)
+        for heading, text in words.items():
             said = table.caption.get(heading, "")
             if said != text:
                 yield f"table {table.key[:8]}: {heading} says {said[:80]!r}, the records {text[:80]!r}"
-        if table.caption.keys() != caption(lead, table.key).keys() or not table.title.startswith(title(table.caption)):
+        if table.caption.keys() != words.keys() or not table.title.startswith(title(words)):
             yield f"table {table.key[:8]}: its title or caption is not that of its records"
         shown = [m for m in COLUMNS if any(self.found(m, group) for group in self.of_row)]
         if table.columns != shown or table.headlines != [m for m in shown if m in HEADLINES]:
             yield f"table {table.key[:8]}: its columns are {', '.join(table.columns)}, the records give {', '.join(shown)}"
         for record in self.members:
-            notes = record.sids.collision_notes if record.sids is not None else []
-            warnings = [
-                *record.warnings,
-                *(f"{record.sids.collision_policy}: {n}" for n in notes if record.sids is not None),
-            ]
-            for warning in warnings:
+            sids = record.sids
+            notes = [] if sids is None else [f"{sids.collision_policy}: {note}" for note in sids.collision_notes]
+            for warning in (*record.warnings, *notes):
                 if f"{record.run_id}: {warning}" not in table.notes:
                     yield f"table {table.key[:8]}: a warning of {record.run_id} is not among its notes: {warning[:80]}"
         for label, times in Counter(row.label for row in table.rows).items():
