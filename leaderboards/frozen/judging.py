@@ -26,7 +26,7 @@ from sidbench.leaderboards.frozen.manifest import (
     read_manifest,
     stranger_problems,
 )
-from sidbench.leaderboards.frozen.numbers import UNITS, Number, task_numbers, units_of
+from sidbench.leaderboards.frozen.numbers import UNITS, Columns, Number, task_numbers, units_of
 from sidbench.leaderboards.frozen.pages import PAGES
 from sidbench.leaderboards.frozen.records import (
     RECORD,
@@ -103,12 +103,13 @@ def judge(folder: Path) -> Judged:
     """Judge records, per-user results, tables and pages of a board by each other alone."""
     records, problems = read_records(folder)
     numbers: dict[tuple[str, str], dict[str, Number]] = {}
+    units: dict[Path, Columns] = {}
     for record in records.values():
         problems += record_problems(record)
         if len({task.task for task in record.tasks}) < len(record.tasks):
             problems.append(f"{RECORDS}/{record.run_id}: a task stands there twice")
         for task in record.tasks:
-            numbers[record.run_id, task.task], told = task_numbers(folder, record, task)
+            numbers[record.run_id, task.task], told = task_numbers(folder, record, task, units)
             problems += told
     by_users = sum(map(len, numbers.values()))
     alone = sum(len(r.sids.metrics) for r in records.values() if r.sids is not None)

@@ -48,14 +48,17 @@ class Number:
     influence: np.ndarray
 
 
-def task_numbers(folder: Path, record: Record, task: Task) -> tuple[dict[str, Number], list[str]]:
+def task_numbers(
+    folder: Path, record: Record, task: Task, units: dict[Path, Columns]
+) -> tuple[dict[str, Number], list[str]]:
     """Metric -> what its per-user file gives, for all metrics on the record; and a sentence for each contradiction.
 
-    Nothing is given for a file that is not the one on the record or cannot be read.
+    units: those read before, by file, to which this adds; all runs of a protocol share them. Nothing is given for a file
+    that is not the one on the record or cannot be read.
     """
     run = f"{RECORDS}/{record.run_id}"
     try:
-        results = _Results(task.task, _columns(folder, record, task))
+        results = _Results(task.task, _columns(folder, record, task, units))
     except (OSError, ValueError, pyarrow.ArrowException, InputError) as error:
         return {}, [f"{run}/{task.users_file}: {one_line(error)}"]
     numbers: dict[str, Number] = {}
@@ -76,16 +79,21 @@ def task_numbers(folder: Path, record: Record, task: Task) -> tuple[dict[str, Nu
     return numbers, problems
 
 
-def _columns(folder: Path, record: Record, task: Task) -> dict[str, np.ndarray]:
+def _columns(folder: Path, record: Record, task: Task, known: dict[Path, Columns]) -> dict[str, np.ndarray]:
     """Results and the units they belong to, equally many rows. Raises ``ValueError`` for what does not fit."""
     path = inside(folder / RECORDS / record.run_id, task.users_file, f"record {record.run_id}")
     if hash_file(path) != task.users_hash:
         raise ValueError("changed since it was published (not the hash on its record)")
     found = _read(path)
     units = units_of(folder, path)
-    belongs = _read(units)
-    if hash_arrays(belongs)[:16] != units.stem.rpartition("-")[2] or not units.name.startswith(task.task):
-        raise ValueError(f"{UNITS}/{units.name} changed since it was published (its name is its task and hash)")
+    if units not in known:
+        belongs = _read(units)
+        if hash_arrays(belongs)[:16] != units.stem.rpartition("-")[2]:
+            raise ValueError(f"{UNITS}/{units.name} changed since it was published (its name is its hash)")
+        known[units] = belongs
+    belongs = dict(known[units])
+    if not units.name.startswith(task.task):
+        raise ValueError(f"{UNITS}/{units.name} is of another task")
     lengths = {len(column) for column in (*found.values(), *belongs.values())}
     missing = _COLUMNS[task.task] - found.keys() - belongs.keys()
     if len(lengths) != 1 or 0 in lengths or missing or found.keys() & belongs.keys():
@@ -102,7 +110,7 @@ def _columns(folder: Path, record: Record, task: Task) -> dict[str, np.ndarray]:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    table = pyarrow.parquet.read_table(path)
+    table = pyarrow.parquet.read_table(path, use_threads=False)  # small files: threads cost more than they save
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
