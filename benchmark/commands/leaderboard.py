@@ -25,6 +25,7 @@ ALL_FORMATS = "all"
 
 _GOES_WITH = {
     "check": (),
+    "freeze": ("version",),
     "publish": ("source", "title", "budget", "dataset", "formats", "out"),
     "": ("dataset", "formats", "out", "data_dir"),
 }
@@ -32,17 +33,17 @@ _SPELLED = {"source": "--from", "formats": "--format", "data_dir": "--data-dir"}
 
 
 def refuse_mixed(**given: object) -> None:
-    """Refuse options that the chosen work (``check``, ``publish`` or printing) would not use.
+    """Refuse options that the chosen work (``check``, ``freeze``, ``publish`` or printing) would not use.
 
     given: option -> value, ``None`` where it was not given. Raises ``InputError``.
     """
     present = [name for name, value in given.items() if value is not None]
-    chosen = next((name for name in ("check", "publish") if name in present), "")
+    chosen = next((name for name in ("check", "freeze", "publish") if name in present), "")
     for name in present:
         if name != chosen and name not in _GOES_WITH[chosen]:
             raise InputError(
                 f"option {_SPELLED.get(name, f'--{name}')}",
-                got=f"together with --{chosen}" if chosen else "without --publish",
+                got=f"together with --{chosen}" if chosen else f"without --{'freeze' if name == 'version' else 'publish'}",
                 wanted="an option that this command uses",
                 do="leave it out; see `bench leaderboard --help`",
             )
@@ -130,8 +131,8 @@ def publish_command(
     )
 
 
-def check_command(folder: Path) -> None:
-    """Check a published board. Exits with 1, naming every place, when a table is not what the records give.
+def check_living(folder: Path) -> None:
+    """Check a living board. Exits with 1, naming every place, when a table is not what the records give.
 
     Rows whose plugins have another version now are told on stderr; they are no failure, since their records still give
     the tables.
@@ -146,7 +147,7 @@ def check_command(folder: Path) -> None:
         sys.stderr.write(f"{folder}: {problem}\n")
     if problems:
         raise Exit(1)
-    sys.stdout.write(f"{folder}: the tables are what its {len(store.runs)} records give.\n")
+    sys.stdout.write(f"{folder}: living board; the tables are what its {len(store.runs)} records give.\n")
 
 
 def installed_versions(runs: Sequence[StoredRun]) -> dict[Plugin, str]:
