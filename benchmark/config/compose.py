@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sidbench.benchmark.metrics.cutoffs import CUTOFFS
 from sidbench.benchmark.plugins.registry import Registry, installed
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.settings import check_settings, setting
@@ -55,7 +56,7 @@ class RunConfig:
         "split of the ranking task: auto takes global_time where enough users stand on both sides of the cut",
         choices=("auto", "global_time", "per_user_time"),
     )
-    cutoffs: tuple[int, ...] = setting((5, 10, 50, 100), "list lengths of Recall and NDCG", unit="items")
+    cutoffs: tuple[int, ...] = setting(CUTOFFS, "list lengths of Recall and NDCG", unit="items")
     device: str = setting("auto", "where tensors live", choices=("auto", "cpu", "cuda"))
     precision: str = setting("fp32", "arithmetic of neural stages", choices=("fp32", "bf16"))
     threads: int = setting(0, "CPU threads, 0 for all cores", low=0, high=4096)

@@ -10,7 +10,9 @@ import numpy as np
 from optuna.study import StudyDirection
 
 from sidbench.benchmark.config.compose import ComposedRun, compose_run
+from sidbench.benchmark.metrics.catalogue import objectives
 from sidbench.benchmark.metrics.collisions import collision_rate, group_sizes
+from sidbench.benchmark.metrics.declaration import HIGHER
 from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.runs.run import RunBuilder
 from sidbench.benchmark.runtime.reporter import Reporter
@@ -23,13 +25,13 @@ from sidbench.tokenizers.base import PAD, SemanticIds
 MAXIMISE, MINIMISE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 # name -> (direction, task whose recommender is trained)
 OBJECTIVES: dict[str, tuple[StudyDirection, str]] = {
-    "ndcg": (MAXIMISE, "retrieval"),  # NDCG@10 of the validation users
-    "auc": (MAXIMISE, "ranking"),  # of the validation rows
-    "collision_rate": (MINIMISE, ""),  # share of items that share their SID, after the collision policy
+    # Metrics that the catalogue names as objectives, on validation data: NDCG@10, AUC, and collisions after the policy.
+    **{n: (MAXIMISE if m.direction == HIGHER else MINIMISE, m.task or "") for n, m in objectives().items()},
     "code_bits": (MINIMISE, ""),  # mean bits of an item's SID, log2 of the sizes of the positions in use
     "seconds": (MINIMISE, ""),  # wall seconds of the trainings of tokenizer and recommender, also when cached
 }
-ALIASES = {"retrieval": "ndcg", "ranking": "auc", "collision": "collision_rate"}
+OF_TASK = {m.task: name for name, m in objectives().items() if m.task}  # its value is what validations of the task give
+ALIASES = {**OF_TASK, "collision": "collision_rate"}
 
 
 def objective_names(text: str) -> tuple[str, ...]:
@@ -140,7 +142,7 @@ class RunObjective:
             main = OBJECTIVES[self.objectives[0]][1] == task
             model = self._fit(composed, task, sids, key, seed, report if main else None)
             validations = validation_curve(model)
-            values["ndcg" if task == "retrieval" else "auc"] = max(validations)
+            values[OF_TASK[task]] = max(validations)
             curve = validations if main else curve
         trained = [s for s in context.cache.stages[first:] if s.name in ("tokenizer", "retrieval.fit", "ranking.fit")]
         values["seconds"] = sum(s.wall_seconds for s in trained)
