@@ -33,6 +33,7 @@ class RecommenderInfo:
     """Static metadata, read from source without importing it: keep every argument a literal.
 
     task: "retrieval" or "ranking". needs_sids: False for item-ID baselines.
+    version: raised by its author when the numbers it computes change; part of stage keys, run ids and comparability.
     """
 
     title: str
@@ -41,6 +42,7 @@ class RecommenderInfo:
     task: str
     needs_sids: bool = True
     deviations: tuple[str, ...] = ()
+    version: int = 1
 
 
 @dataclass(frozen=True)

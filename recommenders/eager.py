@@ -49,6 +49,7 @@ from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
     title="EAGER: two-stream generation with joint re-scoring",
+    version=1,
     paper="Wang et al., KDD 2024, arXiv 2406.14017",
     year=2024,
     task="retrieval",

@@ -24,6 +24,7 @@ from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
     title="Most popular items (floor without a model)",
+    version=1,
     paper="arXiv 1205.2618 (the baseline most-popular)",
     year=2009,
     task="retrieval",

@@ -58,6 +58,7 @@ from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
     title="MTP-base: parallel multi-token prediction, exact item scores",
+    version=1,
     paper="arXiv 2508.15308",
     year=2025,
     task="retrieval",

@@ -54,6 +54,7 @@ from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
     title="NTP: decoder-only next-token prediction with trie-constrained beam search",
+    version=1,
     paper="arXiv 2305.05065",
     year=2023,
     task="retrieval",

@@ -55,6 +55,7 @@ from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
     title="RPG: parallel prediction of long unordered SIDs",
+    version=1,
     paper="arXiv 2506.05781",
     year=2025,
     task="retrieval",

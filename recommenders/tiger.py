@@ -41,6 +41,7 @@ from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
     title="TIGER: encoder-decoder generative retrieval with trie-constrained beam search",
+    version=1,
     paper="arXiv 2305.05065",
     year=2023,
     task="retrieval",

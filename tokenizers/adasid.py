@@ -40,6 +40,7 @@ from sidbench.tokenizers.blocks.training.content import finite_modality
 
 INFO = TokenizerInfo(
     title="ADA-SID: adaptive alignment and dynamic behaviour routing",
+    version=1,
     paper="Xu et al., MMQ-v2, arXiv 2510.25622",
     year=2025,
     modalities=("text", "vision", "behaviour"),

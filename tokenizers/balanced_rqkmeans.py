@@ -31,6 +31,7 @@ from sidbench.tokenizers.blocks.training.budgets import NEURAL_BUDGETS
 
 INFO = TokenizerInfo(
     title="Balanced RQ-KMeans: residual k-means with equal clusters (OneRec)",
+    version=1,
     paper="OneRec, arXiv 2502.18965, Algorithm 1; MiniOneRec, arXiv 2510.24431",
     year=2025,
     modalities=("text", "vision", "sequences"),

@@ -108,6 +108,7 @@ class TokenizerInfo:
     that one's code counts as its own.
     needs_settings: settings without a usable default ("path"); ``--tokenizer all`` leaves the plugin out unless set.
     variable_length: items may have PAD at some positions.
+    version: raised by its author when the numbers it computes change; part of stage keys, run ids and comparability.
     """
 
     title: str
@@ -121,6 +122,7 @@ class TokenizerInfo:
     composite: bool = False
     needs_settings: tuple[str, ...] = ()
     variable_length: bool = False
+    version: int = 1
 
 
 @dataclass(frozen=True)

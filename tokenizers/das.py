@@ -41,6 +41,7 @@ from sidbench.tokenizers.blocks.training.batches import ShuffledBatches
 
 INFO = TokenizerInfo(
     title="DAS: dual-aligned semantic IDs, six contrastive views",
+    version=1,
     paper="arXiv 2508.10584",
     year=2025,
     modalities=("text", "vision", "sequences"),

@@ -38,6 +38,7 @@ from sidbench.tokenizers.blocks.training.content import usable_modality
 
 INFO = TokenizerInfo(
     title="LETTER: RQ-VAE with behaviour alignment and code diversity",
+    version=1,
     paper="Wang et al., arXiv 2405.07314",
     year=2024,
     modalities=("text", "vision", "behaviour"),

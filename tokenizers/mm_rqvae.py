@@ -28,6 +28,7 @@ from sidbench.tokenizers.blocks.training.budgets import NEURAL_BUDGETS
 
 INFO = TokenizerInfo(
     title="MM-RQ-VAE: multimodal RQ-VAE with MMD and alignment (MME-SID)",
+    version=1,
     paper="Xu et al., arXiv 2509.02017",
     year=2025,
     modalities=("text", "vision", "behaviour"),

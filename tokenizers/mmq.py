@@ -50,6 +50,7 @@ from sidbench.tokenizers.blocks.training.next_item import HistoryWindows, NextIt
 
 INFO = TokenizerInfo(
     title="MMQ: mixture of quantisation with behaviour-aware fine-tuning",
+    version=1,
     paper="arXiv 2508.15281",
     year=2025,
     modalities=("text", "vision", "sequences"),

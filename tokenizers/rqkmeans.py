@@ -25,6 +25,7 @@ from sidbench.tokenizers.blocks.training.budgets import NEURAL_BUDGETS
 
 INFO = TokenizerInfo(
     title="RQ-KMeans: residual k-means",
+    version=1,
     paper="OneRec, arXiv 2502.18965; QARM, arXiv 2411.11739",
     year=2024,
     modalities=("text", "vision", "sequences"),

@@ -29,6 +29,7 @@ from sidbench.tokenizers.blocks.wrapping.bases import BUDGETS, base_rng, bases, 
 
 INFO = TokenizerInfo(
     title="SPM-SID: sub-words of semantic IDs",
+    version=1,
     paper="Singh et al., RecSys 2024, arXiv 2306.08121",
     year=2023,
     modalities=("text", "vision", "behaviour", "sequences", "categories"),

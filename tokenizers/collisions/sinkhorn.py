@@ -30,6 +30,7 @@ from sidbench.tokenizers.collisions.base import (
 
 INFO = CollisionInfo(
     title="Sinkhorn: colliding items encoded again with a balanced last position",
+    version=1,
     source="LC-Rec, arXiv 2311.09049; LETTER, arXiv 2405.07314",
     moves=True,
     deviations=(
