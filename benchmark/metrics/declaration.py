@@ -13,7 +13,11 @@ from functools import cache
 HIGHER, LOWER, NEITHER = "higher", "lower", "neither"
 STRATA = ("head", "torso", "tail", "cold")
 MODALITIES = ("text", "vision", "behaviour")  # the order of columns; any other follows by name
-_HOLES = {"{k}": r"(?P<k>[1-9]\d*)", "{m}": r"(?P<m>[a-z][a-z0-9_]*(?<!_rare))", "{s}": f"(?P<s>{'|'.join(STRATA)})"}
+_HOLES = {  # bounded, since names stand on records that strangers may have written
+    "{k}": r"(?P<k>[1-9][0-9]{0,8})",
+    "{m}": r"(?P<m>[a-z][a-z0-9_]{0,63}(?<!_rare))",
+    "{s}": f"(?P<s>{'|'.join(STRATA)})",
+}
 
 # What a number is made of, and so which interval and which test it has.
 EXACT = "exact"  # of one SID table: no sampling noise, only seeds speak for it

@@ -142,7 +142,8 @@ def test_lookup_prefers_exact_names_and_knows_its_limits() -> None:
     assert exact is not None and exact.pattern == "gauc_unweighted"
     rare = describe("knn_overlap_long_text_rare")
     assert rare is not None and rare.pattern == "knn_overlap_{m}_rare"
-    for unknown in ("item_recall_at_0", "item_recall", "auc_middle", "nmse_", "recall_at_10"):
+    strange = "item_recall_at_" + "9" * 5_000
+    for unknown in ("item_recall_at_0", "item_recall", "auc_middle", "nmse_", "recall_at_10", "item_recall_at_٣", strange):
         assert describe(unknown) is None
 
 
