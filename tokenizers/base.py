@@ -181,7 +181,8 @@ class Tokenizer(ABC):
         return None
 
     def diagnostics(self) -> dict[str, float]:
-        """Numbers for the record that only the method can know (``loss_native``, router activity); may be empty."""
+        """Numbers for the record that only the method can know (``loss_native``, router activity); may be empty. Of several
+        processes, which all fit the same tokenizer, those of the main process are recorded."""
         return {}
 
     @property

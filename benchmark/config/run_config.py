@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from sidbench.benchmark.metrics.cutoffs import CUTOFFS
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.settings import check_settings, setting
 
@@ -96,7 +97,7 @@ class RunConfig:
         "split of the ranking task: auto takes global_time where enough users stand on both sides of the cut",
         choices=("auto", "global_time", "per_user_time"),
     )
-    cutoffs: tuple[int, ...] = setting((5, 10, 50, 100), "list lengths of Recall and NDCG", unit="items")
+    cutoffs: tuple[int, ...] = setting(CUTOFFS, "list lengths of Recall and NDCG", unit="items")
     device: str = given_by(
         Option("--device", machine="device"),
         setting("auto", "where tensors live", choices=("auto", "cpu", "cuda")),

@@ -10,10 +10,12 @@ import numpy as np
 from optuna.study import StudyDirection
 
 from sidbench.benchmark.config.compose import ComposedRun, compose_run
+from sidbench.benchmark.metrics.catalogue import objectives
 from sidbench.benchmark.metrics.collisions import collision_rate, group_sizes
+from sidbench.benchmark.metrics.declaration import HIGHER
 from sidbench.benchmark.runs.plan import Plan, features_of
 from sidbench.benchmark.stages.context import StageContext, open_context
-from sidbench.benchmark.stages.evaluating import RANKING, RETRIEVAL, fit_task, tasks_of
+from sidbench.benchmark.stages.evaluating import RANKING, fit_task, tasks_of
 from sidbench.benchmark.stages.fitted import Fitted
 from sidbench.benchmark.stages.tokenizing import Tokenized, tokenize
 from sidbench.benchmark.store.stage_cache import Traced
@@ -25,13 +27,13 @@ from sidbench.tokenizers.base import PAD, SemanticIds
 MAXIMISE, MINIMISE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 # name -> (direction, task whose recommender is trained)
 OBJECTIVES: dict[str, tuple[StudyDirection, str]] = {
-    "ndcg": (MAXIMISE, "retrieval"),  # NDCG@10 of the validation users
-    "auc": (MAXIMISE, "ranking"),  # of the validation rows
-    "collision_rate": (MINIMISE, ""),  # share of items that share their SID, after the collision policy
+    # Metrics that the catalogue names as objectives, on validation data: NDCG@10, AUC, and collisions after the policy.
+    **{n: (MAXIMISE if m.direction == HIGHER else MINIMISE, m.task or "") for n, m in objectives().items()},
     "code_bits": (MINIMISE, ""),  # mean bits of an item's SID, log2 of the sizes of the positions in use
     "seconds": (MINIMISE, ""),  # wall seconds of the trainings of tokenizer and recommender, also when cached
 }
-ALIASES = {"retrieval": "ndcg", "ranking": "auc", "collision": "collision_rate"}
+OF_TASK = {m.task: name for name, m in objectives().items() if m.task}  # its value is what validations of the task give
+ALIASES = {**OF_TASK, "collision": "collision_rate"}
 
 
 def objective_names(text: str) -> tuple[str, ...]:
@@ -111,7 +113,7 @@ class RunObjective:
             main = OBJECTIVES[self.objectives[0]][1] == task
             model = self._fit(context, composed, task, tokenized, seed, report if main else None)
             validations = validation_curve(model.value)
-            values["ndcg" if task == RETRIEVAL else "auc"] = max(validations)
+            values[OF_TASK[task]] = max(validations)
             curve = validations if main else curve
             stages += model.stages
             warnings += model.warnings

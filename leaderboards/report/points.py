@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sidbench.benchmark.metrics.descriptions import HIGHER, describe
+from sidbench.benchmark.metrics.catalogue import describe
+from sidbench.benchmark.metrics.declaration import HIGHER
 from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.store.records import RunRecord
 from sidbench.leaderboards.board.values import OVER_USERS, Column, Row, Table

@@ -25,7 +25,7 @@ from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.foundation.errors import InputError, StageError
 from sidbench.datasets.foundation.runtime import TrainingLog, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.recommenders.base import Ranker
+from sidbench.recommenders.base import MAX, MEAN, SUM, Ranker
 from sidbench.recommenders.blocks.windows import take_sequences
 from sidbench.recommenders.sasrec import Sasrec
 from sidbench.tokenizers.rqkmeans import RqKMeans
@@ -175,6 +175,8 @@ def cache(folder: Path) -> dict[str, Any]:
 
 class Sums(Ranker):
     """Scores rows by their own columns."""
+
+    diagnostic_combine = {"truncated_histories": SUM, "beam_widest": MAX, "share": MEAN}
 
     def fit(self, *_: Any) -> Any:
         return self
