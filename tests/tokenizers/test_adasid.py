@@ -352,6 +352,25 @@ def test_how_codes_move(runtime: LocalRuntime) -> None:
     assert torch.allclose(ema.net.codebook[0, first], target / target.norm(), atol=1e-5)
 
 
+@pytest.mark.parametrize("restart", [True, False])
+def test_unused_codes_restart_where_asked_for(runtime: LocalRuntime, restart: bool) -> None:
+    objective = objective_of(runtime, restart_dead_codes=restart)
+    objective.restart.every, objective.restart.decay = 1, 0.0  # a code that this batch leaves out is dead
+    objective.loss(torch.arange(64), 0)
+    latents, codes, used = objective._last
+    before = objective.net.codebook.detach().clone()
+    objective.after_step(0)
+    moved = (objective.net.codebook != before).any(2)
+    unused = torch.tensor([[k not in codes[s][used[s]] for k in range(12)] for s in range(8)])
+    unused &= used.any(1)[:, None]  # a position that no item uses has no latent to give
+    assert int(unused.sum()) > 8
+    assert torch.equal(moved, unused) if restart else not bool(moved.any())
+    assert objective.restart.restarted == (int(unused.sum()) if restart else 0)
+    for slot, code in moved.nonzero().tolist():
+        nearest = torch.cdist(objective.net.codebook[slot, code][None].detach(), latents[slot][used[slot]]).min()
+        assert float(nearest) < 0.02
+
+
 @pytest.mark.parametrize("vq", ["ema", "ibq"])
 def test_other_quantisers_train(runtime: LocalRuntime, vq: str) -> None:
     figures = AdaSid(small(vq=vq)).fit(make_features(), Rng(0), runtime).diagnostics()
