@@ -1,4 +1,4 @@
-"""What expert networks share: the codebook loss and its gradients by hand."""
+"""What expert networks share: codes, soft indices and the codebook loss, with their gradients, by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sidbench.tokenizers.blocks.experts.expert_slots import codebook_loss
+from sidbench.tokenizers.blocks.experts.expert_quantiser import ExpertQuantiser
+from sidbench.tokenizers.blocks.experts.expert_slots import Layout, codebook_loss
 
 
 def unit(seed: int) -> torch.Tensor:
@@ -31,6 +32,19 @@ def test_codebook_loss_by_hand_sends_each_gradient_to_one_side() -> None:
 def test_codebooks_without_gradient_leave_the_commitment_only() -> None:
     z, q = unit(0).requires_grad_(), unit(1)
     loss = codebook_loss(z, q, USED, 0.25)
-    assert float(loss.detach()) == pytest.approx(0.25 * float(((z - q) ** 2).sum(-1)[USED].mean()), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(0.25 * float(((z - q) ** 2).sum(-1)[USED].mean().detach()), rel=1e-5)
     loss.backward()
     torch.testing.assert_close(z.grad, 0.25 * -2 / 3 * q * USED[..., None])
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.7])
+def test_soft_indices_have_the_gradient_of_a_softmax_over_cosines(temperature: float) -> None:
+    layout = Layout({"text": 3, "vision": 2}, {"shared": 1, "text": 1, "vision": 0}, 4, 4, 5)
+    net = ExpertQuantiser(layout, temperature, torch.Generator().manual_seed(0))
+    z, weights = unit(0).requires_grad_(), unit(2)
+    codes, value = net.quantise(z, soft=True)
+    cosine = z @ net.directions().detach().transpose(1, 2)
+    assert torch.equal(codes, cosine.argmax(-1))
+    (value * weights).sum().backward()
+    by_hand = (torch.softmax(cosine / temperature, -1) @ net.directions().detach() * weights).sum()
+    torch.testing.assert_close(z.grad, torch.autograd.grad(by_hand, z)[0])
