@@ -31,18 +31,11 @@ RULES = ["global_time", "per_user_time"]
 
 def prepared(dataset: Dataset, rule: str, root: Path) -> Prepared:
     """A cache of its own each time, so that nothing is read that another dataset wrote."""
-    composed = ComposedRun(
-        run=RunConfig(tokenizer=None, recommenders=(), ranking_split=rule),
-        dataset=None,
-        features=FeaturesConfig(text_dim=8, vision="none"),
-        behaviour=BehaviourConfig(width=8, epochs=1, patience=0),
-        tokenizer=None,
-        retriever=None,
-        ranker=None,
-        retriever_name=None,
-        ranker_name=None,
-        collisions=None,
-    )
+    run = RunConfig(tokenizer=None, recommenders=(), ranking_split=rule)
+    nothing = dict.fromkeys(ComposedRun.__dataclass_fields__)
+    features = FeaturesConfig(text_dim=8, vision="none")
+    behaviour = BehaviourConfig(width=8, epochs=1, patience=0)
+    composed = ComposedRun(**{**nothing, "run": run, "features": features, "behaviour": behaviour})
     context = StageContext(StageCache(root, Reporter()), local_runtime(threads=1))
     return prepare(composed, dataset, context, LocalFiles())
 
