@@ -240,10 +240,6 @@ class TokenSequences:
     first_event: np.ndarray
     last_event: np.ndarray
 
-    @property
-    def n_sequences(self) -> int:
-        return len(self.indptr) - 1
-
     def of(self, sequence: int) -> np.ndarray:
         """int32 tokens of one sequence."""
         return self.tokens[self.indptr[sequence] : self.indptr[sequence + 1]]

@@ -28,9 +28,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from sidbench.benchmark.metrics.cutoffs import CUTOFFS, lead_cutoff
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.metrics.strata import NAMES as STRATA
 from sidbench.benchmark.metrics.strata import stratum_mask
-from sidbench.benchmark.store.records import Metric
 from sidbench.datasets.foundation.errors import InputError
 
 ITEM_FAMILIES = (

@@ -9,9 +9,8 @@ import numpy as np
 from sidbench.benchmark.metrics.catalogue import statistic_of
 from sidbench.benchmark.metrics.declaration import ROW_AUC
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.leaderboards.board.store import StoredRun, read_users
+from sidbench.leaderboards.board.store import DISAGREE, StoredRun, read_users
 from sidbench.leaderboards.board.values import EXACT, OVER_SEEDS, OVER_USERS, UNKNOWN, Column
-from sidbench.leaderboards.publish.verification import DISAGREE
 from sidbench.leaderboards.statistics.bca import acceleration, bca_interval
 from sidbench.leaderboards.statistics.contributions import Auc, Columns, Ratio, contributions
 from sidbench.leaderboards.statistics.groups import Evidence

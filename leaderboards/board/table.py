@@ -17,6 +17,7 @@ import numpy as np
 from sidbench.benchmark.metrics.catalogue import describe
 from sidbench.benchmark.metrics.declaration import HIGHER, LOWER, NEITHER
 from sidbench.benchmark.store.records import PluginRecord, RunRecord
+from sidbench.leaderboards.board.caption import caption, titles, warnings_of
 from sidbench.leaderboards.board.columns import columns_of, headlines_of
 from sidbench.leaderboards.board.controls import missing_controls
 from sidbench.leaderboards.board.evidence import collect
@@ -25,7 +26,6 @@ from sidbench.leaderboards.board.provenance import costs_of, effort_of, newest_d
 from sidbench.leaderboards.board.recorded_versions import Plugin
 from sidbench.leaderboards.board.store import Store, StoredRun, identity, newest
 from sidbench.leaderboards.board.values import BASELINE, CONTROL, TOKENIZER, Cell, Column, Leaderboard, Row, Table
-from sidbench.leaderboards.render.caption import caption, titles, warnings_of
 from sidbench.leaderboards.statistics.groups import Evidence, marks, ranks
 
 _HAVE_COLUMNS = ("code_length", "codebook_size")

@@ -37,7 +37,7 @@ ALL = "all"
 class Line:
     """One metric of the comparison.
 
-    stratum: "all", or that of the item. n_left, n_right: runs whose mean the values are. paired: what per-user results
+    stratum: "all", or that of the item. left, right: means over the runs of a side. paired: what per-user results
     say, ``None`` without them. p_adjusted: Holm over all lines with a test. seeds: test over seeds, ``None`` for a
     number that one side lacks.
     """
@@ -179,9 +179,7 @@ def _task_lines(
         return lines
     labels = paired.units.get("stratum")
     if labels is None:
-        notes.append(
-            f"{task}: no strata in these files (an older release wrote them); run again for head, torso, tail and cold."
-        )
+        notes.append(f"{task}: no strata in these files, so no head, torso, tail and cold.")
         return lines
     if any(not np.array_equal(labels, c["stratum"]) for c in (*paired.left, *paired.right) if "stratum" in c):
         notes.append(f"{task}: the runs sort items into other strata, so there is no comparison by stratum.")

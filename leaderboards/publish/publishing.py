@@ -24,9 +24,9 @@ import pyarrow.parquet
 from sidbench.benchmark.store.paths import RECORD_NAME
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.hashing import hash_arrays, hash_file
+from sidbench.leaderboards.board.compact import UNITS, compact, units_of
 from sidbench.leaderboards.board.store import Store, StoredRun, newest, one_line, read_runs
 from sidbench.leaderboards.board.table import build_tables
-from sidbench.leaderboards.publish.compact import UNITS, compact, units_of
 from sidbench.leaderboards.publish.verification import key_problems, number_problems
 from sidbench.leaderboards.render.formats import FORMATS, SUFFIXES, markdown, render
 

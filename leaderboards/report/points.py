@@ -11,7 +11,8 @@ import numpy as np
 
 from sidbench.benchmark.metrics.catalogue import describe
 from sidbench.benchmark.metrics.declaration import HIGHER
-from sidbench.benchmark.store.records import Metric, RunRecord
+from sidbench.benchmark.metrics.metric import Metric
+from sidbench.benchmark.store.records import RunRecord
 from sidbench.leaderboards.board.values import OVER_USERS, Column, Row, Table
 
 TOKENIZER_STAGES = ("tokenizer", "sids", "collisions")  # what getting the codes costs; all else is shared or evaluation

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sidbench.benchmark.metrics.catalogue import describe
+from sidbench.leaderboards.board.caption import caption
 from sidbench.leaderboards.board.provenance import effort_of
 from sidbench.leaderboards.board.store import Store
-from sidbench.leaderboards.render.caption import caption
 from sidbench.leaderboards.reproduction.bound_checks import BoundViolation, marked_cells, violations
 from sidbench.leaderboards.reproduction.evidence import Estimate, contrast, gather
 from sidbench.leaderboards.reproduction.papers import OTHER_QUANTITY, PublishedPaper, PublishedTable, our_metric

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
+from sidbench.benchmark.runtime.stage_runtime import StageRuntime
 from sidbench.datasets.features.base import ItemFeatures, scale_modality
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
@@ -439,7 +440,7 @@ def test_diagnostics_answer_the_questions_of_the_paper(fitted: AdaSid) -> None:
 # -- missing and wrong data ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("absent", "names"), [("vision", ("text 1", "text 2")), ("text", ("vision 1", "vision 2"))])
 def test_missing_content_modality_gives_its_position_away(absent: str, names: tuple[str, str]) -> None:
-    runtime = local_runtime()
+    runtime = StageRuntime(local_runtime())
     features = make_features({m: d for m, d in DIMS.items() if m != absent})
     tokenizer = AdaSid(small()).fit(features, Rng(0), runtime)
     sids = tokenizer.encode(features, runtime).check(300)
@@ -447,7 +448,7 @@ def test_missing_content_modality_gives_its_position_away(absent: str, names: tu
     assert sids.position_names[1:3] == names
     assert sids.weights is not None
     assert sids.weights[:, 1:3].sum(1) == pytest.approx(np.ones(300), abs=1e-5)
-    assert any(f"no {absent} embeddings (not in this test)" in warning for warning in runtime.reporter.warnings)
+    assert any(f"no {absent} embeddings (not in this test)" in warning for warning in runtime.warnings)
     restored = AdaSid(small())
     restored.load_state_dict(tokenizer.state_dict())
     assert np.array_equal(restored.encode(features, runtime).codes, sids.codes)

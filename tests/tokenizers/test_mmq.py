@@ -19,7 +19,7 @@ from sidbench.datasets.splits.base import Sequences
 from sidbench.tokenizers.base import PAD
 from sidbench.tokenizers.blocks.experts.expert_quantiser import ExpertQuantiser
 from sidbench.tokenizers.blocks.experts.expert_slots import Batch, Layout
-from sidbench.tokenizers.blocks.training.next_item import Histories, HistoryWindows, NextItem
+from sidbench.tokenizers.blocks.losses.next_item import Histories, HistoryWindows, NextItem
 from sidbench.tokenizers.mmq import Mmq, MmqConfig, Objective, _network
 
 RUNTIME = local_runtime()

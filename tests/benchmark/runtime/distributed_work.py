@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from sidbench.benchmark.runtime import training
 from sidbench.benchmark.runtime.local import LocalRuntime
-from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.runtime.reporter import Notes
 from sidbench.benchmark.runtime.sharding import encode_catalogue, predict_rows, rank_users
+from sidbench.benchmark.runtime.stage_runtime import StageRuntime
 from sidbench.benchmark.store.stage_cache import Stage, StageCache
 from sidbench.benchmark.testing.recommenders import make_ranking, make_retrieval
 from sidbench.benchmark.testing.tokenizers import planted_features
@@ -102,9 +103,9 @@ def outcome(log: TrainingLog, trained: TrainingPlan) -> dict[str, Any]:
 
 def train(accumulate: int, **options: Any) -> dict[str, Any]:
     """Train a toy plan and tell how it went."""
-    runtime, toy = LocalRuntime("cpu", threads=1, accumulate=accumulate), plan(**options)
+    runtime, toy = StageRuntime(LocalRuntime("cpu", threads=1, accumulate=accumulate)), plan(**options)
     log = runtime.train(toy)
-    return {**outcome(log, toy), "processes": log.processes, "warnings": runtime.reporter.warnings}
+    return {**outcome(log, toy), "processes": log.processes, "warnings": list(runtime.warnings)}
 
 
 def refused(work: Callable[[], object]) -> str:
@@ -137,7 +138,7 @@ def failure(rank: int) -> str:
 
 def cache(folder: Path) -> dict[str, Any]:
     """Stages on a miss and on a hit, by all and by the leader alone, and one that fails."""
-    reporter = Reporter()
+    reporter = Notes()
     runtime = LocalRuntime("cpu", threads=1, accumulate=2, reporter=reporter)
     calls: list[str] = []
 

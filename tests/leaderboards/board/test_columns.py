@@ -15,7 +15,7 @@ from sidbench.benchmark.cli.app import invoke
 from sidbench.benchmark.metrics import catalogue
 from sidbench.benchmark.metrics.catalogue import all_metrics, is_better
 from sidbench.benchmark.metrics.declaration import HIGHER, LOWER, MetricDeclaration
-from sidbench.benchmark.store.records import Metric
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.sweeps.objective import MAXIMISE, OBJECTIVES
 from sidbench.leaderboards.board.columns import columns_of, headlines_of
 from sidbench.leaderboards.board.store import Store, StoredRun, read_runs

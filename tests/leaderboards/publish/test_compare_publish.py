@@ -18,13 +18,13 @@ import pytest
 
 from sidbench.benchmark.cli import app as cli
 from sidbench.benchmark.metrics.auc import ranking_metrics
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.metrics.ranking_at_k import retrieval_metrics
 from sidbench.benchmark.metrics.strata import item_strata
 from sidbench.benchmark.store.records import (
     DatasetRecord,
     EnvironmentRecord,
     FeaturesRecord,
-    Metric,
     PluginRecord,
     RunRecord,
     SidsRecord,
@@ -32,8 +32,8 @@ from sidbench.benchmark.store.records import (
 )
 from sidbench.datasets.foundation.hashing import hash_file, hash_json
 from sidbench.datasets.foundation.seeds import Rng
+from sidbench.leaderboards.board.compact import compact
 from sidbench.leaderboards.board.store import read_runs, read_users
-from sidbench.leaderboards.publish.compact import compact
 from sidbench.leaderboards.publish.publishing import check, read_settings, rendered
 
 N_USERS, N_ITEMS, CUTOFFS = 120, 40, (5, 10)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sidbench.benchmark.metrics.catalogue import column_names, headline_names, tasks_in_order
-from sidbench.benchmark.store.records import Metric, RunRecord
+from sidbench.benchmark.metrics.metric import Metric
+from sidbench.benchmark.store.records import RunRecord
 
 
 def headline(record: RunRecord) -> tuple[str, Metric] | None:
