@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sidbench.benchmark.runtime.local import LocalRuntime, training
+from sidbench.benchmark.runtime import training
+from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.reporter import Notes
 from sidbench.benchmark.runtime.sharding import encode_catalogue, predict_rows, rank_users
 from sidbench.benchmark.runtime.stage_runtime import StageRuntime
