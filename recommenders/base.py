@@ -7,13 +7,14 @@ Life cycle. The pipeline constructs the class with its config, calls ``fit`` onc
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
+from sidbench.datasets.foundation.plugin import PluginBase
 from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
@@ -99,15 +100,11 @@ class RankingData:
     item_field_sizes: Mapping[str, int]
 
 
-class Recommender(ABC):
-    """What retrievers and rankers share."""
+class Recommender(PluginBase):
+    """What retrievers and rankers share; constructor and ``name`` are those of ``PluginBase``."""
 
+    entry_points: ClassVar[str] = "sidbench.recommenders"
     info: ClassVar[RecommenderInfo]
-    config_class: ClassVar[type[Any]]
-    budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
 
     @property
     def reads_sids(self) -> bool:

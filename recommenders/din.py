@@ -169,7 +169,6 @@ class Din(NeuralRanker):
     """Deep interest network whose item representation is a setting."""
 
     info = INFO
-    name = "din"
     config_class = DinConfig
     budgets = {
         "smoke": {"epochs": 2, "batch_size": 256},

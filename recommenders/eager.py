@@ -237,7 +237,6 @@ class Eager(SidRetriever[_Network]):
     """Two-stream generative retrieval with exact joint scores of all candidates."""
 
     info = INFO
-    name = "eager"
     saves = ("stream",)  # of each position
     config_class = EagerConfig
     budgets = {

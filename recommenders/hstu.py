@@ -134,7 +134,6 @@ class Hstu(ItemRetriever[_Network]):
     """Hierarchical sequential transduction units over item IDs."""
 
     info = INFO
-    name = "hstu"
     config_class = HstuConfig
     budgets = {
         "smoke": {"width": 16, "epochs": 3, "batch_positions": 512, "validation_users": 100},

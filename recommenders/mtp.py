@@ -204,7 +204,6 @@ class Mtp(SidRetriever[_Network]):
     """Multi-token prediction: exact ranks over the catalogue in parallel, ranks from a beam in the order of confidence."""
 
     info = INFO
-    name = "mtp"
     config_class = MtpConfig
     budgets = {
         "smoke": {"width": 32, "layers": 1, "heads": 2, "epochs": 2, "batch_positions": 512, "validation_users": 100},

@@ -198,7 +198,6 @@ class Ntp(SidRetriever[_Network]):
     """Next-token prediction; ranks are exact as far as the beam covers the catalogue."""
 
     info = INFO
-    name = "ntp"
     config_class = NtpConfig
     budgets = {
         "smoke": {"width": 32, "layers": 1, "heads": 2, "epochs": 2, "batch_positions": 512, "validation_users": 100},

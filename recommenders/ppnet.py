@@ -105,7 +105,6 @@ class Ppnet(NeuralRanker):
     """Gated ranking network whose item representation is a setting."""
 
     info = INFO
-    name = "ppnet"
     config_class = PpnetConfig
     budgets = {
         "smoke": {"epochs": 2, "batch_size": 256},

@@ -164,7 +164,6 @@ class Rpg(SidRetriever[_Network]):
     """Parallel prediction of long SIDs, ranked exactly or found on the graph of similar SIDs."""
 
     info = INFO
-    name = "rpg"
     saves = ("start",)  # seed of the random starts of graph walks
     config_class = RpgConfig
     budgets = {

@@ -120,7 +120,6 @@ class Sasrec(ItemRetriever[_Network]):
     """Self-attentive sequential recommendation over item IDs."""
 
     info = INFO
-    name = "sasrec"
     config_class = SasrecConfig
     budgets = {
         "smoke": {"width": 16, "epochs": 3, "batch_positions": 512, "validation_users": 100},

@@ -112,7 +112,6 @@ class Tiger(SidRetriever[T5]):
     """Encoder-decoder over SID tokens; ranks are exact down to the depth that the beam covers."""
 
     info = INFO
-    name = "tiger"
     config_class = TigerConfig
     # One pass over Beauty's 131,413 examples takes two CPU cores about a quarter of an hour at standard size; quick is a
     # smaller network on two and a half passes. paper: 200,000 steps of 256 examples on Beauty.

@@ -76,7 +76,6 @@ class BalancedRqKMeans(TunedCodebooks):
 
     info = INFO
     config_class = BalancedRqKMeansConfig
-    who = "balanced_rqkmeans"
     budgets = {
         "smoke": {**NEURAL_BUDGETS["smoke"], "iterations": 5},
         "quick": {**NEURAL_BUDGETS["quick"], "iterations": 10},

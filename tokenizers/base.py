@@ -10,7 +10,7 @@ must not change state, and gives equal codes for equal features on the same mach
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -20,6 +20,7 @@ import numpy as np
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError, StageError
 from sidbench.datasets.foundation.mapped import row_blocks
+from sidbench.datasets.foundation.plugin import PluginBase
 from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
@@ -141,20 +142,21 @@ class TokenizerConfig:
         return ()
 
 
-class Tokenizer(ABC):
-    """Base of every tokenizer. Learned attributes end in ``_``.
+class Tokenizer(PluginBase):
+    """Base of every tokenizer. Learned attributes end in ``_``; constructor and ``name`` are those of ``PluginBase``.
 
     itemwise: ``encode`` gives an item the same codes whatever other items stand beside it, and reads no sequences, so a
     catalogue may be encoded block by block. Set it to False where codes depend on row numbers or on the catalogue.
     """
 
+    entry_points: ClassVar[str] = "sidbench.tokenizers"
     info: ClassVar[TokenizerInfo]
     config_class: ClassVar[type[Any]] = TokenizerConfig
-    budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     itemwise: ClassVar[bool] = True
 
-    def __init__(self, config: Any) -> None:
-        self.config = config
+    def __init__(self, config: Any = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
+        self._diagnostics: dict[str, float] = {}
 
     @abstractmethod
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
@@ -182,7 +184,7 @@ class Tokenizer(ABC):
 
     def diagnostics(self) -> dict[str, float]:
         """Numbers for the record that only the method can know (``loss_native``, router activity); may be empty."""
-        return {}
+        return dict(self._diagnostics)
 
     @property
     def n_parameters(self) -> int:

@@ -97,7 +97,6 @@ class Cost(ResidualAutoencoder):
 
     info = INFO
     config_class = CostConfig
-    who = "cost"
     objective_class = CostObjective
     net_: CostNet
 
@@ -106,6 +105,6 @@ class Cost(ResidualAutoencoder):
 
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         super().fit(features, rng, runtime)
-        rows = fitting_rows(features, self.config.fit_items, self.who, runtime)
+        rows = fitting_rows(features, self.config.fit_items, self.name, runtime)
         self.net_.fit_length(runtime.tensor(content_rows(features, rows)))
         return self

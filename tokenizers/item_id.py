@@ -37,7 +37,7 @@ class ItemId(Tokenizer):
     info = INFO
     itemwise = False
     config_class = TokenizerConfig
-    inapplicable_checks = {
+    expected_failures = {
         "unseen items": "a new item has no ID of its own",
         "one code": "the number of codes is the number of items",
         "more codes than items": "codebook_size does not apply",
@@ -51,7 +51,7 @@ class ItemId(Tokenizer):
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
         if features.n_items != self.n_items_:
             raise InputError(
-                "item_id: catalogue to encode",
+                f"{self.name}: catalogue to encode",
                 got=f"{features.n_items} items",
                 wanted=f"the {self.n_items_} items of the fit, since a new item has no ID of its own",
                 do="fit again, or use a tokenizer that encodes content",
@@ -63,4 +63,4 @@ class ItemId(Tokenizer):
         return {"n_items": np.array(self.n_items_, np.int64)}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        self.n_items_ = int(state_entry(state, "n_items", (), "item_id"))
+        self.n_items_ = int(state_entry(state, "n_items", (), self.name))

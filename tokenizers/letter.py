@@ -133,11 +133,10 @@ class Letter(ResidualAutoencoder):
         **NEURAL_BUDGETS,
         "paper": {**NEURAL_BUDGETS["paper"], "hidden": (2048, 1024, 512, 256, 128, 64), "latent_dim": 32},
     }
-    who = "letter"
     objective_class = LetterObjective
 
     def side_information(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Mapping[str, np.ndarray]:
-        behaviour, present = usable_modality(features, "behaviour", self.who)
+        behaviour, present = usable_modality(features, "behaviour", self.name)
         rows = features.fit_rows(self.config.fit_items)
         targets, kept = to_width(behaviour, rows[present[rows]], self.config.latent_dim)
         self._diagnostics |= {"fit_items_without_behaviour": float((~present[rows]).sum()), "behaviour_energy_kept": kept}

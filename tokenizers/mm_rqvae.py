@@ -136,4 +136,3 @@ class MmRqVae(MultimodalAutoencoder):
         "quick": {**NEURAL_BUDGETS["quick"], "steps": 3600, "batch_size": 256, "learning_rate": 1e-3},
     }
     objective_class = MmObjective
-    who = "mm_rqvae"

@@ -40,7 +40,7 @@ class RandomCodes(Tokenizer):
     info = INFO
     itemwise = False
     config_class = TokenizerConfig
-    inapplicable_checks = {"more codes than items": "random codes need no items to learn from"}
+    expected_failures = {"more codes than items": "random codes need no items to learn from"}
     key_: int
 
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
@@ -56,7 +56,7 @@ class RandomCodes(Tokenizer):
         return {"key": np.array(self.key_, np.int64)}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        self.key_ = int(state_entry(state, "key", (), "random"))
+        self.key_ = int(state_entry(state, "key", (), self.name))
 
 
 def distinct_codes(n: int, length: int, size: int, rng: Rng) -> np.ndarray:

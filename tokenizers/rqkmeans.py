@@ -52,7 +52,6 @@ class RqKMeans(TunedCodebooks):
 
     info = INFO
     config_class = RqKMeansConfig
-    who = "rqkmeans"
     budgets = {
         "smoke": {**NEURAL_BUDGETS["smoke"], "iterations": 10},
         "quick": {**NEURAL_BUDGETS["quick"], "iterations": 50},

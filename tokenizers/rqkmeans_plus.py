@@ -99,7 +99,6 @@ class RqKMeansPlus(ResidualAutoencoder):
 
     info = INFO
     config_class = RqKMeansPlusConfig
-    who = "rqkmeans_plus"
     budgets = {
         "smoke": {**NEURAL_BUDGETS["smoke"], "iterations": 10},
         "quick": {**NEURAL_BUDGETS["quick"], "steps": 1000, "iterations": 50},

@@ -45,4 +45,3 @@ class RqVae(ResidualAutoencoder):
 
     info = INFO
     config_class = RqVaeConfig
-    who = "rqvae"

@@ -46,4 +46,3 @@ class RqVaePp(MultimodalAutoencoder):
 
     info = INFO
     config_class = RqVaePpConfig
-    who = "rqvae_pp"

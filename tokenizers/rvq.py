@@ -63,7 +63,6 @@ class Rvq(ResidualCodebooks):
 
     info = INFO
     config_class = RvqConfig
-    who = "rvq"
     budgets = {
         "smoke": {"steps": 60},
         "quick": {"steps": 3000},
@@ -103,7 +102,7 @@ class Rvq(ResidualCodebooks):
 
         runtime.train(
             TrainingPlan(
-                name=f"rvq.{rng.path[-1]}",
+                name=f"{self.name}.{rng.path[-1]}",
                 model=model,
                 steps_per_epoch=steps,
                 epochs=1,

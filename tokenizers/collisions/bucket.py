@@ -67,7 +67,7 @@ class Bucket(CollisionPolicy):
         slots = self.config.slots or largest
         if slots < largest:
             raise InputError(
-                "bucket: collisions.slots",
+                f"{self.name}: collisions.slots",
                 got=slots,
                 do=f"set collisions.slots={largest} or 0",
                 wanted=f"at least {largest}, the items of the largest bucket",

@@ -60,7 +60,7 @@ class HashSlot(CollisionPolicy):
         largest = int(ranks.max(initial=0)) + 1
         if largest > self.config.buckets:
             raise InputError(
-                "hash_slot: collisions.buckets",
+                f"{self.name}: collisions.buckets",
                 got=self.config.buckets,
                 wanted=f"at least {largest}, the items of the largest collision group",
                 do=f"set collisions.buckets={1 << (largest - 1).bit_length()}",
