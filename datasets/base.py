@@ -167,6 +167,7 @@ class Dataset:
 class DatasetInfo:
     """Static metadata of a dataset plugin, read from source without importing it: keep every argument a literal.
 
+    url: page of the paper (arXiv or DOI); bibtex: its key or whole entry; both empty without one.
     version: raised by its author when the numbers it computes change; part of stage keys, run ids and comparability.
     """
 
@@ -179,6 +180,8 @@ class DatasetInfo:
     published: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     version: int = 1
+    url: str = ""
+    bibtex: str = ""
 
 
 class FileLocator(ABC):

@@ -26,17 +26,20 @@ from sidbench.tokenizers.base import SemanticIds
 class RecommenderInfo:
     """Static metadata, read from source without importing it: keep every argument a literal.
 
-    task: "retrieval" or "ranking". needs_sids: False for item-ID baselines.
+    year: of the paper, ``None`` without one. task: "retrieval" or "ranking". needs_sids: False for item-ID baselines.
+    url: page of the paper (arXiv or DOI); bibtex: its key or whole entry; both empty without one.
     version: raised by its author when the numbers it computes change; part of stage keys, run ids and comparability.
     """
 
     title: str
     paper: str
-    year: int
     task: str
+    year: int | None = None
     needs_sids: bool = True
     deviations: tuple[str, ...] = ()
     version: int = 1
+    url: str = ""
+    bibtex: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,10 @@ INFO = RecommenderInfo(
     version=1,
     paper="arXiv 1205.2618 (the baseline most-popular)",
     year=2009,
+    url="https://arxiv.org/abs/1205.2618",
+    bibtex="@misc{bpr2009,\n"
+    "  title={BPR: Bayesian Personalized Ranking from Implicit Feedback}, year={2009},\n"
+    "  eprint={1205.2618}, archivePrefix={arXiv}, url={https://arxiv.org/abs/1205.2618}}",
     task="retrieval",
     needs_sids=False,
 )

@@ -33,6 +33,10 @@ INFO = RecommenderInfo(
     version=1,
     paper="arXiv 1808.09781",
     year=2018,
+    url="https://arxiv.org/abs/1808.09781",
+    bibtex="@misc{sasrec2018,\n"
+    "  title={Self-Attentive Sequential Recommendation}, year={2018}, eprint={1808.09781},\n"
+    "  archivePrefix={arXiv}, url={https://arxiv.org/abs/1808.09781}}",
     task="retrieval",
     needs_sids=False,
     deviations=("full-softmax cross-entropy instead of binary cross-entropy with one sampled negative",),

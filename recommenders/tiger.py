@@ -44,6 +44,10 @@ INFO = RecommenderInfo(
     version=1,
     paper="arXiv 2305.05065",
     year=2023,
+    url="https://arxiv.org/abs/2305.05065",
+    bibtex="@misc{rajput2023tiger,\n"
+    "  title={Recommender Systems with Generative Retrieval}, author={Rajput and others}, year={2023},\n"
+    "  eprint={2305.05065}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2305.05065}}",
     task="retrieval",
     deviations=(
         "no user token: histories arrive without user ids at inference, and most re-implementations leave it out",

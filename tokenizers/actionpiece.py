@@ -44,6 +44,11 @@ INFO = TokenizerInfo(
     version=1,
     paper="Hou et al., ICML 2025, arXiv 2502.13581",
     year=2025,
+    url="https://arxiv.org/abs/2502.13581",
+    bibtex="@misc{hou2025actionpiece,\n"
+    "  title={ActionPiece: Contextually Tokenizing Action Sequences for Generative Recommendation},\n"
+    "  author={Hou and others}, year={2025}, eprint={2502.13581}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2502.13581}}",
     modalities=("text", "vision", "sequences"),
     required=("text|vision",),
     ordered=False,

@@ -102,6 +102,7 @@ class SemanticIds:
 class TokenizerInfo:
     """Static metadata, read from the plugin's source without importing it: keep every argument a literal.
 
+    year: of the paper; ``None`` where there is none, as for controls, which are no published methods.
     modalities: what it reads, of "text", "vision", "behaviour", "sequences", "categories"; empty for controls.
     required: those without which ``fit`` raises ``InputError``; "text|vision" means at least one of them.
     deviations: where this implementation departs from the paper, one sentence each.
@@ -109,14 +110,15 @@ class TokenizerInfo:
     that one's code counts as its own.
     needs_settings: settings without a usable default ("path"); ``--tokenizer all`` leaves the plugin out unless set.
     variable_length: items may have PAD at some positions.
+    url: page of the paper (arXiv or DOI); bibtex: its key or whole entry; both empty without one.
     version: raised by its author when the numbers it computes change; part of stage keys, run ids and comparability.
     """
 
     title: str
     paper: str
-    year: int
     modalities: tuple[str, ...]
     ordered: bool
+    year: int | None = None
     control: bool = False
     required: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
@@ -124,6 +126,8 @@ class TokenizerInfo:
     needs_settings: tuple[str, ...] = ()
     variable_length: bool = False
     version: int = 1
+    url: str = ""
+    bibtex: str = ""
 
 
 @dataclass(frozen=True)

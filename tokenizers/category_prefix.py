@@ -28,7 +28,6 @@ INFO = TokenizerInfo(
     title="Category prefix (control)",
     version=1,
     paper="",
-    year=2025,
     modalities=("categories",),
     required=("categories",),
     ordered=True,

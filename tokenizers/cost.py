@@ -38,6 +38,11 @@ INFO = TokenizerInfo(
     version=1,
     paper="Zhu et al., arXiv 2404.14774",
     year=2024,
+    url="https://arxiv.org/abs/2404.14774",
+    bibtex="@misc{zhu2024cost,\n"
+    "  title={CoST: Contrastive Quantization based Semantic Tokenization for Generative Recommendation},\n"
+    "  author={Zhu and others}, year={2024}, eprint={2404.14774}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2404.14774}}",
     modalities=("text", "vision"),
     required=("text|vision",),
     ordered=True,

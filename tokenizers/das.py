@@ -44,6 +44,10 @@ INFO = TokenizerInfo(
     version=1,
     paper="arXiv 2508.10584",
     year=2025,
+    url="https://arxiv.org/abs/2508.10584",
+    bibtex="@misc{das2025,\n"
+    "  title={DAS: Dual-Aligned Semantic IDs Empowered Industrial Recommender System}, year={2025},\n"
+    "  eprint={2508.10584}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2508.10584}}",
     modalities=("text", "vision", "sequences"),
     required=("text|vision", "sequences"),
     ordered=True,

@@ -48,6 +48,11 @@ INFO = TokenizerInfo(
     version=1,
     paper="Wang et al., KDD 2024, arXiv 2406.14017",
     year=2024,
+    url="https://arxiv.org/abs/2406.14017",
+    bibtex="@misc{wang2024eager,\n"
+    "  title={EAGER: Two-Stream Generative Recommender with Behavior-Semantic Collaboration},\n"
+    "  author={Wang and others}, year={2024}, eprint={2406.14017}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2406.14017}}",
     modalities=("text", "vision", "behaviour"),
     required=("behaviour", "text|vision"),
     ordered=False,

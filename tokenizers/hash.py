@@ -25,7 +25,10 @@ INFO = TokenizerInfo(
     title="Hash codes (control)",
     version=1,
     paper="Zhang et al., RecSys 2020 (double hashing)",
-    year=2020,
+    url="https://doi.org/10.1145/3383313.3412227",
+    bibtex="@inproceedings{zhang2020hashing,\n"
+    "  title={Model Size Reduction Using Frequency Based Double Hashing for Recommender Systems},\n"
+    "  author={Zhang and others}, booktitle={RecSys}, year={2020}, doi={10.1145/3383313.3412227}}",
     modalities=(),
     ordered=False,
     control=True,

@@ -53,6 +53,10 @@ INFO = TokenizerInfo(
     version=1,
     paper="Tay et al., arXiv 2202.06991, section 3.2",
     year=2022,
+    url="https://arxiv.org/abs/2202.06991",
+    bibtex="@misc{tay2022dsi,\n"
+    "  title={Transformer Memory as a Differentiable Search Index}, author={Tay and others},\n"
+    "  year={2022}, eprint={2202.06991}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2202.06991}}",
     modalities=("text", "vision"),
     required=("text|vision",),
     ordered=True,

@@ -33,7 +33,6 @@ INFO = TokenizerInfo(
     title="Imported SIDs",
     version=1,
     paper="",
-    year=2026,
     modalities=(),
     ordered=True,
     variable_length=True,

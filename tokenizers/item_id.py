@@ -23,7 +23,10 @@ INFO = TokenizerInfo(
     title="Item ID (control)",
     version=1,
     paper="Hua et al., SIGIR-AP 2023 (IID)",
-    year=2023,
+    url="https://arxiv.org/abs/2305.06569",
+    bibtex="@misc{hua2023index,\n"
+    "  title={How to Index Item IDs for Recommendation Foundation Models}, author={Hua and others},\n"
+    "  year={2023}, eprint={2305.06569}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2305.06569}}",
     modalities=(),
     ordered=False,
     control=True,

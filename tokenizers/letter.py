@@ -41,6 +41,10 @@ INFO = TokenizerInfo(
     version=1,
     paper="Wang et al., arXiv 2405.07314",
     year=2024,
+    url="https://arxiv.org/abs/2405.07314",
+    bibtex="@misc{wang2024letter,\n"
+    "  title={Learnable Item Tokenization for Generative Recommendation}, author={Wang and others},\n"
+    "  year={2024}, eprint={2405.07314}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2405.07314}}",
     modalities=("text", "vision", "behaviour"),
     required=("behaviour", "text|vision"),
     ordered=True,

@@ -43,6 +43,10 @@ INFO = TokenizerInfo(
     version=1,
     paper="Liu et al., CIKM 2024, arXiv 2405.16871",
     year=2024,
+    url="https://arxiv.org/abs/2405.16871",
+    bibtex="@misc{liu2024mbgen,\n"
+    "  title={Multi-Behavior Generative Recommendation}, author={Liu and others}, year={2024},\n"
+    "  eprint={2405.16871}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2405.16871}}",
     modalities=("text", "vision"),
     required=("text|vision",),
     ordered=True,

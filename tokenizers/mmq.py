@@ -53,6 +53,11 @@ INFO = TokenizerInfo(
     version=1,
     paper="arXiv 2508.15281",
     year=2025,
+    url="https://arxiv.org/abs/2508.15281",
+    bibtex="@misc{mmq2025,\n"
+    "  title={MMQ: Multimodal Mixture-of-Quantization Tokenization for Semantic ID Generation and User Behavioral\n"
+    "         Adaptation},\n"
+    "  year={2025}, eprint={2508.15281}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2508.15281}}",
     modalities=("text", "vision", "sequences"),
     required=("text|vision", "sequences"),
     ordered=False,

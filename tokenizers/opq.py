@@ -48,6 +48,10 @@ INFO = TokenizerInfo(
     version=1,
     paper="Ge et al., TPAMI 2014; RPG, arXiv 2506.05781",
     year=2014,
+    url="https://doi.org/10.1109/TPAMI.2013.240",
+    bibtex="@article{ge2014opq,\n"
+    "  title={Optimized Product Quantization}, author={Ge and others}, journal={TPAMI}, year={2014},\n"
+    "  doi={10.1109/TPAMI.2013.240}}",
     modalities=("text", "vision"),
     required=("text|vision",),
     ordered=False,

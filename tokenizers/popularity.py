@@ -24,7 +24,6 @@ INFO = TokenizerInfo(
     title="Popularity rank (control)",
     version=1,
     paper="",
-    year=2025,
     modalities=(),
     ordered=True,
     control=True,

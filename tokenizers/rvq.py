@@ -32,6 +32,10 @@ INFO = TokenizerInfo(
     version=1,
     paper="GRID, arXiv 2507.22224",
     year=2025,
+    url="https://arxiv.org/abs/2507.22224",
+    bibtex="@misc{grid2025,\n"
+    "  title={Generative Recommendation with Semantic IDs: A Practitioner's Handbook}, year={2025},\n"
+    "  eprint={2507.22224}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2507.22224}}",
     modalities=("text", "vision"),
     required=("text|vision",),
     ordered=True,

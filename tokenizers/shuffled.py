@@ -24,7 +24,6 @@ INFO = TokenizerInfo(
     title="Shuffled codes (control)",
     version=1,
     paper="",
-    year=2025,
     modalities=("text", "vision", "behaviour"),
     required=("text|vision",),
     ordered=True,

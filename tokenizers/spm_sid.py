@@ -32,6 +32,11 @@ INFO = TokenizerInfo(
     version=1,
     paper="Singh et al., RecSys 2024, arXiv 2306.08121",
     year=2023,
+    url="https://arxiv.org/abs/2306.08121",
+    bibtex="@misc{singh2023semanticids,\n"
+    "  title={Better Generalization with Semantic IDs: A Case Study in Ranking for Recommendations},\n"
+    "  author={Singh and others}, year={2023}, eprint={2306.08121}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2306.08121}}",
     modalities=("text", "vision", "behaviour", "sequences", "categories"),
     required=("text|vision",),
     ordered=True,

@@ -41,6 +41,10 @@ INFO = TokenizerInfo(
     version=1,
     paper="after IDGenRec, Tan et al., SIGIR 2024, arXiv 2403.19021",
     year=2024,
+    url="https://arxiv.org/abs/2403.19021",
+    bibtex="@misc{tan2024idgenrec,\n"
+    "  title={IDGenRec: LLM-RecSys Alignment with Textual ID Learning}, author={Tan and others},\n"
+    "  year={2024}, eprint={2403.19021}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2403.19021}}",
     modalities=("text",),
     required=("text",),
     ordered=True,

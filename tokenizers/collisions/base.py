@@ -32,6 +32,7 @@ class CollisionInfo:
 
     source: who uses it. unique: afterwards every item has a SID of its own, or ``resolve`` raises. adds: appends a
     position. moves: changes codes that the tokenizer gave. deviations: from the source, one sentence each.
+    url: page of the source (arXiv or DOI); bibtex: its key or whole entry; both empty without one.
     version: raised by its author when the numbers it computes change; part of stage keys, run ids and comparability.
     """
 
@@ -42,6 +43,8 @@ class CollisionInfo:
     moves: bool = False
     deviations: tuple[str, ...] = ()
     version: int = 1
+    url: str = ""
+    bibtex: str = ""
 
 
 @dataclass(frozen=True)

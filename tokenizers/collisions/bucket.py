@@ -30,6 +30,10 @@ INFO = CollisionInfo(
     title="Bucket: last code becomes an index inside the prefix bucket",
     version=1,
     source="MBGen, CIKM 2024",
+    url="https://arxiv.org/abs/2405.16871",
+    bibtex="@misc{liu2024mbgen,\n"
+    "  title={Multi-Behavior Generative Recommendation}, author={Liu and others}, year={2024},\n"
+    "  eprint={2405.16871}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2405.16871}}",
     unique=True,
     moves=True,
     deviations=(

@@ -28,6 +28,11 @@ INFO = CollisionInfo(
     title="Hash slot: random token, distinct inside the collision group",
     version=1,
     source="ActionPiece, arXiv 2502.13581",
+    url="https://arxiv.org/abs/2502.13581",
+    bibtex="@misc{hou2025actionpiece,\n"
+    "  title={ActionPiece: Contextually Tokenizing Action Sequences for Generative Recommendation},\n"
+    "  author={Hou and others}, year={2025}, eprint={2502.13581}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2502.13581}}",
     unique=True,
     adds=True,
 )
