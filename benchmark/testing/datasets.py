@@ -45,7 +45,7 @@ def dataset_checks(
     """Every conformance check of a data set class.
 
     config: overrides of the class's settings, on top of its "smoke" budget. locate: where the raw files are, by default
-    the places that a run looks in, without download.
+    the places that a run looks in, without download. With either of them a data set that cannot be loaded is a failure.
     """
     return checks_of(cls, DatasetPlugin, CHECKS, DatasetCase(cls, config, locate))
 
@@ -96,6 +96,7 @@ class DatasetCase(Case):
         self, cls: type[DatasetPlugin], overrides: Mapping[str, Any] | None = None, locate: FileLocator | None = None
     ) -> None:
         super().__init__(cls, overrides)
+        self.promised = locate is not None or bool(overrides)  # the caller says where the files are
         self.locate = _NoDownload() if locate is None else locate
 
     def load(self) -> Dataset:
@@ -104,7 +105,7 @@ class DatasetCase(Case):
         try:
             return plugin.load(self.locate)
         except InputError as error:
-            if self.absent:
+            if not self.promised and self.absent:
                 raise NotApplicable(f"the files are not here: {error}") from error
             raise
 
@@ -165,7 +166,8 @@ def _values(case: DatasetCase) -> None:
 def _card(case: DatasetCase) -> None:
     dataset, info = case.dataset, case.cls.info
     card, x, catalog = dataset.card, dataset.interactions, dataset.catalog
-    require(card.name == case.cls.name, f"card.name is {card.name!r}, the plugin is called {case.cls.name!r}")
+    for field in ("name", "source", "licence"):
+        require(bool(getattr(card, field).strip()), f"card.{field} is empty")
     counts = {"users": dataset.n_users, "items": dataset.n_items, "interactions": len(x)}
     for what, number in counts.items():
         require(card.counts.get(what) == number, f"card.counts[{what!r}] is {card.counts.get(what)}, counted {number}")

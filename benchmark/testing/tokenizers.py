@@ -50,6 +50,9 @@ class TokenizerCase(Case):
     defaults = {"codebook_size": CODEBOOK_SIZE}
 
     def fit(self, features: ItemFeatures, seed: int = 0, **settings: Any) -> Tokenizer:
+        unset = [n for n in self.cls.info.needs_settings if n not in self.overrides]
+        if unset:
+            raise NotApplicable(f"needs {', '.join(unset)}, which has no default: give it to check_tokenizer in a test")
         tokenizer: Tokenizer = self.make(**settings)
         return tokenizer.fit(features, Rng(seed).child("tokenizer"), self.runtime)
 

@@ -8,8 +8,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from sidbench.benchmark.runtime.local import local_runtime
+from sidbench.benchmark.testing import recommenders as testing_recommenders
 from sidbench.benchmark.testing.recommenders import check_recommender, make_ranking, make_sids
-from sidbench.benchmark.testing.tokenizers import recommenders as testing_recommenders
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import RankingData, RankingRows
@@ -88,9 +88,7 @@ def test_other_representations_learn_too_and_survive_saving(representation):
 def test_conformance(representation, monkeypatch):
     make = testing_recommenders.make_sids
     monkeypatch.setattr(testing_recommenders, "make_sids", lambda *a, **k: replace(make(*a, **k), ordered=True))
-    settings = {**Ppnet.budgets["smoke"], "representation": representation, "prefix_rows": 64}
-    info = replace(Ppnet.info, needs_sids=representation != "item_id")
-    check_recommender(type("Checked", (Ppnet,), {"budgets": {"smoke": settings}, "info": info}))
+    check_recommender(Ppnet, {"representation": representation, "prefix_rows": 64})
 
 
 def test_weights_reach_target_history_and_prior_and_survive_saving():
