@@ -8,11 +8,12 @@ from pathlib import Path
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.plugins.sources import plugin_code
+from sidbench.benchmark.plugins.identity import plugin_version
 from sidbench.benchmark.store.paths import runs_folder
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.files import write_whole
-from sidbench.leaderboards.board.provenance import Plugin, newest_data, plugins_of, stale_reasons
+from sidbench.leaderboards.board.provenance import newest_data, stale_reasons
+from sidbench.leaderboards.board.recorded_versions import Plugin, versions_of
 from sidbench.leaderboards.board.store import Store, StoredRun, read_runs
 from sidbench.leaderboards.board.table import build_tables
 from sidbench.leaderboards.board.values import Leaderboard
@@ -65,7 +66,7 @@ def leaderboard_command(
             wanted="--out FOLDER",
             do=f"bench leaderboard --format {formats} --out tables",
         )
-    board = build_tables(store, installed_code(store.runs))
+    board = build_tables(store, installed_versions(store.runs))
     for name in names:
         text = _render(board, name, texts, data_dir)
         if out is None:
@@ -132,11 +133,12 @@ def publish_command(
 def check_command(folder: Path) -> None:
     """Check a published board. Exits with 1, naming every place, when a table is not what the records give.
 
-    Rows whose code changed since are told on stderr; they are no failure, since their records still give the tables.
+    Rows whose plugins have another version now are told on stderr; they are no failure, since their records still give
+    the tables.
     """
     problems = check(folder)
     store = read_runs(folder / RECORDS)
-    current, data = installed_code(store.runs), newest_data(store.runs)
+    current, data = installed_versions(store.runs), newest_data(store.runs)
     for run in store.runs:
         if reasons := stale_reasons(run.record, current, data):
             sys.stderr.write(f"stale: {run.record.run_id}: {'; '.join(reasons)}\n")
@@ -147,12 +149,12 @@ def check_command(folder: Path) -> None:
     sys.stdout.write(f"{folder}: the tables are what its {len(store.runs)} records give.\n")
 
 
-def installed_code(runs: Sequence[StoredRun]) -> dict[Plugin, str]:
-    """Fingerprints of the installed plugins that these runs used; those that are not installed are left out."""
+def installed_versions(runs: Sequence[StoredRun]) -> dict[Plugin, str]:
+    """Versions of the installed plugins that these runs used; those that are not installed are left out."""
     found: dict[Plugin, str] = {}
-    for plugin in dict.fromkeys(p for run in runs for p in plugins_of(run.record)):
+    for plugin in dict.fromkeys(p for run in runs for p in versions_of(run.record)):
         try:
-            found[plugin] = plugin_code(*plugin)
+            found[plugin] = plugin_version(*plugin)
         except InputError:  # not installed, which the row will say
             continue
     return found

@@ -28,9 +28,10 @@ from sidbench.benchmark.metrics.ranking_at_k import (
     retrieval_metrics,
 )
 from sidbench.benchmark.metrics.strata import item_strata
-from sidbench.benchmark.plugins.code_hash import base_of, room_code
+from sidbench.benchmark.plugins.identity import plugin_version, unit_versions
+from sidbench.benchmark.plugins.names import base_of
 from sidbench.benchmark.plugins.registry import installed
-from sidbench.benchmark.plugins.sources import plugin_code
+from sidbench.benchmark.plugins.units import UNITS
 from sidbench.benchmark.runs.environment import environment
 from sidbench.benchmark.stages.oracle import planted_bounds
 from sidbench.benchmark.stages.pipeline import (
@@ -90,17 +91,17 @@ def run_id(composed: ComposedRun, prepared: Prepared) -> str:
         "tokenizer": composed.tokenizer,
         "retriever": composed.retriever,
         "ranker": composed.ranker,
-        "code": [
-            plugin_code("tokenizer", run.tokenizer, base_of(composed.tokenizer)) if run.tokenizer else "",
-            *[plugin_code("recommender", name) for name in run.recommenders],
-            plugin_code("recommender", "sasrec"),  # behind the behaviour embeddings
-            room_code("datasets/features", "datasets/splits", "benchmark/metrics"),
+        "versions": [
+            plugin_version("tokenizer", run.tokenizer, base_of(composed.tokenizer)) if run.tokenizer else "",
+            *[plugin_version("recommender", name) for name in run.recommenders],
+            plugin_version("recommender", "sasrec"),  # behind the behaviour embeddings
+            unit_versions(*UNITS),
         ],
     }
     if composed.tokenizer is not None:
         identity |= content_hashes(composed.tokenizer)
     if policy:
-        identity["collisions"] = [composed.collisions, plugin_code("collisions", run.collisions)]
+        identity["collisions"] = [composed.collisions, plugin_version("collisions", run.collisions)]
     words = [run.dataset, run.tokenizer or NO_SIDS, *([run.collisions] if policy else []), f"s{run.seed}"]
     return "-".join([*words, hash_json(identity)[:12]])
 
@@ -128,6 +129,7 @@ class RunBuilder:
         self.sids_record: SidsRecord | None = None
         self.tokenizer_record: PluginRecord | None = None
         self.fitted: Fitted | None = None
+        self.units = unit_versions(*UNITS)
         self.resolved: ResolvedStage | None = None
 
     def write_below(self, runs: Path) -> None:
@@ -230,7 +232,8 @@ class RunBuilder:
         self.tokenizer_record = PluginRecord(
             name=name,
             config=_plain(self.composed.tokenizer),
-            code=self.fitted.code,
+            version=self.fitted.code.version,
+            code=self.fitted.code.hash,
             n_parameters=self.fitted.facts["n_parameters"],
             diagnostics=self.fitted.facts["diagnostics"],
             deviations=tuple(cls.info.deviations),
@@ -251,7 +254,8 @@ class RunBuilder:
         return {
             "collision_policy": self.run.collisions,
             "collision_config": _plain(self.composed.collisions),
-            "collision_code": self.resolved.code,
+            "collision_version": self.resolved.code.version,
+            "collision_code": self.resolved.code.hash,
             "collision_report": report.numbers(),
             "collision_costs": report.cost_source,
             "collision_notes": report.notes,
@@ -361,7 +365,8 @@ class RunBuilder:
         plugin = PluginRecord(
             name=name,
             config=_plain(config),
-            code=fitted.code,
+            version=fitted.code.version,
+            code=fitted.code.hash,
             diagnostics=diagnostics,
             n_parameters=fitted.facts["n_parameters"],
             deviations=tuple(cls.info.deviations),
@@ -387,6 +392,7 @@ class RunBuilder:
                 self.run.budget,
                 accumulate=self.run.accumulate,
                 precision=self.run.precision,
+                versions={"recommender": fitted.code.version, **self.units},
             ),
         )
 
@@ -418,8 +424,13 @@ class RunBuilder:
             sids=self.sids_record,
             tasks=tasks,
             comparability_key=run_key(
-                {t.task: t.comparability_key for t in tasks}, prepared.dataset_hash, self._features_identity(), run.budget
+                {t.task: t.comparability_key for t in tasks},
+                prepared.dataset_hash,
+                self._features_identity(),
+                run.budget,
+                self.units,
             ),
+            units=self.units,
             protocol_key=hash_json(protocol),
             stages=tuple(stages.values()),
             environment=environment(self.context.runtime, self.command_line),

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sidbench.benchmark.plugins.code_hash import room_code
-from sidbench.benchmark.plugins.sources import plugin_code
+from sidbench.benchmark.plugins.identity import plugin_version, unit_version, unit_versions
 from sidbench.benchmark.stages.pipeline import StageContext
 from sidbench.benchmark.store.serialization import load_json, load_mapped, save_json, save_mapped
 from sidbench.benchmark.store.stage_cache import Stage
@@ -71,7 +70,7 @@ def _scaled_on_disk(
         "raw": raw_key,
         "modality": name,
         "available": hash_arrays({"available": available}),
-        "code": room_code("datasets/features", "datasets/foundation"),
+        "version": unit_version("features"),
     }
 
     def compute(partial: Path) -> tuple[np.ndarray, float]:
@@ -98,7 +97,7 @@ def _content(context: StageContext, dataset: Dataset, config: FeaturesConfig, lo
     depends = {
         "dataset": dataset.content_hash(),
         "config": config,
-        "code": room_code("datasets/features", "datasets/foundation"),
+        "version": unit_version("features"),
         "files": {m: hash_file(p) for m, p in content_files(dataset, config, locate).items()},
     }
 
@@ -135,7 +134,8 @@ def _behaviour(context: StageContext, sequences: Sequences, n_items: int, config
         "events": events,
         "n_items": n_items,
         "config": config,
-        "code": plugin_code("recommender", "sasrec"),
+        "version": plugin_version("recommender", "sasrec"),
+        **unit_versions("training"),
         **context.runtime.numerics,
     }
 

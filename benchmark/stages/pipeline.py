@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from sidbench.benchmark.metrics.quantisation import quantisation_metrics
-from sidbench.benchmark.plugins.code_hash import base_of, room_code
-from sidbench.benchmark.plugins.sources import plugin_code
+from sidbench.benchmark.plugins.identity import plugin_code, plugin_version, unit_version, unit_versions
+from sidbench.benchmark.plugins.names import base_of
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.sharding import encode_catalogue, in_blocks, predict_rows, rank_users
 from sidbench.benchmark.runtime.training import is_out_of_memory
@@ -43,19 +43,30 @@ from sidbench.recommenders.base import Ranker, RankingData, Recommender, Retriev
 from sidbench.tokenizers.base import SemanticIds, Tokenizer
 from sidbench.tokenizers.collisions.base import CollisionPolicy, Costs, Resolved
 
-METRIC_CODE = ("benchmark/metrics",)
-SHARING_CODE = ("benchmark/runtime/sharding.py",)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Code:
+    """What a plugin's code is called in keys (``version``) and what it is (``hash``), both for records."""
+
+    version: str
+    hash: str
+
+
+def code_of(kind: str, name: str, base: str = "") -> Code:
+    """The installed code of a plugin. Raises ``InputError`` for one that is not installed."""
+    return Code(plugin_version(kind, name, base), plugin_code(kind, name, base))
+
+
+@dataclass(frozen=True)
 class Fitted:
-    """A fitted plugin: learned state, facts about the fit, the key of its stage, and the code it ran with."""
+    """A fitted plugin: learned state, facts about the fit, the key of its stage, and the version and code it ran with."""
 
     state: Mapping[str, np.ndarray]
     facts: Mapping[str, Any]
     key: str
-    code: str
+    code: Code
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,7 @@ def content_hashes(config: Any) -> dict[str, list[str]]:
     return {"files": [hash_file(Path(f)) for f in files]} if files else {}
 
 
-def _load_fitted(stage_key: str, code: str, folder: Path) -> Fitted:
+def _load_fitted(stage_key: str, code: Code, folder: Path) -> Fitted:
     state, facts = load_state(folder)
     return Fitted(state, facts, stage_key, code)
 
@@ -108,14 +119,15 @@ def _facts(plugin: Tokenizer | Recommender, context: StageContext) -> dict[str, 
 
 
 def fit_tokenizer(context: StageContext, name: str, tokenizer: Tokenizer, features: ItemFeatures, seed: int) -> Fitted:
-    """Fit a tokenizer on the features; cached by (features, config, seed, code)."""
-    code = plugin_code("tokenizer", name, base_of(tokenizer.config))
+    """Fit a tokenizer on the features; cached by (features, config, seed, version)."""
+    code = code_of("tokenizer", name, base_of(tokenizer.config))
     depends = {
         "features": features.provenance,
         "tokenizer": name,
         "config": tokenizer.config,
         "seed": seed,
-        "code": code,
+        "version": code.version,
+        **unit_versions("training"),
         **content_hashes(tokenizer.config),
         **context.runtime.numerics,
     }
@@ -166,7 +178,7 @@ class ResolvedStage:
 
     resolved: Resolved
     key: str
-    code: str
+    code: Code
 
 
 def resolve_collisions(
@@ -179,9 +191,9 @@ def resolve_collisions(
     features: ItemFeatures,
     seed: int,
 ) -> ResolvedStage:
-    """SIDs after a collision policy, checked against the contract; cached by (SIDs, policy, config, seed, code)."""
-    code = plugin_code("collisions", name)
-    depends = {"sids": fitted.key, "policy": name, "config": policy.config, "seed": seed, "code": code}
+    """SIDs after a collision policy, checked against the contract; cached by (SIDs, policy, config, seed, version)."""
+    code = code_of("collisions", name)
+    depends = {"sids": fitted.key, "policy": name, "config": policy.config, "seed": seed, "version": code.version}
 
     def compute(partial: Path) -> Resolved:
         def work() -> Resolved:
@@ -210,7 +222,7 @@ def measure_quantisation(context: StageContext, sids_key: str, sids: SemanticIds
         scalars, vectors = load_json(folder / "metrics.json")
         return {n: Metric(**m) for n, m in scalars.items()}, {n: tuple(v) for n, v in vectors.items()}
 
-    depends = {"sids": sids_key, "code": room_code(*METRIC_CODE)}
+    depends = {"sids": sids_key, "version": unit_version("metrics")}
     return context.cache.run(
         Stage(
             "quantisation", depends, lambda _: quantisation_metrics(sids, features, Rng(0).child("quantisation")), save, load
@@ -229,15 +241,16 @@ def fit_recommender(
     sids_key: str,
     seed: int,
 ) -> Fitted:
-    """Train a recommender; cached by (data, SIDs, config, seed, code)."""
-    code = plugin_code("recommender", name)
+    """Train a recommender; cached by (data, SIDs, config, seed, version)."""
+    code = code_of("recommender", name)
     depends = {
         "data": data_key,
         "sids": sids_key,
         "recommender": name,
         "config": model.config,
         "seed": seed,
-        "code": code,
+        "version": code.version,
+        **unit_versions("training"),
         **context.runtime.numerics,
     }
 
@@ -279,7 +292,7 @@ def evaluate_retriever(
 
     stage = Stage(
         "retrieval.evaluate",
-        {"fit": fitted.key, "code": room_code(*SHARING_CODE)},
+        {"fit": fitted.key, "version": unit_version("evaluation")},
         compute,
         save,
         lambda f: (load_ranks(f), load_json(f / "diagnostics.json")),
@@ -306,7 +319,7 @@ def evaluate_ranker(
 
     stage = Stage(
         "ranking.evaluate",
-        {"fit": fitted.key, "code": room_code(*SHARING_CODE)},
+        {"fit": fitted.key, "version": unit_version("evaluation")},
         compute,
         save,
         lambda f: (load_arrays(f / "scores.npz")["score"], load_json(f / "diagnostics.json")),

@@ -13,8 +13,8 @@ from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.study import Study
 
-from sidbench.benchmark.plugins.code_hash import base_of
-from sidbench.benchmark.plugins.sources import plugin_code
+from sidbench.benchmark.plugins.identity import plugin_version
+from sidbench.benchmark.plugins.names import base_of
 from sidbench.benchmark.runs.spec import RunSpec, open_run
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.reporter import Reporter
@@ -103,8 +103,8 @@ def open_session(request: SweepRequest, tokenizer: str, reporter: Reporter, thre
     ]
     study, storage = open_study(request, name, identity)
     code = {
-        tokenizer: plugin_code("tokenizer", tokenizer, base_of(composed.tokenizer)),
-        **{r: plugin_code("recommender", r) for r in request.recommenders},
+        tokenizer: plugin_version("tokenizer", tokenizer, base_of(composed.tokenizer)),
+        **{r: plugin_version("recommender", r) for r in request.recommenders},
     }
     notes = (*space.notes, *_code_note(study, code))
     plan = WorkPlan(space, request.trials, request.seconds, _slots(request, space))
@@ -203,7 +203,7 @@ def _shown(value: Any, other: Any) -> str:
 
 
 def _code_note(study: Study, code: Mapping[str, str]) -> tuple[str, ...]:
-    """Keep the code fingerprints of the first command, and say when a later one runs other code."""
+    """Keep the versions of the code of the first command, and say when a later one runs other code."""
     stored = study.user_attrs.get("code")
     if stored is None:
         study.set_user_attr("code", dict(code))

@@ -19,7 +19,8 @@ from sidbench.benchmark.store.records import PluginRecord, RunRecord
 from sidbench.leaderboards.board.controls import missing_controls
 from sidbench.leaderboards.board.evidence import collect
 from sidbench.leaderboards.board.oracle_row import oracle_rows
-from sidbench.leaderboards.board.provenance import Plugin, costs_of, effort_of, newest_data, stale_reasons
+from sidbench.leaderboards.board.provenance import costs_of, effort_of, newest_data, stale_reasons
+from sidbench.leaderboards.board.recorded_versions import Plugin
 from sidbench.leaderboards.board.store import Store, StoredRun, identity, newest
 from sidbench.leaderboards.board.values import BASELINE, CONTROL, TOKENIZER, Cell, Column, Leaderboard, Row, Table
 from sidbench.leaderboards.render.caption import caption, titles, warnings_of
@@ -53,7 +54,7 @@ HEADLINES = ("item_recall_at_10", "auc")  # one a task: ranked, and compared wit
 def build_tables(store: Store, current: Mapping[Plugin, str] | None = None, title: str = "Leaderboard") -> Leaderboard:
     """Group, aggregate, compare and mark. Tables are ordered by dataset, budget and key.
 
-    current: (kind, name) -> fingerprint of the installed plugins, by which rows of older code are flagged; ``None``
+    current: (kind, name) -> version of the installed plugins, by which rows of other versions are flagged; ``None``
     flags none, so that the tables depend on the records alone.
     """
     runs, superseded = newest(store.runs)

@@ -45,13 +45,14 @@ def key_problems(record: RunRecord) -> list[str]:
                     record.budget,
                     accumulate=record.environment.accumulate,
                     precision=record.environment.precision,
+                    versions={"recommender": task.recommender.version, **record.units},
                 ),
             ),
         )
         if own != given
     ]
     tasks = {t.task: t.comparability_key for t in record.tasks}
-    if record.comparability_key != run_key(tasks, record.dataset.content_hash, features, record.budget):
+    if record.comparability_key != run_key(tasks, record.dataset.content_hash, features, record.budget, record.units):
         problems.append("its comparability key is not that of its tasks")
     return problems
 
