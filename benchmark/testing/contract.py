@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cached_property
@@ -58,7 +59,7 @@ def metadata(case: Case) -> None:
     require(not info.url or info.url.startswith("https://"), f"info.url must begin with https://, got {info.url!r}")
     bibtex = info.bibtex.strip()
     require(
-        not bibtex or (bibtex.startswith("@") and bibtex.endswith("}")) or len(bibtex.split()) == 1,
+        not bibtex or (bibtex.startswith("@") and bibtex.endswith("}")) or re.fullmatch(r"[\w:.-]+", bibtex) is not None,
         f"info.bibtex must be a BibTeX key or a whole entry, got {bibtex[:40]!r}",
     )
     config = getattr(cls, "config_class", None)
