@@ -226,6 +226,13 @@ def test_a_dropped_in_file_is_listed_and_loaded_with_nothing_else_touched(tmp_pa
     assert "'raises'" in raises and "No module named 'nowhere_to_be_found'" in raises and "raises.py" in raises
 
 
+def test_controls_are_those_that_say_so_and_only_of_the_suite(tmp_path: Path, stranger: Path) -> None:
+    assert set(installed().controls()) == {"category_prefix", "hash", "item_id", "popularity", "random", "shuffled"}
+    plain = PLUGIN.replace("ordered=True", "ordered=True, control=True")
+    (stranger / "deep" / "plugin.py").write_text(plain)
+    assert rooms(tmp_path / "mine", mine=plain, other=PLUGIN).controls() == ("mine",)
+
+
 def test_discovery_happens_once_a_process() -> None:
     assert installed() is installed()
     assert installed().plugins("tokenizer") is installed().plugins("tokenizer")
