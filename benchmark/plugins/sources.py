@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sidbench.benchmark.plugins.code_hash import ROOT, code_fingerprint, import_closure
 from sidbench.benchmark.plugins.registry import installed, plugin_path
+from sidbench.datasets.foundation.hashing import hash_json
 
 TRAINING_CODE = {ROOT / "benchmark" / "runtime" / name for name in ("training.py", "optimisers.py", "compiling.py")}
 
@@ -24,5 +25,14 @@ def plugin_files(kind: str, name: str, base: str = "") -> set[Path]:
 
 
 def plugin_code(kind: str, name: str, base: str = "") -> str:
-    """Fingerprint of ``plugin_files``: a stage's result is reused only while it stays."""
-    return code_fingerprint(plugin_files(kind, name, base))
+    """Fingerprint of ``plugin_files``: a stage's result is reused only while it stays.
+
+    A plugin registered in memory has no file of its own: its class is fingerprinted instead.
+    """
+    plugin = installed().find(kind, name)
+    if plugin.live is None:
+        return code_fingerprint(plugin_files(kind, name, base))
+    files = set(TRAINING_CODE)
+    if base and plugin.info.get("composite", False):
+        files |= import_closure(plugin_path(kind, base))
+    return hash_json([plugin.fingerprint, code_fingerprint(files)])

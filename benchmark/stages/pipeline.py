@@ -200,8 +200,13 @@ def resolve_collisions(
 Quantisation = tuple[dict[str, Metric], dict[str, tuple[float, ...]]]
 
 
-def measure_quantisation(context: StageContext, sids_key: str, sids: SemanticIds, features: ItemFeatures) -> Quantisation:
+def quantisation_numbers(sids: SemanticIds, features: ItemFeatures) -> Quantisation:
     """Quantisation metrics; folds and samples use a fixed seed so that every tokenizer meets the same ones."""
+    return quantisation_metrics(sids, features, Rng(0).child("quantisation"))
+
+
+def measure_quantisation(context: StageContext, sids_key: str, sids: SemanticIds, features: ItemFeatures) -> Quantisation:
+    """``quantisation_numbers`` behind the stage cache."""
 
     def save(value: Quantisation, folder: Path) -> None:
         save_json(folder / "metrics.json", [{n: m.model_dump() for n, m in value[0].items()}, value[1]])
@@ -211,11 +216,7 @@ def measure_quantisation(context: StageContext, sids_key: str, sids: SemanticIds
         return {n: Metric(**m) for n, m in scalars.items()}, {n: tuple(v) for n, v in vectors.items()}
 
     depends = {"sids": sids_key, "code": room_code(*METRIC_CODE)}
-    return context.cache.run(
-        Stage(
-            "quantisation", depends, lambda _: quantisation_metrics(sids, features, Rng(0).child("quantisation")), save, load
-        )
-    )
+    return context.cache.run(Stage("quantisation", depends, lambda _: quantisation_numbers(sids, features), save, load))
 
 
 def fit_recommender(
