@@ -21,12 +21,14 @@ def checked_settings(config_class: type[Any], settings: Mapping[str, Any], who: 
     Raises ``InputError`` for a name that ``config_class`` does not have, naming the nearest one, and for a value of
     another type.
     """
-    hints, found = typing.get_type_hints(config_class), {}
+    hints = typing.get_type_hints(config_class)
+    found: dict[str, Any] = {}
     known = [f.name for f in dataclasses.fields(config_class)]
     for name, given in settings.items():
         if name not in known:
             raise unknown_name(f"setting of {who}", name, known, do="use one of these settings")
-        value = given.item() if isinstance(given, np.generic) else tuple(given) if isinstance(given, list) else given
+        value: Any = given.item() if isinstance(given, np.generic) else given
+        value = tuple(value) if isinstance(value, list) else value
         if not _fits(value, hints[name]):
             raise InputError(
                 f"{who}: {name}",

@@ -120,7 +120,7 @@ def load_tokenizer(folder: str | Path, cls: type[Tokenizer] | None = None) -> Si
     """
     saved, plugin = read_tokenizer(Path(folder), cls)
     loaded = SidTokenizer(saved.name, plugin, saved.settings)
-    loaded.diagnostics, loaded._learned = dict(saved.diagnostics), saved.learned
+    loaded.diagnostics, loaded._learned = dict(saved.diagnostics), dict(saved.learned)
     return loaded
 
 
