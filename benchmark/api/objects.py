@@ -36,6 +36,7 @@ def choose(kind: str, given: Any) -> Chosen:
         cls, settings = type(given), changed_settings(given.config) if hasattr(given, "config") else {}
     if kind_of(cls) != kind:
         raise InputError(f"{kind}s of a run", got=repr(given)[:120], wanted=f"a name or an object of a {kind}")
+    settings = dict(sorted(settings.items()))  # so that equal settings make equal runs
     known = installed_name(cls, installed())
     return Chosen(known, settings) if known is not None else Chosen(live_name(cls), settings, cls)
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from sidbench.benchmark.api.settings import build_config
-from sidbench.benchmark.plugins.live import live_name
+from sidbench.benchmark.plugins.live import installed_name, live_name
 from sidbench.benchmark.plugins.registry import installed
 from sidbench.datasets.foundation.disk import storing
 from sidbench.datasets.foundation.errors import InputError, SidbenchError
@@ -86,7 +86,7 @@ def read_tokenizer(folder: Path, cls: type[Tokenizer] | None) -> tuple[Saved, To
     """What ``write_tokenizer`` wrote, and the tokenizer with its state. Raises ``InputError`` as ``load_tokenizer``."""
     about = _about(folder)
     name = about["tokenizer"]
-    if cls is not None and live_name(cls) != name and installed().find("tokenizer", name).module != cls.__module__:
+    if cls is not None and name != (installed_name(cls, installed()) or live_name(cls)):
         raise InputError(f"tokenizer in {folder}", got=name, wanted=f"the tokenizer of {cls.__name__}")
     cls = installed().load("tokenizer", name) if cls is None else cls
     config = build_config(cls, about["config"], None, f"tokenizer {name} in {folder}")

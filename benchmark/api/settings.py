@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -86,8 +87,6 @@ def _word(value: Any) -> str:
         return json.dumps(value)
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(_word, value))}]"
-    if isinstance(value, str):
-        quoted = value.replace("'", "\\'")
-        ending = len(quoted) - len(quoted.rstrip("\\"))  # Hydra reads backslashes literally, except before a quote
-        return f"'{quoted + chr(92) * ending}'"
+    if isinstance(value, str):  # Hydra reads backslashes literally, except before a quote, the closing one included
+        return "'" + re.sub(r"(\\*)(\Z|')", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
     return repr(value)

@@ -132,7 +132,8 @@ class _Walk:
                 defaults = [d for d in (field.default, field.default_factory) if d is not dataclasses.MISSING]
                 self.add([field.name, repr(field.type), *defaults, dict(field.metadata)], f"{cls.__name__}.{field.name}")
         for name, value in vars(cls).items():
-            generated = isinstance(value, FunctionType) and value.__code__.co_filename == "<string>"
+            inner = inspect.unwrap(value) if isinstance(value, FunctionType) else None
+            generated = isinstance(inner, FunctionType) and inner.__code__.co_filename == "<string>"
             if generated and dataclasses.is_dataclass(cls) and name.startswith("__"):
                 continue  # its fields say all of it
             if isinstance(value, FunctionType) or not _SKIPPED.fullmatch(name):
@@ -191,13 +192,13 @@ def _owner(value: type[Any] | FunctionType) -> str:
 
 def _belongs_to(module: str | None) -> str:
     """Whose code a module is: "sidbench", "library" (standard or installed), or the user's "own"."""
-    if module is None:
+    if module is None or module == "__main__":  # a notebook's module may carry the file of the program that runs it
         return "own"
     if module.partition(".")[0] in sys.stdlib_module_names:
         return "library"
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None:
-        return "library" if module != "__main__" and module in sys.builtin_module_names else "own"
+        return "library" if module in sys.builtin_module_names else "own"
     path = Path(file).resolve()
     if module.startswith("sidbench.") and path.is_relative_to(ROOT):
         return "sidbench"
