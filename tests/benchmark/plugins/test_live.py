@@ -17,7 +17,7 @@ from sidbench.benchmark.plugins.live_code import Unknown, live_fingerprint
 from sidbench.benchmark.plugins.registry import find, installed, load
 from sidbench.benchmark.plugins.sources import plugin_code
 from sidbench.datasets.foundation.errors import InputError
-from sidbench.tokenizers.base import SemanticIds, Tokenizer, TokenizerConfig, TokenizerInfo
+from sidbench.tokenizers.base import SemanticIds, Tokenizer, TokenizerInfo
 from sidbench.tokenizers.opq import Opq
 
 CELL = """
