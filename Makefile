@@ -6,7 +6,7 @@ TYPES := build/types
 IMPORTS := build/imports
 ROOMS := benchmark datasets leaderboards recommenders tokenizers
 
-.PHONY: setup run test lint types imports unit docs speed lock clean
+.PHONY: setup run test lint types imports unit docs speed lowest lock clean
 
 setup: $(VENV)/.ready $(TYPES)/sidbench
 
@@ -28,6 +28,7 @@ run: setup
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 # The checker of import contracts wants the rooms in a namespace without the root's __init__.py.
 imports: setup
@@ -49,6 +50,22 @@ docs: setup
 
 speed: setup
 	$(BIN)/python -m pytest tests/speed -p no:xdist --benchmark-columns=min,median,max,rounds
+
+# Nightly: a run, a table and a part of the tests with the oldest versions that pyproject.toml allows. Torch comes first
+# and as the lock file pins it, so that no other requirement draws in another build of it.
+LOWEST := build/lowest
+lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python tests/lowest.py > build/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet "$$(head -1 build/lowest.txt)"
+	$(LOWEST)/bin/python -m pip install --quiet -r build/lowest.txt "setuptools>=77"
+	$(LOWEST)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	SIDBENCH_HOME=$(LOWEST)/home $(LOWEST)/bin/bench run --tokenizer opq,rqvae --dataset synthetic --budget smoke --rerun always
+	SIDBENCH_HOME=$(LOWEST)/home $(LOWEST)/bin/bench leaderboard --dataset synthetic --format html --out $(LOWEST)/table.html
+	$(LOWEST)/bin/python -m pytest tests/test_dependencies.py tests/benchmark/config tests/benchmark/runtime/test_local.py \
+	    tests/benchmark/store tests/benchmark/sweeps/test_space.py tests/datasets/test_reading.py \
+	    tests/datasets/test_features_text.py tests/datasets/test_features_pictures.py tests/leaderboards/board \
+	    tests/leaderboards/statistics
 
 lock:
 	$(PYTHON) -m venv build/lock

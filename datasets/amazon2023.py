@@ -27,6 +27,7 @@ from sidbench.datasets.reading.text import TextCleaner, count_without_text, text
 
 INFO = DatasetInfo(
     title="Amazon Reviews 2023, any category",
+    version=1,
     source="https://huggingface.co/datasets/McAuley-Lab/Amazon-Reviews-2023",
     licence="no formal licence; distributed by its authors for research",
     citation="Hou, Li, He, Yan, Chen and McAuley, arXiv 2403.03952, 2024",

@@ -164,7 +164,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Static metadata of a dataset plugin, read from source without importing it: keep every argument a literal."""
+    """Static metadata of a dataset plugin, read from source without importing it: keep every argument a literal.
+
+    version: raised by its author when the numbers it computes change; part of stage keys, run ids and comparability.
+    """
 
     title: str
     source: str
@@ -174,6 +177,7 @@ class DatasetInfo:
     tasks: tuple[str, ...]
     published: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    version: int = 1
 
 
 class FileLocator(ABC):

@@ -24,6 +24,7 @@ from sidbench.datasets.reading.text import TextCleaner, count_without_text, text
 
 INFO = DatasetInfo(
     title="MovieLens 100K",
+    version=1,
     source="https://grouplens.org/datasets/movielens/100k/",
     licence="research use only; no redistribution and no commercial use without permission; posters: their owners",
     citation="Harper and Konstan, ACM Transactions on Interactive Intelligent Systems 5(4), 2015",

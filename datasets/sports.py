@@ -21,6 +21,7 @@ from sidbench.datasets.reading.text import count_without_text
 
 INFO = DatasetInfo(
     title="Amazon Sports and Outdoors (2014), 5-core",
+    version=1,
     source="https://jmcauley.ucsd.edu/data/amazon/",
     licence="no formal licence; distributed by its authors for research, not for redistribution",
     citation="He and McAuley, WWW 2016; McAuley, Targett, Shi and van den Hengel, SIGIR 2015",

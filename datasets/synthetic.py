@@ -38,6 +38,7 @@ from sidbench.datasets.planted.tree import build_tree
 
 INFO = DatasetInfo(
     title="Synthetic: the planted catalogue with a known tree, law and noise",
+    version=1,
     source="generated from the configured seed; no file, no network",
     licence="Apache-2.0",
     citation="sidbench, the planted catalogue",

@@ -29,6 +29,7 @@ from sidbench.recommenders.blocks.sid_tables import CodeLayout
 
 INFO = RecommenderInfo(
     title="DIN: target attention over the history, with SID features",
+    version=1,
     paper="arXiv 1706.06978",
     year=2018,
     task="ranking",

@@ -31,6 +31,7 @@ from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
     title="HSTU with full-softmax cross-entropy (item-ID baseline)",
+    version=1,
     paper="arXiv 2402.17152",
     year=2024,
     task="retrieval",

@@ -17,13 +17,14 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever, TargetRanks
+from sidbench.recommenders.base import MEAN, RecommenderInfo, RetrievalData, Retriever, TargetRanks
 from sidbench.recommenders.blocks.exact import CELLS, Candidates, RankCollector, rank_scores
 from sidbench.recommenders.blocks.windows import check_histories
 from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
     title="Most popular items (floor without a model)",
+    version=1,
     paper="arXiv 1205.2618 (the baseline most-popular)",
     year=2009,
     task="retrieval",
@@ -42,6 +43,7 @@ class MostPopular(Retriever):
     info = INFO
     config_class = MostPopularConfig
     budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"smoke": {}, "quick": {}, "standard": {}, "paper": {}}
+    diagnostic_combine: ClassVar[Mapping[str, str]] = {"ms_per_user": MEAN}
 
     def __init__(self, config: MostPopularConfig) -> None:
         super().__init__(config)

@@ -29,6 +29,7 @@ from sidbench.recommenders.blocks.sid_tables import CodeLayout
 
 INFO = RecommenderInfo(
     title="PPNet: gated ranking with SID features",
+    version=1,
     paper="arXiv 2302.01115",
     year=2023,
     task="ranking",

@@ -30,6 +30,7 @@ from sidbench.recommenders.blocks.windows import TrainingWindows, check_historie
 
 INFO = RecommenderInfo(
     title="SASRec with full-softmax cross-entropy (item-ID baseline)",
+    version=1,
     paper="arXiv 1808.09781",
     year=2018,
     task="retrieval",

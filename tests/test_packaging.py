@@ -49,6 +49,17 @@ def test_every_package_folder_is_declared_and_exists() -> None:
     assert declared == found
 
 
+def test_the_citation_names_the_version_and_licence_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = dict(line.split(": ", 1) for line in (ROOT / "CITATION.cff").read_text().splitlines() if ": " in line)
+    found = {name: cited[name].strip('"') for name in ("title", "version", "license", "abstract")}
+    assert found == {
+        "title": "sidbench",
+        **{n: project[n] for n in ("version", "license")},
+        "abstract": project["description"],
+    }
+
+
 def test_the_import_name_is_sidbench() -> None:
     assert (
         from_root("-c", "import sidbench.datasets.foundation.errors as e; print(e.__name__)").strip()

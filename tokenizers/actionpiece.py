@@ -41,6 +41,7 @@ from sidbench.tokenizers.opq import Opq, OpqConfig
 
 INFO = TokenizerInfo(
     title="ActionPiece: contextual tokens of feature sets",
+    version=1,
     paper="Hou et al., ICML 2025, arXiv 2502.13581",
     year=2025,
     modalities=("text", "vision", "sequences"),

@@ -108,6 +108,7 @@ class TokenizerInfo:
     that one's code counts as its own.
     needs_settings: settings without a usable default ("path"); ``--tokenizer all`` leaves the plugin out unless set.
     variable_length: items may have PAD at some positions.
+    version: raised by its author when the numbers it computes change; part of stage keys, run ids and comparability.
     """
 
     title: str
@@ -121,6 +122,7 @@ class TokenizerInfo:
     composite: bool = False
     needs_settings: tuple[str, ...] = ()
     variable_length: bool = False
+    version: int = 1
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,8 @@ class Tokenizer(ABC):
         return None
 
     def diagnostics(self) -> dict[str, float]:
-        """Numbers for the record that only the method can know (``loss_native``, router activity); may be empty."""
+        """Numbers for the record that only the method can know (``loss_native``, router activity); may be empty. Of several
+        processes, which all fit the same tokenizer, those of the main process are recorded."""
         return {}
 
     @property
@@ -236,10 +239,6 @@ class TokenSequences:
     indptr: np.ndarray
     first_event: np.ndarray
     last_event: np.ndarray
-
-    @property
-    def n_sequences(self) -> int:
-        return len(self.indptr) - 1
 
     def of(self, sequence: int) -> np.ndarray:
         """int32 tokens of one sequence."""

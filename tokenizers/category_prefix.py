@@ -26,6 +26,7 @@ from sidbench.tokenizers.blocks.training.content import state_entry
 
 INFO = TokenizerInfo(
     title="Category prefix (control)",
+    version=1,
     paper="",
     year=2025,
     modalities=("categories",),

@@ -35,6 +35,7 @@ from sidbench.tokenizers.blocks.training.content import content_rows, fitting_ro
 
 INFO = TokenizerInfo(
     title="CoST: contrastive residual quantisation",
+    version=1,
     paper="Zhu et al., arXiv 2404.14774",
     year=2024,
     modalities=("text", "vision"),

@@ -45,6 +45,7 @@ from sidbench.tokenizers.blocks.training.content import (
 
 INFO = TokenizerInfo(
     title="EAGER: equal cluster trees of behaviour and of content",
+    version=1,
     paper="Wang et al., KDD 2024, arXiv 2406.14017",
     year=2024,
     modalities=("text", "vision", "behaviour"),

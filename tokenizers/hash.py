@@ -23,6 +23,7 @@ from sidbench.tokenizers.blocks.training.content import state_entry
 
 INFO = TokenizerInfo(
     title="Hash codes (control)",
+    version=1,
     paper="Zhang et al., RecSys 2020 (double hashing)",
     year=2020,
     modalities=(),

@@ -50,6 +50,7 @@ from sidbench.tokenizers.blocks.training.content import (
 
 INFO = TokenizerInfo(
     title="Hierarchical k-means: path in a cluster tree",
+    version=1,
     paper="Tay et al., arXiv 2202.06991, section 3.2",
     year=2022,
     modalities=("text", "vision"),

@@ -31,6 +31,7 @@ from sidbench.tokenizers.sid_tables.table import SidTable, looks_offset
 
 INFO = TokenizerInfo(
     title="Imported SIDs",
+    version=1,
     paper="",
     year=2026,
     modalities=(),

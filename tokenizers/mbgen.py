@@ -40,6 +40,7 @@ from sidbench.tokenizers.blocks.training.content import content_like, content_ro
 
 INFO = TokenizerInfo(
     title="MBGen: VQ, k-means inside clusters, index inside buckets",
+    version=1,
     paper="Liu et al., CIKM 2024, arXiv 2405.16871",
     year=2024,
     modalities=("text", "vision"),

@@ -45,6 +45,7 @@ from sidbench.tokenizers.blocks.training.content import (
 
 INFO = TokenizerInfo(
     title="OPQ: optimised product quantisation",
+    version=1,
     paper="Ge et al., TPAMI 2014; RPG, arXiv 2506.05781",
     year=2014,
     modalities=("text", "vision"),

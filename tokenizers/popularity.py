@@ -22,6 +22,7 @@ from sidbench.tokenizers.blocks.training.content import state_entry
 
 INFO = TokenizerInfo(
     title="Popularity rank (control)",
+    version=1,
     paper="",
     year=2025,
     modalities=(),

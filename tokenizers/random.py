@@ -21,6 +21,7 @@ from sidbench.tokenizers.blocks.training.content import state_entry
 
 INFO = TokenizerInfo(
     title="Random codes (control)",
+    version=1,
     paper="Hua et al., SIGIR-AP 2023 (RID)",
     year=2023,
     modalities=(),

@@ -33,6 +33,7 @@ from sidbench.tokenizers.blocks.training.mlp import mlp
 
 INFO = TokenizerInfo(
     title="RQ-KMeans+: RQ-KMeans trained on as a residual auto-encoder",
+    version=1,
     paper="MiniOneRec, arXiv 2510.24431 (credited to GPR)",
     year=2025,
     modalities=("text", "vision"),

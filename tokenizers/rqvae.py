@@ -18,6 +18,7 @@ from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import Autoencod
 
 INFO = TokenizerInfo(
     title="RQ-VAE: residual-quantised autoencoder (TIGER)",
+    version=1,
     paper="Rajput et al., arXiv 2305.05065",
     year=2023,
     modalities=("text", "vision"),

@@ -16,6 +16,7 @@ from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import Autoencod
 
 INFO = TokenizerInfo(
     title="RQ-VAE++: one RQ-VAE per modality",
+    version=1,
     paper="Xu et al., MMQ-v2, arXiv 2510.25622, section 4.1.3",
     year=2025,
     modalities=("text", "vision", "behaviour"),

@@ -29,6 +29,7 @@ from sidbench.tokenizers.blocks.training.batches import ShuffledBatches
 
 INFO = TokenizerInfo(
     title="R-VQ: residual vector quantisation by gradient steps (GRID)",
+    version=1,
     paper="GRID, arXiv 2507.22224",
     year=2025,
     modalities=("text", "vision"),

@@ -22,6 +22,7 @@ from sidbench.tokenizers.blocks.wrapping.bases import BUDGETS, base_rng, bases, 
 
 INFO = TokenizerInfo(
     title="Shuffled codes (control)",
+    version=1,
     paper="",
     year=2025,
     modalities=("text", "vision", "behaviour"),

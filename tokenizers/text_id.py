@@ -38,6 +38,7 @@ from sidbench.tokenizers.blocks.training.content import state_entry
 
 INFO = TokenizerInfo(
     title="Text IDs: short unique phrases from item text",
+    version=1,
     paper="after IDGenRec, Tan et al., SIGIR 2024, arXiv 2403.19021",
     year=2024,
     modalities=("text",),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.api.boards import installed_code
+from sidbench.benchmark.plugins.identity import plugin_version
 from sidbench.benchmark.store.paths import runs_folder
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.files import write_whole
 from sidbench.leaderboards.board.provenance import newest_data, stale_reasons
-from sidbench.leaderboards.board.store import Store, read_runs
+from sidbench.leaderboards.board.recorded_versions import Plugin, versions_of
+from sidbench.leaderboards.board.store import Store, StoredRun, read_runs
 from sidbench.leaderboards.board.table import build_tables
 from sidbench.leaderboards.board.values import Leaderboard
 from sidbench.leaderboards.publish.publishing import RECORDS, SETTINGS, BoardSettings, check, publish, read_settings
@@ -23,6 +25,7 @@ ALL_FORMATS = "all"
 
 _GOES_WITH = {
     "check": (),
+    "freeze": ("version",),
     "publish": ("source", "title", "budget", "dataset", "formats", "out"),
     "": ("dataset", "formats", "out", "data_dir"),
 }
@@ -30,17 +33,17 @@ _SPELLED = {"source": "--from", "formats": "--format", "data_dir": "--data-dir"}
 
 
 def refuse_mixed(**given: object) -> None:
-    """Refuse options that the chosen work (``check``, ``publish`` or printing) would not use.
+    """Refuse options that the chosen work (``check``, ``freeze``, ``publish`` or printing) would not use.
 
     given: option -> value, ``None`` where it was not given. Raises ``InputError``.
     """
     present = [name for name, value in given.items() if value is not None]
-    chosen = next((name for name in ("check", "publish") if name in present), "")
+    chosen = next((name for name in ("check", "freeze", "publish") if name in present), "")
     for name in present:
         if name != chosen and name not in _GOES_WITH[chosen]:
             raise InputError(
                 f"option {_SPELLED.get(name, f'--{name}')}",
-                got=f"together with --{chosen}" if chosen else "without --publish",
+                got=f"together with --{chosen}" if chosen else f"without --{'freeze' if name == 'version' else 'publish'}",
                 wanted="an option that this command uses",
                 do="leave it out; see `bench leaderboard --help`",
             )
@@ -64,7 +67,7 @@ def leaderboard_command(
             wanted="--out FOLDER",
             do=f"bench leaderboard --format {formats} --out tables",
         )
-    board = build_tables(store, installed_code(store.runs))
+    board = build_tables(store, installed_versions(store.runs))
     for name in names:
         text = _render(board, name, texts, data_dir)
         if out is None:
@@ -128,14 +131,15 @@ def publish_command(
     )
 
 
-def check_command(folder: Path) -> None:
-    """Check a published board. Exits with 1, naming every place, when a table is not what the records give.
+def check_living(folder: Path) -> None:
+    """Check a living board. Exits with 1, naming every place, when a table is not what the records give.
 
-    Rows whose code changed since are told on stderr; they are no failure, since their records still give the tables.
+    Rows whose plugins have another version now are told on stderr; they are no failure, since their records still give
+    the tables.
     """
     problems = check(folder)
     store = read_runs(folder / RECORDS)
-    current, data = installed_code(store.runs), newest_data(store.runs)
+    current, data = installed_versions(store.runs), newest_data(store.runs)
     for run in store.runs:
         if reasons := stale_reasons(run.record, current, data):
             sys.stderr.write(f"stale: {run.record.run_id}: {'; '.join(reasons)}\n")
@@ -143,7 +147,18 @@ def check_command(folder: Path) -> None:
         sys.stderr.write(f"{folder}: {problem}\n")
     if problems:
         raise Exit(1)
-    sys.stdout.write(f"{folder}: the tables are what its {len(store.runs)} records give.\n")
+    sys.stdout.write(f"{folder}: living board; the tables are what its {len(store.runs)} records give.\n")
+
+
+def installed_versions(runs: Sequence[StoredRun]) -> dict[Plugin, str]:
+    """Versions of the installed plugins that these runs used; those that are not installed are left out."""
+    found: dict[Plugin, str] = {}
+    for plugin in dict.fromkeys(p for run in runs for p in versions_of(run.record)):
+        try:
+            found[plugin] = plugin_version(*plugin)
+        except InputError:  # not installed, which the row will say
+            continue
+    return found
 
 
 def _readable(folder: Path) -> Store:

@@ -18,6 +18,7 @@ from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
 from sidbench.recommenders.base import (
+    COMBINATIONS,
     Ranker,
     RankingData,
     RankingRows,
@@ -181,7 +182,7 @@ def _check_retriever(cls: type[Retriever], runtime: Runtime) -> None:
     ranks = run(model, data, sids)
     _check_ranks(cls, ranks, N_USERS, N_ITEMS, "after fit")
     _require(model.n_parameters > 0, cls, "n_parameters must be positive")
-    _require(all(np.isfinite(v) for v in model.diagnostics().values()), cls, "diagnostics must be finite numbers")
+    _check_diagnostics(cls, model)
     _require(_same(ranks, run(_make(cls), data, sids)), cls, "equal seeds must give equal ranks")
     poisoned = replace(
         data,
@@ -223,6 +224,19 @@ def _check_retriever(cls: type[Retriever], runtime: Runtime) -> None:
     _require(bool((ranks.tied[data.test_target <= 1] >= 2).all()), cls, "items 0 and 1 share a SID, so they must tie")
     _refuses(cls, "missing SIDs", lambda: _make(cls).fit(data, None, Rng(7), runtime))
     _refuses(cls, "SIDs of another catalogue", lambda: _make(cls).fit(data, make_sids(5), Rng(7), runtime))
+
+
+def _check_diagnostics(cls: type[Recommender], model: Recommender) -> None:
+    """Finite numbers, each declared with how those of several processes become one."""
+    found, declared = model.diagnostics(), cls.combinations()
+    _require(bool(np.isfinite(list(found.values())).all()), cls, "diagnostics must be finite numbers")
+    _require(set(declared.values()) <= set(COMBINATIONS), cls, f"diagnostic_combine may hold {', '.join(COMBINATIONS)} only")
+    missing = sorted(set(found) - set(declared))
+    _require(
+        not missing,
+        cls,
+        f"diagnostic_combine must say how {', '.join(missing)} of several processes combine: {', '.join(COMBINATIONS)}",
+    )
 
 
 def _check_every_target(
@@ -295,7 +309,7 @@ def _check_narrow_beam(
         cls,
         "a target's score must not depend on the width of the beam",
     )
-    _require(bool(np.isfinite(list(narrow.diagnostics().values())).all()), cls, "diagnostics must be finite numbers")
+    _check_diagnostics(cls, narrow)
 
 
 def make_ranking(n_rows: int = 240, n_items: int = N_ITEMS, n_users: int = N_USERS, seed: int = 0) -> RankingData:
@@ -342,6 +356,7 @@ def _check_ranker(cls: type[Ranker], runtime: Runtime) -> None:
     )
     _require(bool(np.isfinite(scores).all()), cls, "scores must be finite, also for unseen users and empty histories")
     _require(model.n_parameters > 0, cls, "n_parameters must be positive")
+    _check_diagnostics(cls, model)
     _require(bool(np.array_equal(scores, run(_make(cls), data, sids))), cls, "equal seeds must give equal scores")
     hidden = data.rows["test"]
     poison = RankingRows(*(np.full_like(getattr(hidden, f.name), POISON) for f in fields(RankingRows)))

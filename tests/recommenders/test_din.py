@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
+from sidbench.benchmark.testing import recommenders as testing_recommenders
 from sidbench.benchmark.testing.recommenders import check_recommender, make_ranking, make_sids
-from sidbench.benchmark.testing.tokenizers import recommenders as testing_recommenders
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.runtime import TrainingLog, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng

@@ -14,6 +14,7 @@ from sidbench.tokenizers.collisions.base import CollisionInfo, CollisionPolicy, 
 
 INFO = CollisionInfo(
     title="Append: rank inside the collision group as last token",
+    version=1,
     source="TIGER, arXiv 2305.05065",
     unique=True,
     adds=True,

@@ -16,6 +16,7 @@ from sidbench.tokenizers.collisions.base import CollisionInfo, CollisionPolicy, 
 
 INFO = CollisionInfo(
     title="Append where needed: rank token for colliding items only",
+    version=1,
     source="MiniOneRec, arXiv 2510.24431",
     unique=True,
     adds=True,

@@ -31,6 +31,7 @@ class CollisionInfo:
 
     source: who uses it. unique: afterwards every item has a SID of its own, or ``resolve`` raises. adds: appends a
     position. moves: changes codes that the tokenizer gave. deviations: from the source, one sentence each.
+    version: raised by its author when the numbers it computes change; part of stage keys, run ids and comparability.
     """
 
     title: str
@@ -39,6 +40,7 @@ class CollisionInfo:
     adds: bool = False
     moves: bool = False
     deviations: tuple[str, ...] = ()
+    version: int = 1
 
 
 @dataclass(frozen=True)

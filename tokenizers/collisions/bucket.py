@@ -28,6 +28,7 @@ from sidbench.tokenizers.collisions.base import (
 
 INFO = CollisionInfo(
     title="Bucket: last code becomes an index inside the prefix bucket",
+    version=1,
     source="MBGen, CIKM 2024",
     unique=True,
     moves=True,

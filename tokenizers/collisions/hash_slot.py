@@ -26,6 +26,7 @@ from sidbench.tokenizers.collisions.base import (
 
 INFO = CollisionInfo(
     title="Hash slot: random token, distinct inside the collision group",
+    version=1,
     source="ActionPiece, arXiv 2502.13581",
     unique=True,
     adds=True,

@@ -6,7 +6,7 @@ from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import SemanticIds
 from sidbench.tokenizers.collisions.base import CollisionInfo, CollisionPolicy, Costs, Resolved, unchanged
 
-INFO = CollisionInfo(title="None: items may share a SID", source="RPG, arXiv 2506.05781")
+INFO = CollisionInfo(title="None: items may share a SID", version=1, source="RPG, arXiv 2506.05781")
 
 
 class NoPolicy(CollisionPolicy):

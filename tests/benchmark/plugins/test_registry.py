@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -102,6 +103,17 @@ def test_every_plugin_of_the_tree_is_sound_and_loads_its_single_public_class() -
             loaded = load(kind, name)
             assert loaded.__module__ == plugin.module
             assert {f: getattr(loaded.info, f) for f in plugin.info} == dict(plugin.info)
+
+
+def test_every_plugin_of_the_tree_states_its_version() -> None:
+    """The default serves third parties; in the tree a reader of the file sees the number that he must raise."""
+    for kind in KINDS.values():
+        for plugin in plugins(kind.name).values():
+            assert plugin.path is not None
+            calls = [node for node in ast.walk(ast.parse(plugin.path.read_text())) if isinstance(node, ast.Call)]
+            made = [c for c in calls if getattr(c.func, "id", "") == kind.info_class]
+            assert [k.arg for k in made[0].keywords].count("version") == 1, plugin.path
+            assert plugin.info["version"] >= 1
 
 
 @pytest.fixture

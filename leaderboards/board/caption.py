@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sidbench.benchmark.store.records import RunRecord
+from sidbench.leaderboards.board.recorded_versions import versions_of
 from sidbench.leaderboards.board.store import StoredRun
 
 
@@ -83,12 +84,13 @@ def warnings_of(members: Sequence[StoredRun]) -> tuple[str, ...]:
         ]
         if record.budget != budget:
             notes.append(f"{record.run_id}: budget {record.budget}, the table's is {budget}")
-    codes: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, dict[str, list[str]]] = {}
     for run in members:
-        for task in run.record.tasks:
-            codes.setdefault(task.recommender.name, {}).setdefault(task.recommender.code, []).append(run.record.run_id)
-    for name, by_code in codes.items():
-        if len(by_code) > 1:
-            versions = " | ".join(", ".join(ids) for ids in by_code.values())
-            notes.append(f"the code of {name} changed between these runs, repeat the older ones: {versions}")
+        for (kind, name, _), version in versions_of(run.record).items():
+            if kind == "recommender":
+                found.setdefault(name, {}).setdefault(version, []).append(run.record.run_id)
+    for name, by_version in found.items():
+        if len(by_version) > 1:
+            versions = " | ".join(f"{version}: {', '.join(ids)}" for version, ids in by_version.items())
+            notes.append(f"{name} had several versions in these runs, repeat the older ones: {versions}")
     return tuple(dict.fromkeys(notes))
