@@ -40,9 +40,9 @@ app.add_typer(runs.app, name="runs")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        import sidbench
 
-        sys.stdout.write(f"sidbench {version('sidbench')}\n")
+        sys.stdout.write(f"sidbench {sidbench.__version__}\n")
         raise Exit(0)
 
 

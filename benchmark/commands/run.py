@@ -13,10 +13,10 @@ from typing import Any
 
 from typer.exceptions import Exit
 
+from sidbench.benchmark.api.results import from_outcomes
 from sidbench.benchmark.launchers.base import Launcher, LaunchSettings, Outcome
 from sidbench.benchmark.launchers.inline import InlineLauncher
 from sidbench.benchmark.launchers.worker import PARENT, end_with_parent
-from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.runs.command_line import repeat_command
 from sidbench.benchmark.runs.grid import Grid, expand
 from sidbench.benchmark.runs.plan import look_up, plan_run
@@ -27,11 +27,7 @@ from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.reporter import Notes, PlainReporter, Reporter, default_reporter
 from sidbench.benchmark.stages.shared import SharedData
 from sidbench.benchmark.store.failures import cause
-from sidbench.benchmark.store.paths import runs_folder
 from sidbench.datasets.foundation.errors import InputError, SidbenchError
-from sidbench.leaderboards.board.store import read_runs
-from sidbench.leaderboards.board.table import build_tables
-from sidbench.leaderboards.render.formats import render
 
 LOCAL_JOBS = 2
 
@@ -157,10 +153,7 @@ def _show(request: RunRequest, outcomes: Sequence[Outcome]) -> None:
         sys.stdout.write(json.dumps(result) + "\n")
         return
     if records:
-        store, wanted, keys = read_runs(runs_folder()), {r.run_id for r in records}, {r.comparability_key for r in records}
-        # Controls recorded earlier under the same conditions belong in the table of whatever runs now.
-        wanted |= {r.record.run_id for r in store.runs if r.record.control and r.record.comparability_key in keys}
-        sys.stdout.write(render(build_tables(store.only(wanted), controls=installed().controls()), "md"))
+        sys.stdout.write(from_outcomes(o for o in outcomes if o.record is not None).leaderboard().to_markdown())
     for failure, error in zip(failures, _each_once([f.error for f in failures]), strict=True):
         sys.stderr.write(f"failed: {failure.run}: {error}\n  repeat with: {failure.command}\n")
     if len(outcomes) > 1:

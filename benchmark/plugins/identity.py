@@ -48,6 +48,8 @@ def plugin_version(kind: str, name: str, base: str = "") -> str:
 def plugin_code(kind: str, name: str, base: str = "") -> str:
     """SHA-256 of what a plugin's code does, and the code of the ``base`` that a composite one runs."""
     plugin = installed().find(kind, name)
+    if plugin.live is not None:
+        return plugin.fingerprint
     code, roots = _code_of(plugin)
     if base and plugin.info.get("composite", False):
         roots = roots | _code_of(installed().find(kind, base))[1]

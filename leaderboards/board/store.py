@@ -56,10 +56,6 @@ class Store:
         """Only the runs on one dataset."""
         return replace(self, runs=tuple(r for r in self.runs if r.record.dataset.name == name))
 
-    def only(self, run_ids: Collection[str]) -> Store:
-        """Only these runs, and no unreadable ones."""
-        return Store(tuple(r for r in self.runs if r.record.run_id in run_ids))
-
 
 def read_runs(folder: Path) -> Store:
     """All records below ``folder`` (``<run id>/record.json``); unreadable ones are returned with their reason."""
