@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from typer.exceptions import Exit
@@ -12,8 +13,9 @@ from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.store.paths import runs_folder
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.files import write_whole
+from sidbench.leaderboards.board.controls import missing_controls
 from sidbench.leaderboards.board.provenance import newest_data, stale_reasons
-from sidbench.leaderboards.board.store import Store, read_runs
+from sidbench.leaderboards.board.store import Store, StoredRun, read_runs
 from sidbench.leaderboards.board.table import build_tables
 from sidbench.leaderboards.board.values import Leaderboard
 from sidbench.leaderboards.publish.publishing import RECORDS, SETTINGS, BoardSettings, check, publish, read_settings
