@@ -17,7 +17,7 @@ import pytest
 import sidbench as sb
 from sidbench.benchmark.api.homes import at_home
 from sidbench.benchmark.cli.app import invoke
-from sidbench.benchmark.metrics.descriptions import describe
+from sidbench.benchmark.metrics.catalogue import describe
 from sidbench.benchmark.plugins.registry import installed
 from sidbench.datasets.foundation.hashing import hash_arrays
 from sidbench.tokenizers.base import SemanticIds, Tokenizer, TokenizerConfig, TokenizerInfo
