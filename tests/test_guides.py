@@ -136,7 +136,11 @@ GUIDES: dict[str, Guide] = {
     ),
     "leaderboards/boards/README.md": Guide(
         plan_runs=True,
-        replace={"--out leaderboards/boards/beauty": "--out board", "leaderboards/boards/": f"{ROOT}/leaderboards/boards/"},
+        replace={
+            "--out leaderboards/boards/beauty": "--out board",
+            "--freeze leaderboards/boards/beauty": "--freeze board",
+            "leaderboards/boards/": f"{ROOT}/leaderboards/boards/",
+        },
     ),
     "docs/training.md": Guide(replace={"--dataset synthetic": "--dataset synthetic --tokenizer rqkmeans --recommender mtp"}),
 }

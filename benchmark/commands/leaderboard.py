@@ -9,9 +9,11 @@ from pathlib import Path
 from typer.exceptions import Exit
 
 from sidbench.benchmark.plugins.identity import plugin_version
+from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.store.paths import runs_folder
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.files import write_whole
+from sidbench.leaderboards.board.controls import missing_controls
 from sidbench.leaderboards.board.provenance import newest_data, stale_reasons
 from sidbench.leaderboards.board.recorded_versions import Plugin, versions_of
 from sidbench.leaderboards.board.store import Store, StoredRun, read_runs
@@ -25,6 +27,7 @@ ALL_FORMATS = "all"
 
 _GOES_WITH = {
     "check": (),
+    "freeze": ("version",),
     "publish": ("source", "title", "budget", "dataset", "formats", "out"),
     "": ("dataset", "formats", "out", "data_dir"),
 }
@@ -32,17 +35,17 @@ _SPELLED = {"source": "--from", "formats": "--format", "data_dir": "--data-dir"}
 
 
 def refuse_mixed(**given: object) -> None:
-    """Refuse options that the chosen work (``check``, ``publish`` or printing) would not use.
+    """Refuse options that the chosen work (``check``, ``freeze``, ``publish`` or printing) would not use.
 
     given: option -> value, ``None`` where it was not given. Raises ``InputError``.
     """
     present = [name for name, value in given.items() if value is not None]
-    chosen = next((name for name in ("check", "publish") if name in present), "")
+    chosen = next((name for name in ("check", "freeze", "publish") if name in present), "")
     for name in present:
         if name != chosen and name not in _GOES_WITH[chosen]:
             raise InputError(
                 f"option {_SPELLED.get(name, f'--{name}')}",
-                got=f"together with --{chosen}" if chosen else "without --publish",
+                got=f"together with --{chosen}" if chosen else f"without --{'freeze' if name == 'version' else 'publish'}",
                 wanted="an option that this command uses",
                 do="leave it out; see `bench leaderboard --help`",
             )
@@ -66,7 +69,7 @@ def leaderboard_command(
             wanted="--out FOLDER",
             do=f"bench leaderboard --format {formats} --out tables",
         )
-    board = build_tables(store, installed_versions(store.runs))
+    board = build_tables(store, installed_versions(store.runs), controls=installed().controls())
     for name in names:
         text = _render(board, name, texts, data_dir)
         if out is None:
@@ -122,6 +125,8 @@ def publish_command(
     done = publish(settings, chosen, folder)
     for line in done.skipped:
         sys.stderr.write(f"left out: {line}\n")
+    for note in _without_controls(read_runs(folder / RECORDS).runs):
+        sys.stderr.write(f"{note}\n")
     for run_id in done.superseded:
         sys.stderr.write(f"replaced by a newer run of its row: {run_id}\n")
     sys.stdout.write(
@@ -130,8 +135,8 @@ def publish_command(
     )
 
 
-def check_command(folder: Path) -> None:
-    """Check a published board. Exits with 1, naming every place, when a table is not what the records give.
+def check_living(folder: Path) -> None:
+    """Check a living board. Exits with 1, naming every place, when a table is not what the records give.
 
     Rows whose plugins have another version now are told on stderr; they are no failure, since their records still give
     the tables.
@@ -146,7 +151,7 @@ def check_command(folder: Path) -> None:
         sys.stderr.write(f"{folder}: {problem}\n")
     if problems:
         raise Exit(1)
-    sys.stdout.write(f"{folder}: the tables are what its {len(store.runs)} records give.\n")
+    sys.stdout.write(f"{folder}: living board; the tables are what its {len(store.runs)} records give.\n")
 
 
 def installed_versions(runs: Sequence[StoredRun]) -> dict[Plugin, str]:
@@ -158,6 +163,14 @@ def installed_versions(runs: Sequence[StoredRun]) -> dict[Plugin, str]:
         except InputError:  # not installed, which the row will say
             continue
     return found
+
+
+def _without_controls(runs: Sequence[StoredRun]) -> list[str]:
+    """What ``missing_controls`` says of each table; for the one who publishes, since boards depend on records alone."""
+    tables: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        tables.setdefault(run.record.comparability_key, []).append(run)
+    return [note for members in tables.values() for note in missing_controls(members, installed().controls())]
 
 
 def _readable(folder: Path) -> Store:

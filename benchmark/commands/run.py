@@ -16,6 +16,7 @@ from typer.exceptions import Exit
 from sidbench.benchmark.launchers.base import Launcher, LaunchSettings, Outcome
 from sidbench.benchmark.launchers.inline import InlineLauncher
 from sidbench.benchmark.launchers.worker import PARENT, end_with_parent
+from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.runs.command_line import repeat_command
 from sidbench.benchmark.runs.grid import Grid, expand
 from sidbench.benchmark.runs.plan import look_up, plan_run
@@ -159,7 +160,7 @@ def _show(request: RunRequest, outcomes: Sequence[Outcome]) -> None:
         store, wanted, keys = read_runs(runs_folder()), {r.run_id for r in records}, {r.comparability_key for r in records}
         # Controls recorded earlier under the same conditions belong in the table of whatever runs now.
         wanted |= {r.record.run_id for r in store.runs if r.record.control and r.record.comparability_key in keys}
-        sys.stdout.write(render(build_tables(store.only(wanted)), "md"))
+        sys.stdout.write(render(build_tables(store.only(wanted), controls=installed().controls()), "md"))
     for failure, error in zip(failures, _each_once([f.error for f in failures]), strict=True):
         sys.stderr.write(f"failed: {failure.run}: {error}\n  repeat with: {failure.command}\n")
     if len(outcomes) > 1:

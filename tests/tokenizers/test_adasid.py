@@ -324,7 +324,11 @@ def test_quantised_mixture_has_the_latents_as_straight_through_gradient(runtime:
         assert torch.allclose(quantised[slot], directions[slot][codes[slot]])
     by_hand = sum(encoded.gates[:, s, None] * quantised[s] for s in range(8))
     assert torch.allclose(mix(quantised, encoded.gates), by_hand, atol=1e-6)  # type: ignore[arg-type]
-    objective.loss(torch.arange(64), 0)["reconstruction"].backward()
+    reconstruction = objective.loss(torch.arange(64), 0)["reconstruction"]
+    decoded = objective.net.decode(by_hand[:64])  # type: ignore[index]
+    from_codes = objective.reconstruction_loss(objective.data.take(torch.arange(64)), decoded)
+    assert float(reconstruction.detach()) == pytest.approx(float(from_codes.detach()), rel=1e-5)
+    reconstruction.backward()
     assert objective.net.codebook.grad is None or float(objective.net.codebook.grad.abs().max()) == 0  # eq. 11 alone
     assert float(objective.net.experts["text"].weight_in.grad.abs().max()) > 0
 
@@ -351,6 +355,43 @@ def test_how_codes_move(runtime: LocalRuntime) -> None:
     latent_codes = (latents @ before[0].T).argmax(1)
     target = 0.99 * before[0, first] + 0.01 * latents[latent_codes == first].mean(0)
     assert torch.allclose(ema.net.codebook[0, first], target / target.norm(), atol=1e-5)
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_unused_codes_restart_where_asked_for(runtime: LocalRuntime, restart: bool) -> None:
+    objective = objective_of(runtime, restart_dead_codes=restart)
+    objective.restart.every, objective.restart.decay = 1, 0.0  # a code that this batch leaves out is dead
+    objective.loss(torch.arange(64), 0)
+    latents, codes, used = objective._last
+    before = objective.net.codebook.detach().clone()
+    objective.after_step(0)
+    moved = (objective.net.codebook != before).any(2)
+    unused = torch.tensor([[k not in codes[s][used[s]] for k in range(12)] for s in range(8)])
+    unused &= used.any(1)[:, None]  # a position that no item uses has no latent to give
+    assert int(unused.sum()) > 8
+    assert torch.equal(moved, unused) if restart else not bool(moved.any())
+    assert objective.restart.restarted == (int(unused.sum()) if restart else 0)
+    for slot, code in moved.nonzero().tolist():
+        nearest = torch.cdist(objective.net.codebook[slot, code][None].detach(), latents[slot][used[slot]]).min()
+        assert float(nearest) < 0.02
+
+
+def test_lambda_follows_the_router_during_a_fit(fitted: AdaSid) -> None:
+    # All behaviour experts start active and 24 steps are few: every step finds the router too dense.
+    assert fitted.diagnostics()["lambda_final"] == pytest.approx(1e-8 * 1.2**24, rel=1e-4)
+
+
+def test_codebooks_start_among_the_latents(runtime: LocalRuntime) -> None:
+    features, config = make_features(), small(steps=9, learning_rate=1e-8)  # nothing moves but the start
+
+    def closeness(net: AdaptiveExperts) -> float:
+        data = Batch.of(features, features.dims(), runtime, features.fit_rows("train"))
+        with torch.no_grad():
+            return float((net.encode(data).latents @ net.directions().transpose(1, 2)).amax(-1).mean())
+
+    started = AdaSid(config).fit(features, Rng(0), runtime).net_
+    drawn = _network(config, features.dims(), runtime.generator(Rng(0).child("init")))
+    assert closeness(started) > closeness(drawn) + 0.2, (closeness(started), closeness(drawn))
 
 
 @pytest.mark.parametrize("vq", ["ema", "ibq"])

@@ -342,7 +342,7 @@ def test_compact_files_give_back_every_metric_exactly(runs: Runs, tmp_path: Path
 
 def test_a_published_board_checks_and_holds_no_keys(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(board) == []
-    assert "the tables are what its 3 records give" in told(capsys, "leaderboard", "--check", str(board))
+    assert "living board; the tables are what its 3 records give" in told(capsys, "leaderboard", "--check", str(board))
     assert sorted(p.name for p in board.iterdir()) == [
         "board.csv",
         "board.json",
