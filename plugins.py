@@ -66,6 +66,11 @@ from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences, Split
 from sidbench.recommenders.base import (
+    MAX,
+    MEAN,
+    MIN,
+    SAME,
+    SUM,
     Ranker,
     RankingData,
     RankingRows,
@@ -192,6 +197,11 @@ __all__ = [
     "moved",
     "unchanged",
     # recommenders
+    "MAX",
+    "MEAN",
+    "MIN",
+    "SAME",
+    "SUM",
     "Beam",
     "Candidates",
     "CodeLayout",

@@ -21,6 +21,13 @@ from sidbench.datasets.splits.base import Sequences
 from sidbench.datasets.splits.rows import EventRows as RankingRows
 from sidbench.tokenizers.base import SemanticIds
 
+# How one diagnostic of several processes, each of which ranked a part of the users or rows, becomes that of all.
+SUM = "sum"  # counts of what a process did
+MEAN = "mean"  # times and shares, weighted by the users or rows of each process
+MAX, MIN = "max", "min"
+SAME = "same"  # facts of the model, alike in every process
+COMBINATIONS = (SUM, MEAN, MAX, MIN, SAME)
+
 
 @dataclass(frozen=True)
 class RecommenderInfo:
@@ -104,10 +111,24 @@ class RankingData:
 
 
 class Recommender(PluginBase):
-    """What retrievers and rankers share; constructor and ``name`` are those of ``PluginBase``."""
+    """What retrievers and rankers share; constructor and ``name`` are those of ``PluginBase``.
+
+    diagnostic_combine: name of a diagnostic -> one of ``COMBINATIONS``; a class adds to those of its bases. Every name that
+    ``diagnostics`` may give is declared, which ``bench plugin check`` demands. One that is not is taken as ``SAME``; where
+    the processes of a command then differ, the mean is recorded with a warning.
+    """
 
     entry_points: ClassVar[str] = "sidbench.recommenders"
     info: ClassVar[RecommenderInfo]
+    diagnostic_combine: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def combinations(cls) -> dict[str, str]:
+        """``diagnostic_combine`` of the class and all its bases; what is nearer to the class wins."""
+        found: dict[str, str] = {}
+        for base in reversed(cls.__mro__):
+            found |= vars(base).get("diagnostic_combine", {})
+        return found
 
     @property
     def reads_sids(self) -> bool:
@@ -123,7 +144,8 @@ class Recommender(PluginBase):
         """Restore ``state_dict`` (needs the same config). Raises ``InputError`` naming the entry that does not fit."""
 
     def diagnostics(self) -> dict[str, float]:
-        """Numbers for the record: examples_per_second, truncated histories, best epoch, embedding parameters."""
+        """Numbers for the record: examples_per_second, truncated histories, best epoch, embedding parameters. Their names
+        are those of ``diagnostic_combine``."""
         return {}
 
     @property

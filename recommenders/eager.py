@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData
+from sidbench.recommenders.base import SAME, RecommenderInfo, RetrievalData
 from sidbench.recommenders.blocks.exact import expected_ndcg, softmax_loss
 from sidbench.recommenders.blocks.prefixes import prefix_windows, similar_rows
 from sidbench.recommenders.blocks.retrieval import Ranked, SidRetriever
@@ -44,7 +44,7 @@ from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import TrainingWindows
 from sidbench.recommenders.decoding.beam import Beam
 from sidbench.recommenders.decoding.joint import JointSearch
-from sidbench.recommenders.decoding.ranks import rank_by_search
+from sidbench.recommenders.decoding.ranks import SEARCH_COMBINE, rank_by_search
 from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
@@ -244,6 +244,10 @@ class Eager(SidRetriever[_Network]):
     info = INFO
     saves = ("stream",)  # of each position
     config_class = EagerConfig
+    diagnostic_combine: ClassVar[Mapping[str, str]] = {
+        **SEARCH_COMBINE,
+        **dict.fromkeys(("streams_named", "contrastive_streams", "training_only_parameters"), SAME),
+    }
     budgets = {
         "smoke": {
             "width": 32,

@@ -17,7 +17,7 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever, TargetRanks
+from sidbench.recommenders.base import MEAN, RecommenderInfo, RetrievalData, Retriever, TargetRanks
 from sidbench.recommenders.blocks.exact import CELLS, Candidates, RankCollector, rank_scores
 from sidbench.recommenders.blocks.windows import check_histories
 from sidbench.tokenizers.base import SemanticIds
@@ -47,6 +47,7 @@ class MostPopular(Retriever):
     info = INFO
     config_class = MostPopularConfig
     budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"smoke": {}, "quick": {}, "standard": {}, "paper": {}}
+    diagnostic_combine: ClassVar[Mapping[str, str]] = {"ms_per_user": MEAN}
 
     def __init__(self, config: MostPopularConfig | None = None, **settings: Any) -> None:
         super().__init__(config, **settings)

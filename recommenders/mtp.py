@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import TrainingWindows, history_batches
 from sidbench.recommenders.decoding.beam import Beam
 from sidbench.recommenders.decoding.confidence import OPEN, confidence_search, search_rows
-from sidbench.recommenders.decoding.ranks import rank_by_search
+from sidbench.recommenders.decoding.ranks import SEARCH_COMBINE, rank_by_search
 from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.base import SemanticIds
 
@@ -209,6 +209,7 @@ class Mtp(SidRetriever[_Network]):
 
     info = INFO
     config_class = MtpConfig
+    diagnostic_combine: ClassVar[Mapping[str, str]] = SEARCH_COMBINE
     budgets = {
         "smoke": {"width": 32, "layers": 1, "heads": 2, "epochs": 2, "batch_positions": 512, "validation_users": 100},
         "quick": {"epochs": 16, "patience": 4},

@@ -5,7 +5,7 @@ arXiv 2510.25622, equations 1-23; the later version of the same arXiv number cal
 shared, text, vision and behaviour experts with one codebook each. Items with rich behaviour are aligned more strongly
 (controller, eq. 14), and a ReLU router (eq. 18) under a sparsity regulariser (eqs. 19-23) decides how many behaviour
 codes an item gets. No code of the authors is public; ``INFO.deviations`` lists how open symbols are read. The network
-is in ``blocks/adaptive_experts.py``, the contrastive losses and eq. 14 in ``blocks/alignment.py``.
+is in ``blocks/experts/adaptive_experts.py``, the contrastive losses and eq. 14 in ``blocks/losses/alignment.py``.
 
 Stored positions are ``n_shared + n_text + n_vision + n_behaviour`` (8), of which ``code_length`` (6) are expected to be
 in use; the rest are PAD. Each ablation of the paper is one setting: ``controller``, ``contrastive``, ``sparsity``,

@@ -8,7 +8,7 @@ nearest rows that are still free and moves to their mean, until nothing changes.
 of MiniOneRec (arXiv 2510.24431): Lloyd with the cheapest assignment whose sizes lie in ``[N // K - 1, N // K + 1]``.
 
 Both partitions only exist for the fitted items. One price per centre turns them into a rule for single items (see
-``blocks/kmeans.py``): nothing is stored per item and any item is encoded alone.
+``blocks/clustering/kmeans.py``): nothing is stored per item and any item is encoded alone.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import TokenizerInfo
 from sidbench.tokenizers.blocks.clustering.bounded_kmeans import bounded_assignment, bounded_kmeans
 from sidbench.tokenizers.blocks.clustering.kmeans import assign, balanced_kmeans, balancing_prices
+from sidbench.tokenizers.blocks.quantisers.behaviour_tuning import TunedCodebooks, TuningConfig
 from sidbench.tokenizers.blocks.quantisers.residual_kmeans import Level
-from sidbench.tokenizers.blocks.training.behaviour_tuning import TunedCodebooks, TuningConfig
 from sidbench.tokenizers.blocks.training.budgets import NEURAL_BUDGETS
 
 INFO = TokenizerInfo(

@@ -187,7 +187,8 @@ class Tokenizer(PluginBase):
         return None
 
     def diagnostics(self) -> dict[str, float]:
-        """Numbers for the record that only the method can know (``loss_native``, router activity); may be empty."""
+        """Numbers for the record that only the method can know (``loss_native``, router activity); may be empty. Of several
+        processes, which all fit the same tokenizer, those of the main process are recorded."""
         return dict(self._diagnostics)
 
     @property
@@ -244,10 +245,6 @@ class TokenSequences:
     indptr: np.ndarray
     first_event: np.ndarray
     last_event: np.ndarray
-
-    @property
-    def n_sequences(self) -> int:
-        return len(self.indptr) - 1
 
     def of(self, sequence: int) -> np.ndarray:
         """int32 tokens of one sequence."""

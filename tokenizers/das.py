@@ -2,7 +2,7 @@
 
 "DAS: Dual-Aligned Semantic IDs Empowered Industrial Recommender System", arXiv 2508.10584. Three modules, trained
 together: UISM, an RQ-VAE on each side, gives the quantised ``z_i`` of items and ``z_u`` of users; ICDM gives the
-collaborative vectors ``c_u^int``, ``c_i^pro`` (``blocks/collaborative_towers.py``); MDAM aligns them:
+collaborative vectors ``c_u^int``, ``c_i^pro`` (``blocks/losses/collaborative_towers.py``); MDAM aligns them:
 
     z_u ~ c_i^pro,  c_u^int ~ z_i,  z_u ~ c_u^int,  z_i ~ c_i^pro,  z_u ~ z_u' (same item),  z_i ~ z_i' (same session)
     L = L_sem + alpha L_CF + beta L_align,   alpha = 1, beta = 0.5

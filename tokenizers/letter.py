@@ -6,7 +6,7 @@ losses more,
     L = L_sem + alpha L_CF + beta_d L_div
     L_sem = ||e - e_hat||^2 + mean_p ( ||sg[r_{p-1}] - c_p||^2 + beta ||r_{p-1} - sg[c_p]||^2 )
     L_CF  = - mean_i log softmax_j( <z_hat_i, h_j> )[i]      over the batch, no normalisation, no temperature
-    L_div = mean over levels of the diversity loss (``blocks/code_diversity.py``)
+    L_div = mean over levels of the diversity loss (``blocks/losses/code_diversity.py``)
 
 ``e`` is the item's content, ``h`` its behaviour embedding, ``z_hat`` the quantised latent with straight-through gradient,
 so that ``L_CF`` moves the encoder and not the codebooks. During training the last level assigns its codes evenly within

@@ -5,9 +5,9 @@ Xu et al., "MME-SID", arXiv 2509.02017. For m in text, vision, behaviour: ``z_m 
 
     L = w_r sum_m MMD^2(e_hat_m, e_m) + sum_m L_rq,m + w_a [ A(zq_b, zq_v) + A(zq_b, zq_t) ]
 
-MMD compares the batch of reconstructions with the batch of inputs as distributions (``blocks/mmd.py``), so a decoder may
-exchange items without loss: the error per item is no aim of this method unless ``reconstruction=mmd+mse``. ``A`` is a
-contrast within the batch in the paper and MMD in the released code; both are here.
+MMD compares the batch of reconstructions with the batch of inputs as distributions (``blocks/losses/mmd.py``), so a
+decoder may exchange items without loss: the error per item is no aim of this method unless ``reconstruction=mmd+mse``.
+``A`` is a contrast within the batch in the paper and MMD in the released code; both are here.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ codes by index back-propagation,
     L_2 = L_down + 0.5 L_recon + 0.5 L_aux
 
 after which the codes are fixed; the recommenders of the benchmark are trained from scratch on them, as on all others.
-The network is in ``blocks/expert_quantiser.py``, the next-item model in ``blocks/next_item.py``.
+The network is in ``blocks/experts/expert_quantiser.py``, the next-item model in ``blocks/losses/next_item.py``.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from sidbench.tokenizers.blocks.experts.expert_quantiser import ExpertQuantiser
 from sidbench.tokenizers.blocks.experts.expert_slots import Batch, Layout, codebook_loss, live_figures, mix
 from sidbench.tokenizers.blocks.experts.router_activity import experts_in_use
 from sidbench.tokenizers.blocks.losses.alignment import mean_over
+from sidbench.tokenizers.blocks.losses.next_item import HistoryWindows, NextItem
 from sidbench.tokenizers.blocks.quantisers.dead_codes import DeadCodeRestart
 from sidbench.tokenizers.blocks.training.batches import ShuffledBatches
 from sidbench.tokenizers.blocks.training.content import load_module
-from sidbench.tokenizers.blocks.training.next_item import HistoryWindows, NextItem
 
 INFO = TokenizerInfo(
     title="MMQ: mixture of quantisation with behaviour-aware fine-tuning",

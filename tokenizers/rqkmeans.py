@@ -19,8 +19,8 @@ from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import TokenizerInfo
 from sidbench.tokenizers.blocks.clustering.kmeans import kmeans
+from sidbench.tokenizers.blocks.quantisers.behaviour_tuning import TunedCodebooks, TuningConfig
 from sidbench.tokenizers.blocks.quantisers.residual_kmeans import Level
-from sidbench.tokenizers.blocks.training.behaviour_tuning import TunedCodebooks, TuningConfig
 from sidbench.tokenizers.blocks.training.budgets import NEURAL_BUDGETS
 
 INFO = TokenizerInfo(

@@ -45,7 +45,7 @@ INFO = TokenizerInfo(
     deviations=(
         "The base is any tokenizer of the suite at its settings and seed (default rqkmeans); the paper's is RQ-VAE with "
         "8 x 2048 codes of a video encoder.",
-        "The unigram model is trained natively on codes (see blocks/unigram_pieces.py), with the losses of Kudo 2018.",
+        "The unigram model is trained natively on codes (see blocks/text/unigram_pieces.py), with the losses of Kudo 2018.",
         "Every single code of the base is a piece, so items with codes never used in training can be written too.",
         "An n-gram table has a row per n-gram of the fitted catalogue and one row for all others, not K^n rows.",
         "Positions are ordered, whatever the base is: which codes a piece stands for depends on the pieces before it.",

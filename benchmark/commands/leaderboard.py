@@ -8,14 +8,13 @@ from pathlib import Path
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.plugins.identity import plugin_version
+from sidbench.benchmark.api.boards import installed_versions
 from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.store.paths import runs_folder
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.files import write_whole
 from sidbench.leaderboards.board.controls import missing_controls
 from sidbench.leaderboards.board.provenance import newest_data, stale_reasons
-from sidbench.leaderboards.board.recorded_versions import Plugin, versions_of
 from sidbench.leaderboards.board.store import Store, StoredRun, read_runs
 from sidbench.leaderboards.board.table import build_tables
 from sidbench.leaderboards.board.values import Leaderboard
@@ -27,6 +26,7 @@ ALL_FORMATS = "all"
 
 _GOES_WITH = {
     "check": (),
+    "freeze": ("version",),
     "publish": ("source", "title", "budget", "dataset", "formats", "out"),
     "": ("dataset", "formats", "out", "data_dir"),
 }
@@ -34,17 +34,17 @@ _SPELLED = {"source": "--from", "formats": "--format", "data_dir": "--data-dir"}
 
 
 def refuse_mixed(**given: object) -> None:
-    """Refuse options that the chosen work (``check``, ``publish`` or printing) would not use.
+    """Refuse options that the chosen work (``check``, ``freeze``, ``publish`` or printing) would not use.
 
     given: option -> value, ``None`` where it was not given. Raises ``InputError``.
     """
     present = [name for name, value in given.items() if value is not None]
-    chosen = next((name for name in ("check", "publish") if name in present), "")
+    chosen = next((name for name in ("check", "freeze", "publish") if name in present), "")
     for name in present:
         if name != chosen and name not in _GOES_WITH[chosen]:
             raise InputError(
                 f"option {_SPELLED.get(name, f'--{name}')}",
-                got=f"together with --{chosen}" if chosen else "without --publish",
+                got=f"together with --{chosen}" if chosen else f"without --{'freeze' if name == 'version' else 'publish'}",
                 wanted="an option that this command uses",
                 do="leave it out; see `bench leaderboard --help`",
             )
@@ -134,8 +134,8 @@ def publish_command(
     )
 
 
-def check_command(folder: Path) -> None:
-    """Check a published board. Exits with 1, naming every place, when a table is not what the records give.
+def check_living(folder: Path) -> None:
+    """Check a living board. Exits with 1, naming every place, when a table is not what the records give.
 
     Rows whose plugins have another version now are told on stderr; they are no failure, since their records still give
     the tables.
@@ -150,18 +150,7 @@ def check_command(folder: Path) -> None:
         sys.stderr.write(f"{folder}: {problem}\n")
     if problems:
         raise Exit(1)
-    sys.stdout.write(f"{folder}: the tables are what its {len(store.runs)} records give.\n")
-
-
-def installed_versions(runs: Sequence[StoredRun]) -> dict[Plugin, str]:
-    """Versions of the installed plugins that these runs used; those that are not installed are left out."""
-    found: dict[Plugin, str] = {}
-    for plugin in dict.fromkeys(p for run in runs for p in versions_of(run.record)):
-        try:
-            found[plugin] = plugin_version(*plugin)
-        except InputError:  # not installed, which the row will say
-            continue
-    return found
+    sys.stdout.write(f"{folder}: living board; the tables are what its {len(store.runs)} records give.\n")
 
 
 def _without_controls(runs: Sequence[StoredRun]) -> list[str]:

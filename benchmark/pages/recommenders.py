@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sidbench.benchmark.commands.show import settings_of
+from sidbench.benchmark.config.describe import settings_of
 from sidbench.benchmark.pages.markdown import (
     budgets,
     citation,

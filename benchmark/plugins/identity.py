@@ -8,6 +8,7 @@ is taken for its result. Imports no torch: listings and tables ask too.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,19 @@ from sidbench.benchmark.plugins.registry import Plugin, installed
 from sidbench.benchmark.plugins.units import UNITS
 
 _SHOWN = 12  # digits of a hash in a version
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code of a plugin, for records. version: what keys call it. hash: what it does."""
+
+    version: str
+    hash: str
+
+
+def code_of(kind: str, name: str, base: str = "") -> Code:
+    """The installed code of a plugin. Raises ``InputError`` for one that is not installed."""
+    return Code(plugin_version(kind, name, base), plugin_code(kind, name, base))
 
 
 def plugin_version(kind: str, name: str, base: str = "") -> str:
@@ -34,6 +48,8 @@ def plugin_version(kind: str, name: str, base: str = "") -> str:
 def plugin_code(kind: str, name: str, base: str = "") -> str:
     """SHA-256 of what a plugin's code does, and the code of the ``base`` that a composite one runs."""
     plugin = installed().find(kind, name)
+    if plugin.live is not None:
+        return plugin.fingerprint
     code, roots = _code_of(plugin)
     if base and plugin.info.get("composite", False):
         roots = roots | _code_of(installed().find(kind, base))[1]

@@ -16,7 +16,7 @@ from typing import Any
 
 from sidbench.benchmark.plugins.identity import plugin_version
 from sidbench.benchmark.store.serialization import load_dataset, save_dataset
-from sidbench.benchmark.store.stage_cache import Stage, StageCache
+from sidbench.benchmark.store.stage_cache import Stage, StageCache, Traced
 from sidbench.datasets.base import Dataset, DatasetPlugin, FileLocator, check_dataset_values
 from sidbench.datasets.foundation.files import write_whole
 from sidbench.datasets.foundation.hashing import canonical_json, hash_file, hash_json
@@ -101,7 +101,9 @@ def _write_index(path: Path, index: dict[str, Any]) -> None:
     write_whole(path, canonical_json({"index": index, "checksum": hash_json(index)}))
 
 
-def dataset_stage(cache: StageCache, name: str, plugin: DatasetPlugin, locate: FileLocator, places: list[str]) -> Dataset:
+def dataset_stage(
+    cache: StageCache, name: str, plugin: DatasetPlugin, locate: FileLocator, places: list[str]
+) -> Traced[Dataset]:
     """The dataset ``name``, parsed at most once for the same bytes and config.
 
     places: the folders that ``locate`` searches; part of the index key only, never of the cache key.
@@ -112,7 +114,7 @@ def dataset_stage(cache: StageCache, name: str, plugin: DatasetPlugin, locate: F
     known = None if index is None else _unchanged(index, locate)
     if known is not None:
         depends = {**identity, **known}
-        return cache.run(Stage("dataset", depends, lambda _: _parse(plugin, locate), save_dataset, load_dataset))
+        return cache.trace(Stage("dataset", depends, lambda _: _parse(plugin, locate), save_dataset, load_dataset))
     recorder = RecordingLocator(locate)
     wall, cpu = time.perf_counter(), time.process_time()
     dataset = _parse(plugin, recorder)
@@ -127,7 +129,7 @@ def dataset_stage(cache: StageCache, name: str, plugin: DatasetPlugin, locate: F
     # The place of the pictures belongs to the key: the same files moved elsewhere must not leave a stale path behind.
     pictures = None if dataset.catalog.image_root is None else str(dataset.catalog.image_root)
     depends = {**identity, "files": sorted(f.sha256 for f in seen), "pictures": pictures}
-    value = cache.run(Stage("dataset", depends, lambda _: dataset, save_dataset, load_dataset), already_spent=spent)
+    value = cache.trace(Stage("dataset", depends, lambda _: dataset, save_dataset, load_dataset), already_spent=spent)
     try:
         _write_index(index_path, {"files": seen, "missing": recorder.missing, "pictures": pictures})
     except OSError as error:  # a store on a read-only disk is read all the same

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.paths import plain_name
 from sidbench.datasets.foundation.strict_json import parse_json
@@ -26,16 +27,6 @@ FileName = Annotated[str, AfterValidator(_plain)]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Metric(_Frozen):
-    """One number with its doubt. ``n``: users, rows or items it averages; ``low``/``high``: 95 % interval over those
-    units (absent where the number is exact for the catalogue)."""
-
-    value: float
-    n: int
-    low: float | None = None
-    high: float | None = None
 
 
 class StageRecord(_Frozen):
@@ -178,8 +169,8 @@ class RunRecord(_Frozen):
     comparability_key: hash of (dataset, splits, features, recommenders and their budget, evaluation protocol); only rows
     with equal keys stand in one table. protocol_key leaves out features and recommenders: baselines that use neither
     SIDs nor features join every table with the same protocol key, marked as baselines. run: the run's own settings
-    (``RunConfig``), which with the configs of its parts repeat it; empty in records of the first releases. units: versions
-    of the shared code (splits, features, training, evaluation, metrics) that the run used.
+    (``RunConfig``), which with the configs of its parts repeat it. units: versions of the shared code (splits, features,
+    training, evaluation, metrics) that the run used.
     """
 
     schema_version: int = SCHEMA_VERSION

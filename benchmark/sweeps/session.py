@@ -15,11 +15,12 @@ from optuna.study import Study
 
 from sidbench.benchmark.plugins.identity import plugin_version
 from sidbench.benchmark.plugins.names import base_of
-from sidbench.benchmark.runs.spec import RunSpec, open_run
+from sidbench.benchmark.runs.plan import plan_run
+from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.reporter import Reporter
 from sidbench.benchmark.sweeps.heartbeat import Liveness, liveness_of
-from sidbench.benchmark.sweeps.objective import OBJECTIVES, RunObjective, TrialReporter
+from sidbench.benchmark.sweeps.objective import OBJECTIVES, RunObjective
 from sidbench.benchmark.sweeps.request import SweepRequest, study_names
 from sidbench.benchmark.sweeps.space import Space, build_space, split_overrides
 from sidbench.benchmark.sweeps.storage import BEAT_SECONDS, open_storage, sweeps_folder
@@ -60,7 +61,7 @@ class Session:
 
     def work(self) -> TrialStates:
         """Work until the study is finished; returns its states."""
-        return work(self.study, self.plan, self.objective, self.liveness, self.objective.reporter.line)
+        return work(self.study, self.plan, self.objective, self.liveness, self.objective.tell)
 
 
 def open_session(request: SweepRequest, tokenizer: str, reporter: Reporter, threads: int | None = None) -> Session:
@@ -70,8 +71,8 @@ def open_session(request: SweepRequest, tokenizer: str, reporter: Reporter, thre
     something else; nothing was trained then.
     """
     check_tasks(request)
-    watcher = TrialReporter(reporter)
-    runtime = LocalRuntime(request.device, request.precision, request.threads if threads is None else threads, watcher)
+    config = request.config(tokenizer, threads)
+    runtime = LocalRuntime(**config.machine, reporter=reporter)
     if runtime.process_group.size > 1:
         raise InputError(
             "bench sweep",
@@ -80,7 +81,7 @@ def open_session(request: SweepRequest, tokenizer: str, reporter: Reporter, thre
             do="start it without torchrun and use --workers, or one command on each machine",
         )
     asked, fixed = split_overrides(request.overrides)
-    base = open_run(RunSpec(request.config(tokenizer, threads), fixed, None, request.data_folder), runtime)
+    base = plan_run(RunSpec(config, fixed, None, request.data_folder), runtime)
     composed = base.composed
     groups = {
         "tokenizer": composed.tokenizer,
@@ -111,7 +112,7 @@ def open_session(request: SweepRequest, tokenizer: str, reporter: Reporter, thre
     if request.sampler == GRID and request.trials > len(plan.slots):
         notes += (f"the grid has {len(plan.slots)} points with the default; the other trials are drawn at random",)
     liveness = liveness_of(storage, sweeps_folder() / name / "workers", BEAT_SECONDS)
-    return Session(study, plan, RunObjective(base, watcher, space, request.objectives, request.seeds), liveness, notes)
+    return Session(study, plan, RunObjective(base, space, request.objectives, request.seeds), liveness, notes)
 
 
 def check_tasks(request: SweepRequest) -> None:
@@ -203,7 +204,7 @@ def _shown(value: Any, other: Any) -> str:
 
 
 def _code_note(study: Study, code: Mapping[str, str]) -> tuple[str, ...]:
-    """Keep the versions of the code of the first command, and say when a later one runs other code."""
+    """Keep the code fingerprints of the first command, and say when a later one runs other code."""
     stored = study.user_attrs.get("code")
     if stored is None:
         study.set_user_attr("code", dict(code))

@@ -35,6 +35,7 @@ from sidbench.benchmark.testing.planted import (
 )
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import (
+    COMBINATIONS,
     Ranker,
     RankingData,
     RankingRows,
@@ -166,7 +167,17 @@ def _metadata(case: RecommenderCase) -> None:
 def _figures(case: RetrieverCase | RankerCase) -> None:
     _ = case.ranks if isinstance(case, RetrieverCase) else case.scores  # a ranking adds its own figures
     require(case.model.n_parameters > 0, "n_parameters must be positive")
-    require(bool(np.isfinite(list(case.model.diagnostics().values())).all()), "diagnostics must be finite numbers")
+    _declared_figures(case.model)
+
+
+def _declared_figures(model: Recommender) -> None:
+    """Finite numbers, each declared with how those of several processes become one."""
+    found, declared = model.diagnostics(), model.combinations()
+    require(bool(np.isfinite(list(found.values())).all()), "diagnostics must be finite numbers")
+    require(set(declared.values()) <= set(COMBINATIONS), f"diagnostic_combine may hold {', '.join(COMBINATIONS)} only")
+    missing = ", ".join(sorted(set(found) - set(declared)))
+    words = ", ".join(COMBINATIONS)
+    require(not missing, f"diagnostic_combine must say how {missing} of several processes combine: {words}")
 
 
 def _foreign_state(case: RetrieverCase | RankerCase) -> None:
@@ -298,7 +309,7 @@ def _narrow_beam(case: RetrieverCase) -> None:
         bool(np.allclose(ranks.score[found], case.ranks.score[found], atol=1e-3)),
         "a target's score must not depend on the width of the beam",
     )
-    require(bool(np.isfinite(list(narrow.diagnostics().values())).all()), "diagnostics must be finite numbers")
+    _declared_figures(narrow)
 
 
 def _empty_history(case: RetrieverCase) -> None:

@@ -15,8 +15,10 @@ from sidbench.benchmark.store.records import RunRecord, TaskRecord, read_record
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.hashing import canonical_json
 from sidbench.datasets.foundation.paths import inside
+from sidbench.leaderboards.board.compact import expand, stratum_labels, units_of
 from sidbench.leaderboards.board.recorded_versions import versions_of
-from sidbench.leaderboards.publish.compact import expand, stratum_labels, units_of
+
+DISAGREE = 1e-5  # relative; per-user columns are float32, so their mean is not the recorded number to the last digit
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,6 @@ class Store:
     def of_dataset(self, name: str) -> Store:
         """Only the runs on one dataset."""
         return replace(self, runs=tuple(r for r in self.runs if r.record.dataset.name == name))
-
-    def only(self, run_ids: Collection[str]) -> Store:
-        """Only these runs, and no unreadable ones."""
-        return Store(tuple(r for r in self.runs if r.record.run_id in run_ids))
 
 
 def read_runs(folder: Path) -> Store:
@@ -100,7 +98,7 @@ def newest(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], tuple[str, ...]]
 def read_users(run: StoredRun, task: str, wanted: Collection[str]) -> dict[str, np.ndarray] | str:
     """The columns ``wanted`` of a task's per-user file, ``user`` as strings; or the reason why there are none.
 
-    Full and compact files (``leaderboards/publish/compact.py``) give the same columns; those a file lacks are left out.
+    Full and compact files (``leaderboards/board/compact.py``) give the same columns; those a file lacks are left out.
     ``stratum``: int8 labels of ``benchmark/metrics/strata.py``, from the flags ``in_head`` ... where the file has those.
     """
     entry = run.task(task)

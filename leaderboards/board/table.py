@@ -14,8 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from sidbench.benchmark.metrics.descriptions import HIGHER, LOWER, NEITHER, describe
+from sidbench.benchmark.metrics.catalogue import describe
+from sidbench.benchmark.metrics.declaration import HIGHER, LOWER, NEITHER
 from sidbench.benchmark.store.records import PluginRecord, RunRecord
+from sidbench.leaderboards.board.caption import caption, titles, warnings_of
+from sidbench.leaderboards.board.columns import columns_of, headlines_of
 from sidbench.leaderboards.board.controls import missing_controls
 from sidbench.leaderboards.board.evidence import collect
 from sidbench.leaderboards.board.oracle_row import oracle_rows
@@ -23,32 +26,9 @@ from sidbench.leaderboards.board.provenance import costs_of, effort_of, newest_d
 from sidbench.leaderboards.board.recorded_versions import Plugin
 from sidbench.leaderboards.board.store import Store, StoredRun, identity, newest
 from sidbench.leaderboards.board.values import BASELINE, CONTROL, TOKENIZER, Cell, Column, Leaderboard, Row, Table
-from sidbench.leaderboards.render.caption import caption, titles, warnings_of
 from sidbench.leaderboards.statistics.groups import Evidence, marks, ranks
 
 _HAVE_COLUMNS = ("code_length", "codebook_size")
-
-COLUMNS = (
-    Column("R@10", "retrieval", "item_recall_at_10"),
-    Column("N@10", "retrieval", "item_ndcg_at_10"),
-    Column("R@50", "retrieval", "item_recall_at_50"),
-    Column("R@100", "retrieval", "item_recall_at_100"),
-    Column("N@100", "retrieval", "item_ndcg_at_100"),
-    Column("SID R@10", "retrieval", "sid_recall_at_10"),
-    Column("inflation", "retrieval", "inflation_recall_at_10", 3),
-    Column("AUC", "ranking", "auc"),
-    Column("GAUC", "ranking", "gauc"),
-    Column("entropy", None, "entropy", 3),
-    Column("utilisation", None, "utilisation", 3),
-    Column("collision rate", None, "collision_rate"),
-    Column("before policy", None, "collision_rate_before"),
-    Column("category AMI", None, "cat_ami", 3),
-    Column("co-occurrence lift", None, "cooc_lift", 2),
-    Column("probe text", None, "probe_text", 3),
-    Column("probe vision", None, "probe_vision", 3),
-    Column("probe behaviour", None, "probe_behaviour", 3),
-)
-HEADLINES = ("item_recall_at_10", "auc")  # one a task: ranked, and compared with the best competitor
 
 
 def build_tables(
@@ -105,23 +85,25 @@ def _table(
     groups = [sorted(g, key=lambda r: r.record.seed) for g in by_row.values()]
     notes: list[str] = []
     evidence: list[dict[str, Evidence]] = [{} for _ in groups]
+    known = columns_of([r.record for r in members])
     for task in (None, *sorted({t.task for r in members for t in r.record.tasks})):
-        found, told = collect(task, [c for c in COLUMNS if c.task == task], groups)
+        found, told = collect(task, [c for c in known if c.task == task], groups)
         for row, more in zip(evidence, found, strict=True):
             row |= more
         notes += told
-    columns = tuple(c for c in COLUMNS if any(c.metric in e for e in evidence))
+    columns = tuple(c for c in known if any(c.metric in e for e in evidence))
     notes += _unequal_units(columns, evidence)
     ranked = {c.metric: _ranks(c, evidence) for c in columns}
-    rows = [_row(i, groups, evidence[i], ranked) for i in range(len(groups))]
+    ranking = headlines_of([r.record for r in members])
+    rows = [_row(i, groups, evidence[i], ranked, ranking) for i in range(len(groups))]
     stale = [tuple(dict.fromkeys(s for r in g for s in stale_reasons(r.record, current, data))) for g in groups]
-    headlines = tuple(c for c in columns if c.metric in HEADLINES)
+    headlines = tuple(c for c in columns if c.metric in ranking)
     rows = [
         replace(row, stale=reasons, improvements=_improvements(row, rows, headlines))
         for row, reasons in zip(rows, stale, strict=True)
     ]
     rows += oracle_rows(members, columns, evidence)
-    order = [c for c in columns if (d := describe(c.metric)) is not None and d.direction == HIGHER]
+    order = [c for c in (*headlines, *columns) if (d := describe(c.metric)) is not None and d.direction == HIGHER]
 
     def standing(row: Row) -> tuple[Any, ...]:
         cell = row.cells.get(order[0].metric) if order else None
@@ -185,6 +167,7 @@ def _row(
     groups: Sequence[Sequence[StoredRun]],
     evidence: Mapping[str, Evidence],
     ranked: Mapping[str, Mapping[int, tuple[int, str]]],
+    ranking: Sequence[str],
 ) -> Row:
     group, record = groups[index], groups[index][0].record
     cells = {}
@@ -212,7 +195,7 @@ def _row(
         tuple(dict.fromkeys(r.record.environment.device for r in group)),
         tuple(r.record.seed for r in group),
         tuple(group),
-        ranks={m: ranked[m][index][0] for m in HEADLINES if index in ranked.get(m, {})},
+        ranks={m: ranked[m][index][0] for m in ranking if index in ranked.get(m, {})},
         costs=costs_of(group),
         effort="; ".join(dict.fromkeys(effort_of(r.record) for r in group)),
     )

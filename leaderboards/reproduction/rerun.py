@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sidbench.benchmark.store.records import Metric, PluginRecord, RunRecord
+from sidbench.benchmark.metrics.metric import Metric
+from sidbench.benchmark.store.records import PluginRecord, RunRecord
 from sidbench.leaderboards.board.recorded_versions import recorded_version, versions_of
 
 TOLERANCE = 1e-6

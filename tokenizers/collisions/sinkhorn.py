@@ -1,8 +1,8 @@
 """Sinkhorn: items that share a SID are encoded again together, with a balanced assignment at the last position.
 
 LC-Rec (arXiv 2311.09049) and LETTER: in up to 20 rounds every group of items with equal SIDs gets the last codes of an
-entropic transport plan between the group and the codebook (see ``blocks/sinkhorn.py``). The new codes may meet those of
-other items, hence the rounds; items with equal distances can never be told apart. What remains is reported.
+entropic transport plan between the group and the codebook (see ``blocks/quantisers/sinkhorn.py``). The new codes may
+meet those of other items, hence the rounds; items with equal distances can never be told apart. What remains is reported.
 """
 
 from __future__ import annotations

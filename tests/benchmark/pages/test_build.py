@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sidbench.benchmark.cli.app import invoke
-from sidbench.benchmark.commands.show import setting_number, setting_range
+from sidbench.benchmark.config.describe import setting_number, setting_range
 from sidbench.benchmark.pages.build import INDEX, MARKS, compare_pages, pages, write_pages
 from sidbench.benchmark.pages.recommenders import GROUPS, recommender_page
 from sidbench.benchmark.pages.tokenizers import tokenizer_page

@@ -15,16 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sidbench.benchmark.runtime.local import LocalRuntime, training
-from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.runtime import training
+from sidbench.benchmark.runtime.local import LocalRuntime
+from sidbench.benchmark.runtime.reporter import Notes
 from sidbench.benchmark.runtime.sharding import encode_catalogue, predict_rows, rank_users
+from sidbench.benchmark.runtime.stage_runtime import StageRuntime
 from sidbench.benchmark.store.stage_cache import Stage, StageCache
 from sidbench.benchmark.testing.recommenders import make_ranking, make_retrieval
 from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.foundation.errors import InputError, StageError
 from sidbench.datasets.foundation.runtime import TrainingLog, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.recommenders.base import Ranker
+from sidbench.recommenders.base import MAX, MEAN, SUM, Ranker
 from sidbench.recommenders.blocks.windows import take_sequences
 from sidbench.recommenders.sasrec import Sasrec
 from sidbench.tokenizers.rqkmeans import RqKMeans
@@ -101,9 +103,9 @@ def outcome(log: TrainingLog, trained: TrainingPlan) -> dict[str, Any]:
 
 def train(accumulate: int, **options: Any) -> dict[str, Any]:
     """Train a toy plan and tell how it went."""
-    runtime, toy = LocalRuntime("cpu", threads=1, accumulate=accumulate), plan(**options)
+    runtime, toy = StageRuntime(LocalRuntime("cpu", threads=1, accumulate=accumulate)), plan(**options)
     log = runtime.train(toy)
-    return {**outcome(log, toy), "processes": log.processes, "warnings": runtime.reporter.warnings}
+    return {**outcome(log, toy), "processes": log.processes, "warnings": list(runtime.warnings)}
 
 
 def refused(work: Callable[[], object]) -> str:
@@ -136,7 +138,7 @@ def failure(rank: int) -> str:
 
 def cache(folder: Path) -> dict[str, Any]:
     """Stages on a miss and on a hit, by all and by the leader alone, and one that fails."""
-    reporter = Reporter()
+    reporter = Notes()
     runtime = LocalRuntime("cpu", threads=1, accumulate=2, reporter=reporter)
     calls: list[str] = []
 
@@ -174,6 +176,8 @@ def cache(folder: Path) -> dict[str, Any]:
 
 class Sums(Ranker):
     """Scores rows by their own columns."""
+
+    diagnostic_combine = {"truncated_histories": SUM, "beam_widest": MAX, "share": MEAN}
 
     def fit(self, *_: Any) -> Any:
         return self

@@ -2,7 +2,7 @@
 
 ``r_0 = x``; for every position ``C_p`` from the rows ``r_{p-1}``, ``c_p = argmin_k ||r_{p-1} - C_p[k]||^2 + price_p[k]``,
 ``r_p = r_{p-1} - C_p[c_p]``; ``x_hat = sum_p C_p[c_p]``. Prices are 0 unless a level balances its clusters: they then
-reproduce the balanced partition for single items (see ``blocks/kmeans.py``).
+reproduce the balanced partition for single items (see ``blocks/clustering/kmeans.py``).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import torch
 
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.reporter import Reporter
-from sidbench.benchmark.stages.pipeline import StageContext
+from sidbench.benchmark.stages.context import StageContext
 from sidbench.benchmark.store.stage_cache import StageCache
 from sidbench.datasets.foundation.errors import InputError, StageError
 
@@ -36,13 +36,22 @@ def _broken() -> object:
     ],
 )
 def test_foreign_errors_are_named(tmp_path: Path, runtime: LocalRuntime, work: Callable[[], object], message: str) -> None:
-    with pytest.raises(StageError, match=message):
-        StageContext(StageCache(tmp_path, Reporter()), runtime).guarded("tokenizer mine", tmp_path, work)
+    context = StageContext(StageCache(tmp_path, Reporter()), runtime)
+    with pytest.raises(StageError, match=message), context.guarded("tokenizer mine", tmp_path):
+        work()
 
 
 def test_own_errors_pass_unchanged(tmp_path: Path, runtime: LocalRuntime) -> None:
-    def refuse() -> object:
+    context = StageContext(StageCache(tmp_path, Reporter()), runtime)
+    with pytest.raises(InputError, match="this setting"), context.guarded("tokenizer mine", tmp_path):
         raise InputError("this setting")
 
-    with pytest.raises(InputError, match="this setting"):
-        StageContext(StageCache(tmp_path, Reporter()), runtime).guarded("tokenizer mine", tmp_path, refuse)
+
+def test_what_a_plugin_says_and_keeps_is_of_its_stage(tmp_path: Path, runtime: LocalRuntime) -> None:
+    context = StageContext(StageCache(tmp_path, Reporter()), runtime)
+    with context.guarded("tokenizer mine", tmp_path) as first:
+        first.warn("careful")
+        assert first.checkpoints == tmp_path
+    with context.guarded("tokenizer other", tmp_path) as second:
+        assert second.warnings == ()
+    assert first.warnings == ("careful",) and runtime.checkpoints is None
