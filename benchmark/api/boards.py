@@ -10,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from sidbench.benchmark.api.frames import Shape, board_frame
+from sidbench.benchmark.plugins.identity import plugin_version
 from sidbench.benchmark.plugins.registry import ROOT
-from sidbench.benchmark.plugins.sources import plugin_code
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.files import write_whole
-from sidbench.leaderboards.board.provenance import Plugin, plugins_of
+from sidbench.leaderboards.board.recorded_versions import Plugin, versions_of
 from sidbench.leaderboards.board.store import StoredRun, read_runs
 from sidbench.leaderboards.board.table import build_tables
 from sidbench.leaderboards.board.values import Leaderboard
@@ -67,12 +67,12 @@ def board_of(values: Leaderboard, failed: Sequence[tuple[str, str]] = ()) -> Boa
     return Board(values.title, lambda form: render(values, form), tuple(failed))
 
 
-def installed_code(runs: Sequence[StoredRun]) -> dict[Plugin, str]:
-    """Fingerprints of the installed plugins that these runs used; those that are not installed are left out."""
+def installed_versions(runs: Sequence[StoredRun]) -> dict[Plugin, str]:
+    """Versions of the installed plugins that these runs used; those that are not installed are left out."""
     found: dict[Plugin, str] = {}
-    for plugin in dict.fromkeys(p for run in runs for p in plugins_of(run.record)):
+    for plugin in dict.fromkeys(p for run in runs for p in versions_of(run.record)):
         try:
-            found[plugin] = plugin_code(*plugin)
+            found[plugin] = plugin_version(*plugin)
         except InputError:  # not installed, which the row will say
             continue
     return found

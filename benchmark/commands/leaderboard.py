@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.plugins.identity import plugin_version
+from sidbench.benchmark.api.boards import installed_versions
 from sidbench.benchmark.store.paths import runs_folder
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.files import write_whole
 from sidbench.leaderboards.board.provenance import newest_data, stale_reasons
-from sidbench.leaderboards.board.recorded_versions import Plugin, versions_of
-from sidbench.leaderboards.board.store import Store, StoredRun, read_runs
+from sidbench.leaderboards.board.store import Store, read_runs
 from sidbench.leaderboards.board.table import build_tables
 from sidbench.leaderboards.board.values import Leaderboard
 from sidbench.leaderboards.publish.publishing import RECORDS, SETTINGS, BoardSettings, check, publish, read_settings
@@ -148,17 +146,6 @@ def check_living(folder: Path) -> None:
     if problems:
         raise Exit(1)
     sys.stdout.write(f"{folder}: living board; the tables are what its {len(store.runs)} records give.\n")
-
-
-def installed_versions(runs: Sequence[StoredRun]) -> dict[Plugin, str]:
-    """Versions of the installed plugins that these runs used; those that are not installed are left out."""
-    found: dict[Plugin, str] = {}
-    for plugin in dict.fromkeys(p for run in runs for p in versions_of(run.record)):
-        try:
-            found[plugin] = plugin_version(*plugin)
-        except InputError:  # not installed, which the row will say
-            continue
-    return found
 
 
 def _readable(folder: Path) -> Store:
