@@ -7,13 +7,14 @@ Life cycle. The pipeline constructs the class with its config, calls ``fit`` onc
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
+from sidbench.datasets.foundation.plugin import PluginBase
 from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
@@ -32,17 +33,20 @@ COMBINATIONS = (SUM, MEAN, MAX, MIN, SAME)
 class RecommenderInfo:
     """Static metadata, read from source without importing it: keep every argument a literal.
 
-    task: "retrieval" or "ranking". needs_sids: False for item-ID baselines.
+    year: of the paper, ``None`` without one. task: "retrieval" or "ranking". needs_sids: False for item-ID baselines.
+    url: page of the paper (arXiv or DOI); bibtex: its key or whole entry; both empty without one.
     version: raised by its author when the numbers it computes change; part of stage keys, run ids and comparability.
     """
 
     title: str
     paper: str
-    year: int
     task: str
+    year: int | None = None
     needs_sids: bool = True
     deviations: tuple[str, ...] = ()
     version: int = 1
+    url: str = ""
+    bibtex: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,21 +110,17 @@ class RankingData:
     item_field_sizes: Mapping[str, int]
 
 
-class Recommender(ABC):
-    """What retrievers and rankers share.
+class Recommender(PluginBase):
+    """What retrievers and rankers share; constructor and ``name`` are those of ``PluginBase``.
 
     diagnostic_combine: name of a diagnostic -> one of ``COMBINATIONS``; a class adds to those of its bases. Every name that
     ``diagnostics`` may give is declared, which ``bench plugin check`` demands. One that is not is taken as ``SAME``; where
     the processes of a command then differ, the mean is recorded with a warning.
     """
 
+    entry_points: ClassVar[str] = "sidbench.recommenders"
     info: ClassVar[RecommenderInfo]
-    config_class: ClassVar[type[Any]]
-    budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     diagnostic_combine: ClassVar[Mapping[str, str]] = {}
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
 
     @classmethod
     def combinations(cls) -> dict[str, str]:

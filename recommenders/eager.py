@@ -52,6 +52,11 @@ INFO = RecommenderInfo(
     version=1,
     paper="Wang et al., KDD 2024, arXiv 2406.14017",
     year=2024,
+    url="https://arxiv.org/abs/2406.14017",
+    bibtex="@misc{wang2024eager,\n"
+    "  title={EAGER: Two-Stream Generative Recommender with Behavior-Semantic Collaboration},\n"
+    "  author={Wang and others}, year={2024}, eprint={2406.14017}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2406.14017}}",
     task="retrieval",
     deviations=(
         "SIDs without two named streams are split into their first and second half.",
@@ -237,7 +242,6 @@ class Eager(SidRetriever[_Network]):
     """Two-stream generative retrieval with exact joint scores of all candidates."""
 
     info = INFO
-    name = "eager"
     saves = ("stream",)  # of each position
     config_class = EagerConfig
     diagnostic_combine: ClassVar[Mapping[str, str]] = {

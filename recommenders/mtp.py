@@ -61,6 +61,10 @@ INFO = RecommenderInfo(
     version=1,
     paper="arXiv 2508.15308",
     year=2025,
+    url="https://arxiv.org/abs/2508.15308",
+    bibtex="@misc{reg4rec2025,\n"
+    "  title={REG4Rec: Reasoning-Enhanced Generative Model for Large-Scale Recommendation Systems},\n"
+    "  year={2025}, eprint={2508.15308}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2508.15308}}",
     task="retrieval",
     deviations=(
         "supervised core only: no preference alignment, multi-step reward or pruning stages",
@@ -204,7 +208,6 @@ class Mtp(SidRetriever[_Network]):
     """Multi-token prediction: exact ranks over the catalogue in parallel, ranks from a beam in the order of confidence."""
 
     info = INFO
-    name = "mtp"
     config_class = MtpConfig
     diagnostic_combine: ClassVar[Mapping[str, str]] = SEARCH_COMBINE
     budgets = {

@@ -57,6 +57,10 @@ INFO = RecommenderInfo(
     version=1,
     paper="arXiv 2305.05065",
     year=2023,
+    url="https://arxiv.org/abs/2305.05065",
+    bibtex="@misc{rajput2023tiger,\n"
+    "  title={Recommender Systems with Generative Retrieval}, author={Rajput and others}, year={2023},\n"
+    "  eprint={2305.05065}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2305.05065}}",
     task="retrieval",
     deviations=(
         "decoder-only instead of TIGER's encoder-decoder, trained at every position of a sequence in one pass",
@@ -198,7 +202,6 @@ class Ntp(SidRetriever[_Network]):
     """Next-token prediction; ranks are exact as far as the beam covers the catalogue."""
 
     info = INFO
-    name = "ntp"
     config_class = NtpConfig
     diagnostic_combine: ClassVar[Mapping[str, str]] = {**SEARCH_COMBINE, "invalid_rate_unconstrained": SAME}
     budgets = {

@@ -32,6 +32,10 @@ INFO = RecommenderInfo(
     version=1,
     paper="arXiv 2302.01115",
     year=2023,
+    url="https://arxiv.org/abs/2302.01115",
+    bibtex="@misc{pepnet2023,\n"
+    "  title={PEPNet: Parameter and Embedding Personalized Network for Infusing with Personalized Prior Information},\n"
+    "  year={2023}, eprint={2302.01115}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2302.01115}}",
     task="ranking",
     deviations=(
         "single task, without EPNet and without author features",
@@ -105,7 +109,6 @@ class Ppnet(NeuralRanker):
     """Gated ranking network whose item representation is a setting."""
 
     info = INFO
-    name = "ppnet"
     config_class = PpnetConfig
     budgets = {
         "smoke": {"epochs": 2, "batch_size": 256},

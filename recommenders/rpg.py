@@ -58,6 +58,10 @@ INFO = RecommenderInfo(
     version=1,
     paper="arXiv 2506.05781",
     year=2025,
+    url="https://arxiv.org/abs/2506.05781",
+    bibtex="@misc{rpg2025,\n"
+    "  title={Generating Long Semantic IDs in Parallel for Recommendation}, year={2025},\n"
+    "  eprint={2506.05781}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2506.05781}}",
     task="retrieval",
     deviations=(
         "every training target is labelled once, in windows cut from the end of long sequences; a batch is a number of"
@@ -164,7 +168,6 @@ class Rpg(SidRetriever[_Network]):
     """Parallel prediction of long SIDs, ranked exactly or found on the graph of similar SIDs."""
 
     info = INFO
-    name = "rpg"
     saves = ("start",)  # seed of the random starts of graph walks
     config_class = RpgConfig
     diagnostic_combine: ClassVar[Mapping[str, str]] = {**SEARCH_COMBINE, **WALK_COMBINE, "graph_build_seconds": MEAN}

@@ -44,6 +44,10 @@ INFO = RecommenderInfo(
     version=1,
     paper="arXiv 2305.05065",
     year=2023,
+    url="https://arxiv.org/abs/2305.05065",
+    bibtex="@misc{rajput2023tiger,\n"
+    "  title={Recommender Systems with Generative Retrieval}, author={Rajput and others}, year={2023},\n"
+    "  eprint={2305.05065}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2305.05065}}",
     task="retrieval",
     deviations=(
         "no user token: histories arrive without user ids at inference, and most re-implementations leave it out",
@@ -112,7 +116,6 @@ class Tiger(SidRetriever[T5]):
     """Encoder-decoder over SID tokens; ranks are exact down to the depth that the beam covers."""
 
     info = INFO
-    name = "tiger"
     config_class = TigerConfig
     diagnostic_combine: ClassVar[Mapping[str, str]] = {**SEARCH_COMBINE, "invalid_rate_unconstrained": SAME}
     # One pass over Beauty's 131,413 examples takes two CPU cores about a quarter of an hour at standard size; quick is a

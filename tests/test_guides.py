@@ -22,6 +22,7 @@ from sidbench.benchmark.cli.app import invoke
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES, BOARDS = "tests/leaderboards/test_studies.py", "tests/leaderboards/publish/test_boards.py"
+FROZEN = "tests/leaderboards/frozen/test_frozen.py"
 STARTS = ("bench", "torchrun", "accelerate", "python", "pip", "make")
 SMALL = ["dataset.n_items=200", "dataset.n_users=200"]
 RUN = "bench run --tokenizer {} --dataset synthetic --budget smoke"
@@ -138,8 +139,11 @@ GUIDES: dict[str, Guide] = {
         plan_runs=True,
         replace={
             "--out leaderboards/boards/beauty": "--out board",
-            "--freeze leaderboards/boards/beauty": "--freeze board",
             "leaderboards/boards/": f"{ROOT}/leaderboards/boards/",
+        },
+        elsewhere={  # drawing the largest board again takes long
+            "bench leaderboard --check leaderboards/boards/": BOARDS,
+            "bench leaderboard --freeze leaderboards/boards/beauty-2.0 --version 2.0": FROZEN,
         },
     ),
     "docs/training.md": Guide(replace={"--dataset synthetic": "--dataset synthetic --tokenizer rqkmeans --recommender mtp"}),

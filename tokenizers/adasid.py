@@ -43,6 +43,11 @@ INFO = TokenizerInfo(
     version=1,
     paper="Xu et al., MMQ-v2, arXiv 2510.25622",
     year=2025,
+    url="https://arxiv.org/abs/2510.25622",
+    bibtex="@misc{xu2025mmqv2,\n"
+    "  title={MMQ-v2: Align, Denoise, and Amplify: Adaptive Behavior Mining for Semantic IDs Learning in Recommendation},\n"
+    "  author={Xu and others}, year={2025}, eprint={2510.25622}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2510.25622}}",
     modalities=("text", "vision", "behaviour"),
     required=("behaviour", "text|vision"),
     ordered=False,
@@ -205,28 +210,24 @@ class AdaSid(Tokenizer):
     }
     net_: AdaptiveExperts
 
-    def __init__(self, config: AdaSidConfig) -> None:
-        super().__init__(config)
-        self._diagnostics: dict[str, float] = {}
-
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: AdaSidConfig = self.config
         rows = features.fit_rows(c.fit_items)
-        check_capacity(c, len(rows), "adasid")
+        check_capacity(c, len(rows), self.name)
         dims = _usable_dims(features)
         for name in ("text", "vision"):
             if name not in dims:
                 runtime.warn(
-                    f"adasid: no {name} embeddings ({features.absent.get(name, 'not given')}); its positions "
+                    f"{self.name}: no {name} embeddings ({features.absent.get(name, 'not given')}); its positions "
                     "go to the other content modality and L_content (eq. 15) is dropped."
                 )
         data = Batch.of(features, dims, runtime, rows)
         self.net_ = _network(c, dims, runtime.generator(rng.child("init")))
         objective = Objective(c, self.net_, data, rng.child("restart"))
-        warm = runtime.train(self._plan("adasid.warm", c.warm_steps, objective, rng, runtime))
+        warm = runtime.train(self._plan(f"{self.name}.warm", c.warm_steps, objective, rng, runtime))
         self.net_.start_codebooks(data, rng.child("kmeans"), runtime)
         objective.quantised = True
-        log = runtime.train(self._plan("adasid", c.steps - c.warm_steps, objective, rng, runtime))
+        log = runtime.train(self._plan(self.name, c.steps - c.warm_steps, objective, rng, runtime))
         self._diagnostics = {
             **{f"final_{name}": value for name, value in log.parts.items()},
             "warm_loss": warm.parts["loss"],
@@ -267,7 +268,7 @@ class AdaSid(Tokenizer):
         given = _usable_dims(features)
         if any(given.get(m) != n for m, n in layout.dims.items()):
             raise InputError(
-                "adasid: embeddings to encode",
+                f"{self.name}: embeddings to encode",
                 got=given,
                 wanted=f"the fitted ones, {dict(layout.dims)}",
                 do="encode with the encoders of the fit, or fit again",
@@ -294,7 +295,7 @@ class AdaSid(Tokenizer):
         dims = {m: state[name].shape[1] for m, name in first.items() if name in state and state[name].ndim == 2}
         if "behaviour" not in dims or len(dims) < 2:
             raise InputError(
-                "adasid state",
+                f"{self.name} state",
                 got=f"projections of {sorted(dims) or 'no modality'}",
                 wanted="behaviour and text or vision",
                 do="fit the tokenizer again",
@@ -305,16 +306,13 @@ class AdaSid(Tokenizer):
             got = tuple(state[name].shape) if name in state else "nothing"
             if got != wanted.get(name):
                 raise InputError(
-                    f"adasid state entry {name}",
+                    f"{self.name} state entry {name}",
                     got=got,
                     wanted=str(wanted.get(name, "no such entry")),
                     do="load it with the config it was fitted with",
                 )
         net.load_state_dict({name: torch.as_tensor(np.array(array)) for name, array in state.items()})
         self.net_ = net.eval()
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._diagnostics)
 
 
 class Objective:

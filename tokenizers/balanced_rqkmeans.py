@@ -34,6 +34,10 @@ INFO = TokenizerInfo(
     version=1,
     paper="OneRec, arXiv 2502.18965, Algorithm 1; MiniOneRec, arXiv 2510.24431",
     year=2025,
+    url="https://arxiv.org/abs/2502.18965",
+    bibtex="@misc{onerec2025,\n"
+    "  title={OneRec: Unifying Retrieve and Rank with Generative Recommender and Iterative Preference Alignment},\n"
+    "  year={2025}, eprint={2502.18965}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2502.18965}}",
     modalities=("text", "vision", "sequences"),
     required=("text|vision",),
     ordered=True,
@@ -76,7 +80,6 @@ class BalancedRqKMeans(TunedCodebooks):
 
     info = INFO
     config_class = BalancedRqKMeansConfig
-    who = "balanced_rqkmeans"
     budgets = {
         "smoke": {**NEURAL_BUDGETS["smoke"], "iterations": 5},
         "quick": {**NEURAL_BUDGETS["quick"], "iterations": 10},

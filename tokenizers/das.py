@@ -44,6 +44,10 @@ INFO = TokenizerInfo(
     version=1,
     paper="arXiv 2508.10584",
     year=2025,
+    url="https://arxiv.org/abs/2508.10584",
+    bibtex="@misc{das2025,\n"
+    "  title={DAS: Dual-Aligned Semantic IDs Empowered Industrial Recommender System}, year={2025},\n"
+    "  eprint={2508.10584}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2508.10584}}",
     modalities=("text", "vision", "sequences"),
     required=("text|vision", "sequences"),
     ordered=True,
@@ -88,22 +92,21 @@ class Das(ResidualAutoencoder):
 
     info = INFO
     config_class = DasConfig
-    who = "das"
     budgets = {**ResidualAutoencoder.budgets, **SMALL_BUDGETS}
 
     def objective(self, data: FitData, features: ItemFeatures, rng: Rng, runtime: Runtime) -> DasObjective:
         c: DasConfig = self.config
         if len(features.sequences.items) == 0:
             raise InputError(
-                "das: training sequences",
+                f"{self.name}: training sequences",
                 got="no event",
                 wanted="clicks of users",
                 do="choose a data set with interactions, or --tokenizer rqvae",
             )
-        rows, users = user_content(features.sequences, usable_content(features, self.who))
+        rows, users = user_content(features.sequences, usable_content(features, self.name))
         if c.codebook_size > len(rows):
             raise InputError(
-                "das: codebook_size",
+                f"{self.name}: codebook_size",
                 got=c.codebook_size,
                 do="lower tokenizer.codebook_size",
                 wanted=f"at most the {len(rows)} users with training events",
@@ -125,7 +128,7 @@ class Das(ResidualAutoencoder):
         batches = ShuffledBatches(len(objective.clicks), c.batch_size, rng.child("batches", "towers"), runtime)
         log = runtime.train(
             TrainingPlan(
-                name="das.towers",
+                name=f"{self.name}.towers",
                 model=objective.towers,
                 steps_per_epoch=c.tower_steps,
                 epochs=1,

@@ -41,6 +41,10 @@ INFO = TokenizerInfo(
     version=1,
     paper="Wang et al., arXiv 2405.07314",
     year=2024,
+    url="https://arxiv.org/abs/2405.07314",
+    bibtex="@misc{wang2024letter,\n"
+    "  title={Learnable Item Tokenization for Generative Recommendation}, author={Wang and others},\n"
+    "  year={2024}, eprint={2405.07314}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2405.07314}}",
     modalities=("text", "vision", "behaviour"),
     required=("behaviour", "text|vision"),
     ordered=True,
@@ -133,11 +137,10 @@ class Letter(ResidualAutoencoder):
         **NEURAL_BUDGETS,
         "paper": {**NEURAL_BUDGETS["paper"], "hidden": (2048, 1024, 512, 256, 128, 64), "latent_dim": 32},
     }
-    who = "letter"
     objective_class = LetterObjective
 
     def side_information(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Mapping[str, np.ndarray]:
-        behaviour, present = usable_modality(features, "behaviour", self.who)
+        behaviour, present = usable_modality(features, "behaviour", self.name)
         rows = features.fit_rows(self.config.fit_items)
         targets, kept = to_width(behaviour, rows[present[rows]], self.config.latent_dim)
         self._diagnostics |= {"fit_items_without_behaviour": float((~present[rows]).sum()), "behaviour_energy_kept": kept}

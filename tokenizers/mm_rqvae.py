@@ -31,6 +31,11 @@ INFO = TokenizerInfo(
     version=1,
     paper="Xu et al., arXiv 2509.02017",
     year=2025,
+    url="https://arxiv.org/abs/2509.02017",
+    bibtex="@misc{xu2025mmesid,\n"
+    "  title={Empowering Large Language Model for Sequential Recommendation via Multimodal Embeddings and Semantic IDs},\n"
+    "  author={Xu and others}, year={2025}, eprint={2509.02017}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2509.02017}}",
     modalities=("text", "vision", "behaviour"),
     required=("behaviour", "text|vision"),
     ordered=False,
@@ -136,4 +141,3 @@ class MmRqVae(MultimodalAutoencoder):
         "quick": {**NEURAL_BUDGETS["quick"], "steps": 3600, "batch_size": 256, "learning_rate": 1e-3},
     }
     objective_class = MmObjective
-    who = "mm_rqvae"

@@ -13,6 +13,7 @@ import pandas as pd
 from sidbench.benchmark.api.boards import Board, board_of, installed_versions
 from sidbench.benchmark.api.frames import Shape, runs_frame
 from sidbench.benchmark.api.homes import at_home
+from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.store.paths import runs_folder
 from sidbench.benchmark.store.records import RunRecord
 from sidbench.datasets.foundation.errors import InputError
@@ -107,7 +108,7 @@ class Results(Sequence[FinishedRun]):
         controls = [r for r in read_runs(self.folder).runs if r.record.control and r.record.comparability_key in keys]
         every = {run.record.run_id: run for run in controls} | own
         store = Store(tuple(sorted(every.values(), key=lambda r: (r.record.created, r.record.run_id))))
-        board = build_tables(store, installed_versions(store.runs) if self.whole else None)
+        board = build_tables(store, installed_versions(store.runs) if self.whole else None, controls=installed().controls())
         return board_of(board, [(run.label, run.reason) for run in self.failed])
 
     def _repr_html_(self) -> str:

@@ -28,7 +28,7 @@ def plugin_check(
     target: Annotated[str, typer.Argument(help="Installed name, pkg.module:Class or path/to/file.py:Class.")],
     as_json: AsJson = False,
 ) -> None:
-    """Run every conformance check on one tokenizer or recommender."""
+    """Run every conformance check on one tokenizer, recommender, data set or collision policy."""
     from sidbench.benchmark.commands.plugin import check_command
 
     check_command(target, as_json)

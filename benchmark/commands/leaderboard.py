@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from typer.exceptions import Exit
 
 from sidbench.benchmark.api.boards import installed_versions
+from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.store.paths import runs_folder
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.files import write_whole
+from sidbench.leaderboards.board.controls import missing_controls
 from sidbench.leaderboards.board.provenance import newest_data, stale_reasons
-from sidbench.leaderboards.board.store import Store, read_runs
+from sidbench.leaderboards.board.store import Store, StoredRun, read_runs
 from sidbench.leaderboards.board.table import build_tables
 from sidbench.leaderboards.board.values import Leaderboard
 from sidbench.leaderboards.publish.publishing import RECORDS, SETTINGS, BoardSettings, check, publish, read_settings
@@ -65,7 +68,7 @@ def leaderboard_command(
             wanted="--out FOLDER",
             do=f"bench leaderboard --format {formats} --out tables",
         )
-    board = build_tables(store, installed_versions(store.runs))
+    board = build_tables(store, installed_versions(store.runs), controls=installed().controls())
     for name in names:
         text = _render(board, name, texts, data_dir)
         if out is None:
@@ -121,6 +124,8 @@ def publish_command(
     done = publish(settings, chosen, folder)
     for line in done.skipped:
         sys.stderr.write(f"left out: {line}\n")
+    for note in _without_controls(read_runs(folder / RECORDS).runs):
+        sys.stderr.write(f"{note}\n")
     for run_id in done.superseded:
         sys.stderr.write(f"replaced by a newer run of its row: {run_id}\n")
     sys.stdout.write(
@@ -146,6 +151,14 @@ def check_living(folder: Path) -> None:
     if problems:
         raise Exit(1)
     sys.stdout.write(f"{folder}: living board; the tables are what its {len(store.runs)} records give.\n")
+
+
+def _without_controls(runs: Sequence[StoredRun]) -> list[str]:
+    """What ``missing_controls`` says of each table; for the one who publishes, since boards depend on records alone."""
+    tables: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        tables.setdefault(run.record.comparability_key, []).append(run)
+    return [note for members in tables.values() for note in missing_controls(members, installed().controls())]
 
 
 def _readable(folder: Path) -> Store:

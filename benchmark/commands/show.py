@@ -37,7 +37,7 @@ def show_command(kind: str, name: str, as_json: bool) -> None:
         print_json(facts)
         return
     settings, budgets, presets = facts.pop("settings"), facts.pop("budgets"), facts.pop("presets")
-    deviations, notes = facts.pop("deviations", ()), facts.pop("notes", ())
+    deviations, notes, bibtex = facts.pop("deviations", ()), facts.pop("notes", ()), facts.pop("bibtex", "")
     lines = [f"{facts.pop('kind')} {facts.pop('name')}: {facts.pop('title', '')}", ""]
     for key, value in facts.items():
         shown = ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else value
@@ -56,4 +56,6 @@ def show_command(kind: str, name: str, as_json: bool) -> None:
             f"  {p['name']} for {p['dataset']}: {', '.join(f'{k}={v}' for k, v in p['settings'].items())}; {p['source']}"
             for p in presets
         ]
+    if bibtex:
+        lines += ["", "cite", *textwrap.indent(bibtex, "  ").splitlines()]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -17,6 +17,7 @@ from sidbench.benchmark.config.run_config import RunConfig as RunConfig
 from sidbench.benchmark.config.run_config import options_of
 from sidbench.benchmark.plugins.registry import Registry, installed
 from sidbench.datasets.foundation.errors import InputError, unknown_name
+from sidbench.datasets.foundation.settings import type_hints, type_words
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -46,8 +47,7 @@ class ComposedRun:
 
 def field_type(config_class: type[Any], name: str) -> str:
     """The type of a config field in words ("int", "tuple[int, ...]", "float | None")."""
-    hint = typing.get_type_hints(config_class)[name]
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+    return type_words(type_hints(config_class)[name])
 
 
 def compose_run(

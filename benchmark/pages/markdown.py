@@ -84,6 +84,26 @@ def budgets(declared: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
+def paper_facts(plugin: Plugin) -> list[tuple[str, str]]:
+    """Rows of a page's table: paper, year and where to read it, as far as there is one; the version of the plugin."""
+    info = plugin.info
+    facts = [("paper", str(info["paper"]) or "none")]
+    facts += [("year", str(info["year"]))] if info["year"] is not None else []
+    facts += [("read", f"[{info['url'].removeprefix('https://')}]({info['url']})")] if info["url"] else []
+    return [*facts, ("version", str(info["version"]))]
+
+
+def year(plugin: Plugin) -> str:
+    """Year of the paper, a dash without one."""
+    return "–" if plugin.info["year"] is None else str(plugin.info["year"])
+
+
+def citation(plugin: Plugin) -> list[str]:
+    """Heading and BibTeX entry of the paper; nothing without one."""
+    bibtex = str(plugin.info["bibtex"])
+    return ["## Cite", f"```bibtex\n{bibtex}\n```"] if bibtex else []
+
+
 def deviations(plugin: Plugin) -> list[str]:
     """The section on departures from the paper; nothing when none is declared."""
     declared = plugin.info["deviations"]

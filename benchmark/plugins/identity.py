@@ -16,7 +16,6 @@ from sidbench.benchmark.plugins.code_hash import PACKAGE, ROOT, CodeBase, Symbol
 from sidbench.benchmark.plugins.lock import entry_name, read_lock
 from sidbench.benchmark.plugins.registry import Plugin, installed
 from sidbench.benchmark.plugins.units import UNITS
-from sidbench.datasets.foundation.hashing import hash_json
 
 _SHOWN = 12  # digits of a hash in a version
 
@@ -49,9 +48,8 @@ def plugin_version(kind: str, name: str, base: str = "") -> str:
 def plugin_code(kind: str, name: str, base: str = "") -> str:
     """SHA-256 of what a plugin's code does, and the code of the ``base`` that a composite one runs."""
     plugin = installed().find(kind, name)
-    if plugin.live is not None:  # a class in memory has no file; what its code reaches was hashed when it was registered
-        inner = base if base and plugin.info.get("composite", False) else ""
-        return hash_json([plugin.fingerprint, plugin_code(kind, inner)]) if inner else plugin.fingerprint
+    if plugin.live is not None:
+        return plugin.fingerprint
     code, roots = _code_of(plugin)
     if base and plugin.info.get("composite", False):
         roots = roots | _code_of(installed().find(kind, base))[1]

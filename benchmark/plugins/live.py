@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import re
@@ -15,7 +16,6 @@ from typing import Any
 from sidbench.benchmark.plugins.live_code import Unknown, live_fingerprint
 from sidbench.benchmark.plugins.registry import KINDS, Plugin, Registry, installed
 from sidbench.datasets.foundation.errors import InputError
-from sidbench.datasets.foundation.hashing import hash_json
 
 LIVE = "this session"
 LIVE_KINDS = ("tokenizer", "recommender", "collisions")  # a dataset is given as frames, not as a class
@@ -69,12 +69,12 @@ def live_plugin(cls: type[Any]) -> Plugin:
     try:
         fingerprint = live_fingerprint(cls)
     except Unknown as reason:
-        fingerprint = hash_json(uuid.uuid4().hex)
+        fingerprint = hashlib.sha256(uuid.uuid4().bytes).hexdigest()
         warnings.warn(
             f"{kind.name} {name}: {reason}, so sidbench cannot see when it is edited; nothing of it is kept for later runs",
             stacklevel=2,
         )
-    facts = {"version": 1, **{f.name: getattr(info, f.name) for f in fields(info)}}
+    facts = {f.name: getattr(info, f.name) for f in fields(info)}
     summary = (inspect.getdoc(cls) or "").partition("\n")[0]
     made = Plugin(kind.name, name, cls.__module__, cls.__name__, None, summary, facts, LIVE)
     return replace(made, live=cls, fingerprint=fingerprint)

@@ -2,8 +2,8 @@
 
 A notebook has no file whose bytes could be hashed, and a file may have been edited since it was imported. So what is
 hashed is what runs: source and code objects of the class's functions and of every function of the user's own that they
-reach, and the values of the class attributes, globals and closures among it. What belongs to sidbench is hashed as for
-every plugin (``code_hash``); the standard library and installed packages are not looked into.
+reach, and the values of the class attributes, globals and closures among it. What belongs to sidbench is taken as it is
+for every plugin, by what its files define and reach; the standard library and installed packages are not looked into.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from sidbench.benchmark.plugins.code_hash import ROOT, CodeBase, Symbol
+from sidbench.benchmark.plugins.code_hash import ROOT, CodeBase
 from sidbench.datasets.foundation.hashing import hash_arrays
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), range, slice, Path, re.Pattern)
@@ -39,15 +39,17 @@ def live_fingerprint(cls: type[Any]) -> str:
     """SHA-256 that changes when anything changes that the class runs. Raises ``Unknown`` where that cannot be told."""
     walk = _Walk()
     walk.add(cls, f"class {cls.__name__}")
-    return hashlib.sha256(f"{walk.digest.hexdigest()}:{_in_tree().hash(walk.symbols)}".encode()).hexdigest()
+    code = CodeBase()
+    files = code.hash(symbol for file in walk.files for symbol in code.symbols(file))
+    return hashlib.sha256(f"{walk.digest.hexdigest()}:{files}".encode()).hexdigest()
 
 
 class _Walk:
-    """Everything reached from a class, each once; ``symbols``: the definitions of sidbench among it."""
+    """Everything reached from a class, each once; ``files``: those of sidbench among it."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
-        self.symbols: set[Symbol] = set()
+        self.files: set[Path] = set()
         self._seen: dict[int, object] = {}  # holds the objects, so that no address is used twice
 
     def put(self, *words: object) -> None:
@@ -103,27 +105,26 @@ class _Walk:
 
     def _module(self, module: ModuleType) -> None:
         owner, file = _belongs_to(module.__name__), getattr(module, "__file__", None)
-        self.put("module", module.__name__)
         if owner == "sidbench":
             self._sidbench(module.__name__)
-        elif owner == "own" and file is not None:
-            self.put(Path(file).read_text(encoding="utf-8"))
+        elif owner == "library" or file is None:
+            self.put("module", module.__name__)
+        else:
+            self.files.add(Path(file))
             for name, value in sorted(vars(module).items()):  # its helpers may stand in further files of the user's
                 if isinstance(value, (ModuleType, type, FunctionType)):
                     self.add(value, f"{module.__name__}.{name}")
 
-    def _sidbench(self, module: str, name: str = "") -> None:
-        """A definition of sidbench, or all of a module where ``name`` is none of its own."""
+    def _sidbench(self, module: str) -> None:
         file = getattr(sys.modules.get(module), "__file__", None)
         if file is not None:
-            found = _in_tree().symbols(Path(file).resolve())
-            self.symbols |= {symbol for symbol in found if symbol.name == name} or found
+            self.files.add(Path(file).resolve())
 
     def _class(self, cls: type[Any]) -> None:
         owner = _owner(cls)
         self.put("class", cls.__module__, cls.__qualname__)
         if owner == "sidbench":
-            self._sidbench(cls.__module__, cls.__qualname__)
+            self._sidbench(cls.__module__)
         if owner != "own":
             return
         for base in cls.__mro__[1:]:
@@ -145,7 +146,7 @@ class _Walk:
         owner = _owner(function)
         self.put("function", function.__module__, function.__qualname__)
         if owner == "sidbench":
-            self._sidbench(function.__module__, function.__qualname__)
+            self._sidbench(function.__module__)
         if owner != "own":
             return
         try:
@@ -177,11 +178,6 @@ def _names(code: CodeType) -> set[str]:
         if isinstance(constant, CodeType):
             found |= _names(constant)
     return found
-
-
-@cache
-def _in_tree() -> CodeBase:
-    return CodeBase()
 
 
 @cache

@@ -290,6 +290,11 @@ class Registry:
         """Names of the usable plugins."""
         return tuple(n for n, p in self.plugins(kind).items() if not p.broken)
 
+    def controls(self) -> tuple[str, ...]:
+        """Names of the suite's own tokenizers that are controls, which belong in every table."""
+        own = self.plugins("tokenizer").values()
+        return tuple(p.name for p in own if not p.broken and p.source == "sidbench" and p.info["control"])
+
     def load(self, kind: str, name: str) -> type[Any]:
         """Import a plugin and return its class.
 

@@ -31,11 +31,17 @@ from sidbench.leaderboards.statistics.groups import Evidence, marks, ranks
 _HAVE_COLUMNS = ("code_length", "codebook_size")
 
 
-def build_tables(store: Store, current: Mapping[Plugin, str] | None = None, title: str = "Leaderboard") -> Leaderboard:
+def build_tables(
+    store: Store,
+    current: Mapping[Plugin, str] | None = None,
+    title: str = "Leaderboard",
+    controls: Sequence[str] = (),
+) -> Leaderboard:
     """Group, aggregate, compare and mark. Tables are ordered by dataset, budget and key.
 
     current: (kind, name) -> version of the installed plugins, by which rows of other versions are flagged; ``None``
-    flags none, so that the tables depend on the records alone.
+    flags none. controls: tokenizers that a table must hold to be complete; notes name those without a row. Without both
+    the tables depend on the records alone.
     """
     runs, superseded = newest(store.runs)
     groups: dict[str, list[StoredRun]] = defaultdict(list)
@@ -53,7 +59,7 @@ def build_tables(store: Store, current: Mapping[Plugin, str] | None = None, titl
         groups[run.record.comparability_key].append(run)
     data = newest_data(store.runs)
     tables = sorted(
-        (_table(key, members, current, data) for key, members in groups.items()),
+        (_table(key, members, current, data, controls) for key, members in groups.items()),
         key=lambda t: (t.caption["dataset"], t.caption["budget"], t.key),
     )
     named = zip(tables, titles([t.caption for t in tables]), strict=True)
@@ -66,7 +72,13 @@ def _shared_tasks(baseline: StoredRun, members: Sequence[StoredRun]) -> tuple[An
     return tuple(t for t in baseline.record.tasks if (t.task, t.protocol_key) in protocols)
 
 
-def _table(key: str, members: Sequence[StoredRun], current: Mapping[Plugin, str] | None, data: Mapping[str, str]) -> Table:
+def _table(
+    key: str,
+    members: Sequence[StoredRun],
+    current: Mapping[Plugin, str] | None,
+    data: Mapping[str, str],
+    controls: Sequence[str],
+) -> Table:
     by_row: dict[str, list[StoredRun]] = defaultdict(list)
     for run in members:
         by_row[identity(run.record)].append(run)
@@ -102,7 +114,7 @@ def _table(key: str, members: Sequence[StoredRun], current: Mapping[Plugin, str]
         caption(key, members),
         columns,
         tuple(sorted(rows, key=standing)),
-        (*missing_controls(members), *dict.fromkeys(notes), *warnings_of(members)),
+        (*missing_controls(members, controls), *dict.fromkeys(notes), *warnings_of(members)),
         headlines,
     )
 

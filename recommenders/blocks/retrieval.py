@@ -33,7 +33,6 @@ class NeuralRetriever(Retriever, Generic[Net]):
     ``fit`` sets ``network_`` and ``_notes``, the figures that ``diagnostics`` hands out.
     """
 
-    name: ClassVar[str]
     diagnostic_combine: ClassVar[Mapping[str, str]] = {
         **TRAINING_COMBINE,
         "ms_per_user": MEAN,
@@ -41,8 +40,8 @@ class NeuralRetriever(Retriever, Generic[Net]):
         "embedding_parameters": SAME,
     }
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
+    def __init__(self, config: Any = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
         self.network_: Net | None = None
         self._notes: dict[str, float] = {}
 
@@ -82,8 +81,8 @@ class SidRetriever(NeuralRetriever[Net]):
 
     saves: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
+    def __init__(self, config: Any = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
         self.layout_: CodeLayout | None = None
         self.saved_: dict[str, np.ndarray] = {}
 

@@ -104,9 +104,7 @@ def test_permuted_labels_leave_nothing_to_learn():
 def test_conformance(representation, monkeypatch):
     make = testing_recommenders.make_sids
     monkeypatch.setattr(testing_recommenders, "make_sids", lambda *a, **k: replace(make(*a, **k), ordered=True))
-    settings = {**Din.budgets["smoke"], "representation": representation, "prefix_rows": 64, "hidden": (16, 8)}
-    info = replace(Din.info, needs_sids=representation != "item_id")
-    check_recommender(type("Checked", (Din,), {"budgets": {"smoke": settings}, "info": info}))
+    check_recommender(Din, {"representation": representation, "prefix_rows": 64, "hidden": (16, 8)})
 
 
 @pytest.mark.parametrize("activation", ["dice", "prelu"])

@@ -88,9 +88,7 @@ def test_other_representations_learn_too_and_survive_saving(representation):
 def test_conformance(representation, monkeypatch):
     make = testing_recommenders.make_sids
     monkeypatch.setattr(testing_recommenders, "make_sids", lambda *a, **k: replace(make(*a, **k), ordered=True))
-    settings = {**Ppnet.budgets["smoke"], "representation": representation, "prefix_rows": 64}
-    info = replace(Ppnet.info, needs_sids=representation != "item_id")
-    check_recommender(type("Checked", (Ppnet,), {"budgets": {"smoke": settings}, "info": info}))
+    check_recommender(Ppnet, {"representation": representation, "prefix_rows": 64})
 
 
 def test_weights_reach_target_history_and_prior_and_survive_saving():

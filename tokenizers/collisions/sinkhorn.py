@@ -32,6 +32,10 @@ INFO = CollisionInfo(
     title="Sinkhorn: colliding items encoded again with a balanced last position",
     version=1,
     source="LC-Rec, arXiv 2311.09049; LETTER, arXiv 2405.07314",
+    url="https://arxiv.org/abs/2311.09049",
+    bibtex="@misc{lcrec2023,\n"
+    "  title={Adapting Large Language Models by Integrating Collaborative Semantics for Recommendation},\n"
+    "  year={2023}, eprint={2311.09049}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2311.09049}}",
     moves=True,
     deviations=(
         "Any tokenizer: where it has no distances of its own at the last position, they are estimated from features.",

@@ -19,7 +19,6 @@ from sidbench.benchmark.runs.command_line import repeat_command
 from sidbench.benchmark.runs.request import RunRequest, named_values, plugin_names, seed_list
 from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.datasets.foundation.errors import InputError, StageError
-from sidbench.leaderboards.board.controls import CONTROLS
 
 
 def bench(*words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -275,7 +274,7 @@ def test_all_is_every_usable_plugin_and_says_what_it_left_out(tmp_path: Path) ->
 def test_controls_is_a_group_that_mixes_with_names() -> None:
     names = plugin_names("tokenizer", "opq,controls,random", installed())
     assert names[0] == "opq" and len(set(names)) == len(names)
-    assert set(names[1:]) == set(CONTROLS) == {n for n, p in plugins("tokenizer").items() if p.info["control"]}
+    assert set(names[1:]) == set(installed().controls()) == {n for n, p in plugins("tokenizer").items() if p.info["control"]}
 
 
 def test_all_leaves_out_what_needs_a_setting_unless_it_is_given(tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ USERS = [f"u{i:03}" for i in range(200)]
 HITS = np.arange(200) % 4 == 0  # recall .25
 
 
+CONTROLS = ("random", "shuffled", "hash", "category_prefix", "popularity", "item_id")
+
+
 class Runs:
     """Writes records as the pipeline does: ``<runs>/<id>/record.json`` beside per-user files."""
 
@@ -160,7 +163,7 @@ class Runs:
         return run_id
 
     def board(self) -> Leaderboard:
-        return build_tables(read_runs(self.folder))
+        return build_tables(read_runs(self.folder), controls=CONTROLS)
 
 
 @pytest.fixture

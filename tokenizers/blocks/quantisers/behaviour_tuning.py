@@ -59,7 +59,7 @@ class TunedCodebooks(ResidualCodebooks):
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
         if not len(pairs):
             raise InputError(
-                f"{self.who}: behaviour tuning",
+                f"{self.name}: behaviour tuning",
                 wanted="at least one pair",
                 got="no two different neighbours in the training sequences",
                 do="set tokenizer.inputs=content",
@@ -78,7 +78,7 @@ class TunedCodebooks(ResidualCodebooks):
 
         log = runtime.train(
             TrainingPlan(
-                name=f"{self.who}.tuning",
+                name=f"{self.name}.tuning",
                 model=model,
                 steps_per_epoch=c.steps,
                 epochs=1,
