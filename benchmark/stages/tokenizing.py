@@ -133,10 +133,15 @@ def resolve_collisions(
 Quantisation = tuple[dict[str, Metric], dict[str, tuple[float, ...]]]
 
 
+def quantisation_numbers(sids: SemanticIds, features: ItemFeatures) -> Quantisation:
+    """Quantisation metrics; folds and samples use a fixed seed so that every tokenizer meets the same ones."""
+    return quantisation_metrics(sids, features, Rng(0).child("quantisation"))
+
+
 def measure_quantisation(
     context: StageContext, sids_key: str, sids: SemanticIds, features: ItemFeatures
 ) -> Traced[Quantisation]:
-    """``quantisation_numbers``, cached by SIDs and version."""
+    """``quantisation_numbers`` behind the stage cache."""
 
     def save(value: Quantisation, folder: Path) -> None:
         save_json(folder / "metrics.json", [{n: m.model_dump() for n, m in value[0].items()}, value[1]])
@@ -147,11 +152,6 @@ def measure_quantisation(
 
     depends = {"sids": sids_key, "version": unit_version("metrics")}
     return context.cache.trace(Stage("quantisation", depends, lambda _: quantisation_numbers(sids, features), save, load))
-
-
-def quantisation_numbers(sids: SemanticIds, features: ItemFeatures) -> Quantisation:
-    """Quantisation metrics; folds and samples use a fixed seed so that every tokenizer meets the same ones."""
-    return quantisation_metrics(sids, features, Rng(0).child("quantisation"))
 
 
 @dataclass(frozen=True)
