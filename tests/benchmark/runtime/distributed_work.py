@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +174,15 @@ def cache(folder: Path) -> dict[str, Any]:
     return {"values": values, "errors": errors, "calls": calls, "warnings": len(reporter.warnings)}
 
 
+@dataclass(frozen=True)
+class NoSettings:
+    """A plugin without settings."""
+
+
 class Sums(Ranker):
     """Scores rows by their own columns."""
 
+    config_class = NoSettings
     diagnostic_combine = {"truncated_histories": SUM, "beam_widest": MAX, "share": MEAN}
 
     def fit(self, *_: Any) -> Any:
@@ -209,7 +215,7 @@ def evaluate() -> dict[str, Any]:
         found, notes = rank_users(model, histories, data.test_target[:n], None, runtime)
         columns = {f.name: np.asarray(getattr(found, f.name)).tolist() for f in fields(found)}
         ranks[str(n)] = {**columns, "truncated": notes["truncated_histories"]}
-    scores, notes = predict_rows(Sums(None), make_ranking(), "test", None, runtime)
+    scores, notes = predict_rows(Sums(), make_ranking(), "test", None, runtime)
     features = planted_features()
     tokenizer = RqKMeans(RqKMeans.config_class(codebook_size=4, code_length=2)).fit(features, Rng(0), runtime)
     sids = encode_catalogue(tokenizer, features, runtime, block_items=7)
