@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sidbench.benchmark.config.compose import ComposedRun
 from sidbench.benchmark.config.run_config import RunConfig
+from sidbench.benchmark.runs.plan import Plan, features_of
 from sidbench.benchmark.runtime.local import local_runtime
 from sidbench.benchmark.runtime.reporter import Reporter
 from sidbench.benchmark.stages.context import StageContext
-from sidbench.benchmark.stages.features import build_features
 from sidbench.benchmark.stages.prepared import Prepared, prepare
+from sidbench.benchmark.stages.shared import SharedData
 from sidbench.benchmark.store.stage_cache import StageCache
 from sidbench.datasets.base import Dataset
 from sidbench.datasets.features.assemble import FeaturesConfig
@@ -34,11 +36,13 @@ def prepared(dataset: Dataset, rule: str) -> Prepared:
     return prepare(RunConfig(tokenizer=None, recommenders=(), ranking_split=rule), dataset)
 
 
-def features_of(made: Prepared, root: Path) -> ItemFeatures:
-    """The features that a run builds. A cache of its own each time, so that nothing is read that other data wrote."""
+def built(data: Prepared, root: Path) -> ItemFeatures:
+    """The features of a run on ``data``. A cache of its own each time, so that nothing is read that other data wrote."""
     context = StageContext(StageCache(root, Reporter()), local_runtime(threads=1))
     config, behaviour = FeaturesConfig(text_dim=8, vision="none"), BehaviourConfig(width=8, epochs=1, patience=0)
-    return build_features(context, made.dataset, made.shared_training, config, behaviour, LocalFiles()).value
+    composed = ComposedRun(**{**dict.fromkeys(ComposedRun.__dataclass_fields__), "features": config, "behaviour": behaviour})
+    known = {"composed": composed, "prepared": data, "shared": SharedData(), "data_key": "", "locate": LocalFiles()}
+    return features_of(Plan(**{**dict.fromkeys(Plan.__dataclass_fields__), **known}), context).value
 
 
 def redrawn(events: np.ndarray) -> Dataset:
@@ -86,12 +90,12 @@ def test_features_do_not_depend_on_an_event_that_any_protocol_holds_out(rule: st
     assert len(held) > len(LAST_TWO)  # events that train retrieval and are held out in ranking
     if rule == "global_time":
         assert len(np.setdiff1d(LAST_TWO, ranking_held_out(before)))  # and the other way round
-    own = features_of(before, tmp_path / "before")
-    after = features_of(prepared(redrawn(held), rule), tmp_path / "after")
+    own = built(before, tmp_path / "before")
+    after = built(prepared(redrawn(held), rule), tmp_path / "after")
     assert {"modalities_text", "modalities_behaviour"} <= learned_from(own).keys()
     assert changed(own, after) == set()
     rest = np.setdiff1d(np.arange(len(EVENTS)), held)
-    other = features_of(prepared(redrawn(rest), rule), tmp_path / "other")  # what changes when the training events do
+    other = built(prepared(redrawn(rest), rule), tmp_path / "other")  # what changes when the training events do
     wanted = {"modalities_behaviour", "counts", "richness", "items", "provenance"}
     assert wanted <= changed(own, other)
 
