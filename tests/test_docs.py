@@ -6,6 +6,7 @@ run where `$SIDBENCH_DATA` is set.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -123,6 +124,16 @@ def test_the_example_data_set_runs(home: Path, tmp_path: Path) -> None:
     checked = bench("data", "check", "tracks")
     # 360 plays of 60 users; the repeated line and, by the 5-core filter, the user with one play are gone.
     assert checked.returncode == 0 and "360" in checked.stdout and "60" in checked.stdout, checked.stdout + checked.stderr
+    held = subprocess.run(
+        [sys.executable, "-m", "sidbench.benchmark.cli.app", "plugin", "check", "tracks", "--json"],
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "SIDBENCH_DATA": str(raw.parent)},
+    )
+    checks = {c["name"]: c["status"] for c in json.loads(held.stdout)["checks"]}
+    assert held.returncode == 0 and checks["two loads agree"] == checks["card"] == "passed", held.stdout + held.stderr
     done = bench(
         "run",
         "--tokenizer",

@@ -74,6 +74,7 @@ def a_study() -> str:
 BOARD = "bench leaderboard --publish NAME --from HOME --out boards/NAME"
 GUIDES: dict[str, Guide] = {
     "CONTRIBUTING.md": Guide(elsewhere={"make test": ".ci/run"}),
+    "docs/add-a-data-set.md": Guide(elsewhere={"bench plugin check tracks": "tests/test_docs.py"}),
     "docs/add-a-recommender.md": Guide(
         replace={
             "path/to/my_model.py:MyModel": f"{ROOT}/recommenders/sasrec.py:Sasrec",

@@ -69,7 +69,11 @@ def check_page(page: str, kind: str, name: str) -> None:
     assert widths == {8}  # a bar in a cell is escaped
     assert str(ROOT) not in page and "/home/" not in page
     for link in re.findall(r"\]\(([^)]+)\)", page):
-        assert (DOCS / f"{kind}s" / link).is_file(), link
+        assert link == cls.info.url or (DOCS / f"{kind}s" / link).is_file(), link
+    assert (f"]({cls.info.url})" in page) == bool(cls.info.url)
+    assert (f"## Cite\n\n```bibtex\n{cls.info.bibtex}\n```" in page) == bool(cls.info.bibtex)
+    assert (f"| year | {cls.info.year} |" in page) == (cls.info.year is not None) and "None" not in page
+    assert f"| version | {cls.info.version} |" in page
 
 
 @pytest.mark.parametrize("name", IN_TREE)
