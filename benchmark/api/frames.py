@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from sidbench.benchmark.store.records import Metric, PluginRecord, RunRecord
+from sidbench.benchmark.metrics.metric import Metric
+from sidbench.benchmark.store.records import PluginRecord, RunRecord
 from sidbench.datasets.foundation.errors import unknown_name
 from sidbench.leaderboards.board.table import row_name
 

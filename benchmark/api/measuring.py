@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sidbench.benchmark.metrics.descriptions import describe
-from sidbench.benchmark.stages.pipeline import quantisation_numbers
+from sidbench.benchmark.metrics.catalogue import describe
+from sidbench.benchmark.stages.tokenizing import quantisation_numbers
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.tokenizers.base import SemanticIds
 

@@ -17,13 +17,14 @@ from sidbench.benchmark.api.objects import Chosen, choose_all, several
 from sidbench.benchmark.api.results import Results, from_outcomes
 from sidbench.benchmark.api.settings import override
 from sidbench.benchmark.config.compose import compose_run
+from sidbench.benchmark.config.run_config import NO_POLICY
 from sidbench.benchmark.launchers.base import LaunchSettings
 from sidbench.benchmark.launchers.inline import InlineLauncher
 from sidbench.benchmark.plugins.live import registered
 from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.runs.command_line import arguments
 from sidbench.benchmark.runs.grid import expand
-from sidbench.benchmark.runs.request import NO_POLICY, NO_TOKENIZER, RunRequest
+from sidbench.benchmark.runs.request import NO_TOKENIZER, RunRequest
 from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.reporter import Reporter, default_reporter
@@ -71,6 +72,7 @@ def run(
     anything runs for unknown names and settings, wrong values, and two classes of one name.
     """
     entries, models = choose_all("tokenizer", tokenizers or NO_TOKENIZER), choose_all("recommender", recommenders or "none")
+    machine = {"device": device, "precision": precision, "threads": threads}
     live = [entry.cls for entry in (*entries, *models) if entry.cls is not None]
     with at_home(home), registered(live):
         requests = [
@@ -86,23 +88,21 @@ def run(
                 ties=",".join(several(ties)),
                 rerun=rerun,
                 data_dir=None if data_dir is None else Path(data_dir),
-                device=device,
-                precision=precision,
-                threads=threads,
+                common=machine,
             )
             for data, entry in product(several(dataset), entries)
         ]
         for line in dict.fromkeys(line for request in requests for line in request.skipped):
             warnings.warn(line, stacklevel=2)
         grids = [_specs(request, entries[i % len(entries)], models) for i, request in enumerate(requests)]
-        done = execute(_interleaved(grids, len(entries)), device, precision, threads, progress)
+        done = execute(_interleaved(grids, len(entries)), progress)
     for lost in done.failed:
         warnings.warn(f"run {lost.label} failed: {lost.reason}", stacklevel=2)
     return done
 
 
-def execute(specs: Sequence[RunSpec], device: str, precision: str, threads: int, progress: bool) -> Results:
-    """Run ``specs`` one after the other in this process. Raises the ``InputError`` of a single run."""
+def execute(specs: Sequence[RunSpec], progress: bool) -> Results:
+    """Run ``specs``, all on one machine, one after the other. Raises the ``InputError`` of a single run."""
     checked: set[object] = set()
     for spec in specs:  # a mistake in the settings of any run is told before the first one starts
         groups = None if spec.preset is None else spec.preset.groups_for(spec.config.recommenders)
@@ -110,7 +110,7 @@ def execute(specs: Sequence[RunSpec], device: str, precision: str, threads: int,
         if key not in checked:
             compose_run(spec.config, spec.overrides, preset=groups)
             checked.add(key)
-    runtime = LocalRuntime(device, precision, threads, default_reporter() if progress else Reporter())
+    runtime = LocalRuntime(**specs[0].config.machine, reporter=default_reporter() if progress else Reporter())
     outcomes = list(InlineLauncher(runtime).map(specs, LaunchSettings()))
     if len(outcomes) == 1 and isinstance(outcomes[0].error, InputError):
         raise outcomes[0].error

@@ -133,10 +133,15 @@ def resolve_collisions(
 Quantisation = tuple[dict[str, Metric], dict[str, tuple[float, ...]]]
 
 
+def quantisation_numbers(sids: SemanticIds, features: ItemFeatures) -> Quantisation:
+    """Quantisation metrics; folds and samples use a fixed seed so that every tokenizer meets the same ones."""
+    return quantisation_metrics(sids, features, Rng(0).child("quantisation"))
+
+
 def measure_quantisation(
     context: StageContext, sids_key: str, sids: SemanticIds, features: ItemFeatures
 ) -> Traced[Quantisation]:
-    """Quantisation metrics; folds and samples use a fixed seed so that every tokenizer meets the same ones."""
+    """``quantisation_numbers`` behind the stage cache."""
 
     def save(value: Quantisation, folder: Path) -> None:
         save_json(folder / "metrics.json", [{n: m.model_dump() for n, m in value[0].items()}, value[1]])
@@ -146,11 +151,7 @@ def measure_quantisation(
         return {n: Metric(**m) for n, m in scalars.items()}, {n: tuple(v) for n, v in vectors.items()}
 
     depends = {"sids": sids_key, "version": unit_version("metrics")}
-    return context.cache.trace(
-        Stage(
-            "quantisation", depends, lambda _: quantisation_metrics(sids, features, Rng(0).child("quantisation")), save, load
-        )
-    )
+    return context.cache.trace(Stage("quantisation", depends, lambda _: quantisation_numbers(sids, features), save, load))
 
 
 @dataclass(frozen=True)

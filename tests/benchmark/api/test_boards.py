@@ -11,7 +11,7 @@ import pytest
 
 import sidbench as sb
 from sidbench.benchmark.api.boards import BOARDS
-from sidbench.benchmark.metrics.descriptions import describe
+from sidbench.benchmark.metrics.catalogue import describe
 
 
 def test_a_board_is_read_as_it_was_published() -> None:

@@ -16,9 +16,15 @@ import pytest
 
 import sidbench as sb
 from sidbench.benchmark.api.homes import at_home
+from sidbench.benchmark.api.settings import override
 from sidbench.benchmark.cli.app import invoke
-from sidbench.benchmark.metrics.descriptions import describe
+from sidbench.benchmark.config.run_config import RunConfig
+from sidbench.benchmark.metrics.catalogue import describe
 from sidbench.benchmark.plugins.registry import installed
+from sidbench.benchmark.runs.plan import features_of as plan_features
+from sidbench.benchmark.runs.plan import plan_run
+from sidbench.benchmark.runs.spec import RunSpec
+from sidbench.benchmark.runtime.local import local_runtime
 from sidbench.datasets.foundation.hashing import hash_arrays
 from sidbench.tokenizers.base import SemanticIds, Tokenizer, TokenizerConfig, TokenizerInfo
 from sidbench.tokenizers.rqkmeans import RqKMeans
@@ -157,14 +163,10 @@ def test_fit_and_measure_give_the_numbers_of_a_run(finished: sb.Results, place: 
 
 def features_of(home: Path) -> sb.ItemFeatures:
     """The item features of the tiny runs, from the stage cache."""
-    from sidbench.benchmark.api.settings import override
-    from sidbench.benchmark.config.compose import RunConfig
-    from sidbench.benchmark.runs.spec import RunSpec, open_run
-    from sidbench.benchmark.runtime.local import local_runtime
-
     config = RunConfig(tokenizer="opq", recommenders=("mtp",), budget="smoke", threads=1)
     with at_home(home):
-        return open_run(RunSpec(config, tuple(override(n, v) for n, v in TINY.items())), local_runtime(1)).prepared.features
+        plan = plan_run(RunSpec(config, tuple(override(n, v) for n, v in TINY.items())), local_runtime(1))
+        return plan_features(plan, plan.context).value
 
 
 # -- refusals ------------------------------------------------------------------------------------------------------

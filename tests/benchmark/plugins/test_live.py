@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sidbench.benchmark.plugins.identity import plugin_code, plugin_version
 from sidbench.benchmark.plugins.live import LIVE, live_name, live_plugin, register, registered
 from sidbench.benchmark.plugins.live_code import Unknown, live_fingerprint
 from sidbench.benchmark.plugins.registry import find, installed, load
-from sidbench.benchmark.plugins.sources import plugin_code
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.tokenizers.base import SemanticIds, Tokenizer, TokenizerInfo
 from sidbench.tokenizers.opq import Opq
@@ -184,7 +184,8 @@ def test_a_registered_class_is_found_loaded_and_forgotten() -> None:
     with registered([Sums]):
         plugin = find("tokenizer", "sums")
         assert plugin.source == LIVE and plugin.title == "Sums" and load("tokenizer", "sums") is Sums
-        assert len(plugin_code("tokenizer", "sums")) == 64
+        assert plugin_code("tokenizer", "sums") == plugin.fingerprint == live_fingerprint(Sums)
+        assert plugin_version("tokenizer", "sums") == f"1+{plugin.fingerprint[:12]}"
     with pytest.raises(InputError, match="unknown tokenizer"):
         find("tokenizer", "sums")
 

@@ -25,7 +25,6 @@ from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.process_group import ProcessGroup
 from sidbench.benchmark.runtime.reporter import Notes
-from sidbench.benchmark.stages import dataset as dataset_module
 from sidbench.benchmark.store.failures import read_note
 from sidbench.datasets.foundation.errors import InputError, SidbenchError
 from sidbench.tokenizers.random import RandomCodes
@@ -45,6 +44,11 @@ def spec(seed: int = 0, **more: Any) -> RunSpec:
     config = RunConfig(tokenizer="random", recommenders=("mtp",), seed=seed, budget="smoke", threads=1)
     given: dict[str, Any] = {"overrides": (*LIGHT, "retriever.epochs=1"), **more}
     return RunSpec(config, **given)
+
+
+def codes(seed: int = 0, **more: Any) -> RunSpec:
+    """A run that makes SIDs and no more."""
+    return RunSpec(dataclasses.replace(spec(seed).config, recommenders=()), **{"overrides": LIGHT, **more})
 
 
 def test_the_same_plan_gives_the_same_result_and_the_same_record(home: Path, runtime: LocalRuntime) -> None:
@@ -107,8 +111,7 @@ def test_warnings_are_values_and_come_back_from_the_cache(
         computed = run_spec(spec(), runtime).record
     assert computed.warnings == ("codes are random",)
     shown = Notes()
-    other = RunSpec(dataclasses.replace(spec().config, recommenders=()), LIGHT)
-    cached = run_spec(other, LocalRuntime("cpu", threads=1, reporter=shown)).record
+    cached = run_spec(codes(), LocalRuntime("cpu", threads=1, reporter=shown)).record
     assert {s.name: s.cached for s in cached.stages}["tokenizer"]
     assert cached.warnings == shown.warnings == ("codes are random",)  # they belong to the codes, whoever reads them
     unwarned = run_spec(spec(seed=1), runtime).record
@@ -134,22 +137,21 @@ def test_a_grid_prepares_data_and_features_once(home: Path, runtime: LocalRuntim
         assert not any(o.failure for o in outcomes)
         return [o.record for o in outcomes]
 
-    first, second, third = run(spec(0), spec(1), spec(2))
+    first, second, third = run(codes(0), codes(1), codes(2))
     assert sorted(calls) == ["build_features", "dataset_stage", "prepare"]
     shared = ("dataset", "content")
     assert {s.name: s.cached for s in first.stages if s.name in shared} == dict.fromkeys(shared, False)
     for record in (second, third):
         assert {s.name: s.cached for s in record.stages if s.name in shared} == dict.fromkeys(shared, True)
     assert [s.name for s in first.stages] == [s.name for s in third.stages]
-    other = (*LIGHT, "retriever.epochs=1", "features.text_dim=8")
-    run(spec(3), spec(3, overrides=other), spec(4), spec(4, overrides=other))
+    other = (*LIGHT, "features.text_dim=8")
+    run(codes(3), codes(3, overrides=other), codes(4), codes(4, overrides=other))
     assert sorted(calls) == ["build_features", "build_features", "dataset_stage", "prepare"]
-    larger = tuple(o.replace("n_users=60", "n_users=61") for o in spec().overrides)
-    run(spec(5), spec(5, overrides=larger), spec(6))
+    larger = tuple(o.replace("n_users=60", "n_users=61") for o in LIGHT)
+    run(codes(5), codes(5, overrides=larger), codes(6))
     assert calls.count("dataset_stage") == calls.count("build_features") == 3  # one data set stays in memory
-    run(spec(0, rerun="always"), spec(1, rerun="always"))
+    run(codes(0, rerun="always"), codes(1, rerun="always"))
     assert calls.count("dataset_stage") == calls.count("build_features") == 2  # anew means anew
-    assert dataset_module.dataset_stage is not plans.dataset_stage
 
 
 def test_a_folder_is_whole_or_not_there(tmp_path: Path, home: Path, runtime: LocalRuntime) -> None:

@@ -214,9 +214,11 @@ def test_a_process_without_users_has_no_say(runtime: LocalRuntime, monkeypatch: 
 
     monkeypatch.setattr(runtime.process_group, "gather", lambda own: [*([dict(n), w] for n, w in PARTS), own])
     assert merged_notes(Model(), 0, runtime)["truncated_histories"] == 4.0  # type: ignore[arg-type]
+    warned: list[str] = []
     monkeypatch.setattr(Model, "combinations", staticmethod(dict))
+    monkeypatch.setattr(runtime, "warn", warned.append)
     merged_notes(Model(), 0, runtime)  # type: ignore[arg-type]
-    assert any("Model: the diagnostic ms_per_user" in w for w in runtime.reporter.warnings)
+    assert any("Model: the diagnostic ms_per_user" in warning for warning in warned)
 
 
 @pytest.mark.slow

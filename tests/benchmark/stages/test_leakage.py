@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sidbench.benchmark.config.compose import ComposedRun, RunConfig
+from sidbench.benchmark.config.run_config import RunConfig
 from sidbench.benchmark.runtime.local import local_runtime
 from sidbench.benchmark.runtime.reporter import Reporter
-from sidbench.benchmark.stages.pipeline import StageContext
+from sidbench.benchmark.stages.context import StageContext
+from sidbench.benchmark.stages.features import build_features
 from sidbench.benchmark.stages.prepared import Prepared, prepare
 from sidbench.benchmark.store.stage_cache import StageCache
 from sidbench.datasets.base import Dataset
@@ -29,15 +30,15 @@ LAST_TWO = np.concatenate([np.flatnonzero(EVENTS.user == u)[-2:] for u in range(
 RULES = ["global_time", "per_user_time"]
 
 
-def prepared(dataset: Dataset, rule: str, root: Path) -> Prepared:
-    """A cache of its own each time, so that nothing is read that another dataset wrote."""
-    run = RunConfig(tokenizer=None, recommenders=(), ranking_split=rule)
-    nothing = dict.fromkeys(ComposedRun.__dataclass_fields__)
-    features = FeaturesConfig(text_dim=8, vision="none")
-    behaviour = BehaviourConfig(width=8, epochs=1, patience=0)
-    composed = ComposedRun(**{**nothing, "run": run, "features": features, "behaviour": behaviour})
+def prepared(dataset: Dataset, rule: str) -> Prepared:
+    return prepare(RunConfig(tokenizer=None, recommenders=(), ranking_split=rule), dataset)
+
+
+def features_of(made: Prepared, root: Path) -> ItemFeatures:
+    """The features that a run builds. A cache of its own each time, so that nothing is read that other data wrote."""
     context = StageContext(StageCache(root, Reporter()), local_runtime(threads=1))
-    return prepare(composed, dataset, context, LocalFiles())
+    config, behaviour = FeaturesConfig(text_dim=8, vision="none"), BehaviourConfig(width=8, epochs=1, patience=0)
+    return build_features(context, made.dataset, made.shared_training, config, behaviour, LocalFiles()).value
 
 
 def redrawn(events: np.ndarray) -> Dataset:
@@ -80,23 +81,24 @@ def test_every_user_is_evaluated_and_no_two_events_of_a_user_share_their_time() 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_features_do_not_depend_on_an_event_that_any_protocol_holds_out(rule: str, tmp_path: Path) -> None:
-    before = prepared(DATASET, rule, tmp_path / "before")
+    before = prepared(DATASET, rule)
     held = np.union1d(LAST_TWO, ranking_held_out(before))
     assert len(held) > len(LAST_TWO)  # events that train retrieval and are held out in ranking
     if rule == "global_time":
         assert len(np.setdiff1d(LAST_TWO, ranking_held_out(before)))  # and the other way round
-    after = prepared(redrawn(held), rule, tmp_path / "after")
-    assert {"modalities_text", "modalities_behaviour"} <= learned_from(before.features).keys()
-    assert changed(before.features, after.features) == set()
+    own = features_of(before, tmp_path / "before")
+    after = features_of(prepared(redrawn(held), rule), tmp_path / "after")
+    assert {"modalities_text", "modalities_behaviour"} <= learned_from(own).keys()
+    assert changed(own, after) == set()
     rest = np.setdiff1d(np.arange(len(EVENTS)), held)
-    other = prepared(redrawn(rest), rule, tmp_path / "other")  # what changes when the training events do
+    other = features_of(prepared(redrawn(rest), rule), tmp_path / "other")  # what changes when the training events do
     wanted = {"modalities_behaviour", "counts", "richness", "items", "provenance"}
-    assert wanted <= changed(before.features, other.features)
+    assert wanted <= changed(own, other)
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_training_data_of_retrieval_do_not_depend_on_the_last_two_events(rule: str, tmp_path: Path) -> None:
-    before, after = prepared(DATASET, rule, tmp_path), prepared(redrawn(LAST_TWO), rule, tmp_path)
+def test_training_data_of_retrieval_do_not_depend_on_the_last_two_events(rule: str) -> None:
+    before, after = prepared(DATASET, rule), prepared(redrawn(LAST_TWO), rule)
     one, two = before.retrieval, after.retrieval
     np.testing.assert_array_equal(one.train.indptr, two.train.indptr)
     np.testing.assert_array_equal(one.train.items, two.train.items)
@@ -110,9 +112,9 @@ def test_training_data_of_retrieval_do_not_depend_on_the_last_two_events(rule: s
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_training_data_of_ranking_do_not_depend_on_its_held_out_events(rule: str, tmp_path: Path) -> None:
-    before = prepared(DATASET, rule, tmp_path)
-    after = prepared(redrawn(ranking_held_out(before)), rule, tmp_path)
+def test_training_data_of_ranking_do_not_depend_on_its_held_out_events(rule: str) -> None:
+    before = prepared(DATASET, rule)
+    after = prepared(redrawn(ranking_held_out(before)), rule)
     assert before.ranking is not None and after.ranking is not None
     one, two = before.ranking.rows, after.ranking.rows
     for field in fields(one["train"]):

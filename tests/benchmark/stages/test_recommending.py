@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from sidbench.benchmark.plugins.identity import Code
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.reporter import Reporter
-from sidbench.benchmark.stages.pipeline import (
-    Fitted,
-    StageContext,
+from sidbench.benchmark.stages.context import StageContext
+from sidbench.benchmark.stages.fitted import Fitted
+from sidbench.benchmark.stages.recommending import (
     evaluate_ranker,
     evaluate_retriever,
     fit_recommender,
@@ -27,7 +28,7 @@ def test_the_seed_of_a_run_decides_the_recommender(tmp_path: Path, runtime: Loca
     def table(root: str, seed: int) -> np.ndarray:
         context = StageContext(StageCache(tmp_path / root, Reporter()), runtime)
         model = Sasrec(SasrecConfig(width=8, layers=1, epochs=1, batch_positions=128))
-        state = fit_recommender(context, "retrieval", "sasrec", model, make_retrieval(), "data", None, "", seed).state
+        state = fit_recommender(context, "retrieval", "sasrec", model, make_retrieval(), "data", None, "", seed).value.state
         return state["item_table"]
 
     first = table("a", 0)
@@ -59,7 +60,7 @@ class Witness:
 def test_evaluation_asks_for_test_targets_after_test_histories_and_for_test_rows(
     tmp_path: Path, runtime: LocalRuntime
 ) -> None:
-    context, fitted = StageContext(StageCache(tmp_path, Reporter()), runtime), Fitted({}, {}, "key", "code")
+    context, fitted = StageContext(StageCache(tmp_path, Reporter()), runtime), Fitted({}, {}, "key", Code("1", "code"))
     model: Any = Witness()
     data, rows = make_retrieval(), make_ranking()
     evaluate_retriever(context, "witness", model, fitted, data, None)
