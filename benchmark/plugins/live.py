@@ -16,15 +16,11 @@ from typing import Any
 from sidbench.benchmark.plugins.live_code import Unknown, live_fingerprint
 from sidbench.benchmark.plugins.registry import KINDS, Plugin, Registry, installed
 from sidbench.datasets.foundation.errors import InputError
+from sidbench.datasets.foundation.plugin import name_of_class as live_name
 
 LIVE = "this session"
 LIVE_KINDS = ("tokenizer", "recommender", "collisions")  # a dataset is given as frames, not as a class
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-def live_name(cls: type[Any]) -> str:
-    """The name that a class has in tables: its own in snake case (``MyTokenizer`` is ``my_tokenizer``)."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
 
 
 def kind_of(cls: type[Any]) -> str:

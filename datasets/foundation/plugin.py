@@ -1,18 +1,16 @@
 """What plugins of all four kinds share: how they are constructed and where their name comes from.
 
 A plugin states its name nowhere. A file in its room is called like the file, a plugin of another package like its entry
-point, and a class of a notebook like itself; so a moved or copied file cannot go under two names.
+point, and any other class (of a notebook, of a script) like itself, in snake case; these are the names of tables.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import re
-import sys
 from abc import ABC
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 from sidbench.datasets.foundation.settings import configured
@@ -28,7 +26,7 @@ class DerivedName:
 class PluginBase(ABC):
     """Base of the four contracts. ``Opq(codebook_size=64)`` is ``Opq(OpqConfig(codebook_size=64))``.
 
-    name: of the file or, in another package, of the entry point; derived, never assigned.
+    name: of the file or, in another package, of the entry point, else of the class; derived, never assigned.
     config_class: frozen dataclass of settings. budgets: "smoke", "quick", ... -> settings that the budget changes.
     expected_failures: conformance check -> why this plugin cannot pass it; one that passes all the same is reported.
     """
@@ -53,14 +51,17 @@ def canonical_name(group: str, stem: str) -> str:
     return stem.replace("_", "-") if group == "sidbench.datasets" else stem
 
 
+def name_of_class(cls: type[Any]) -> str:
+    """The class name in snake case: ``MyTokenizer`` is ``my_tokenizer``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
+
+
 @cache
 def _name_of(cls: type[PluginBase]) -> str:
     module, group = cls.__module__, getattr(cls, "entry_points", "")
-    if module == "__main__":  # a notebook or script, which may define several plugins
-        return canonical_name(group, re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower())
-    if not module.startswith("sidbench."):
-        for point in importlib.metadata.entry_points(group=group):
-            if point.value.replace(" ", "") == f"{module}:{cls.__qualname__}":
-                return canonical_name(group, point.name)
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return canonical_name(group, Path(file).stem if file else module.rpartition(".")[2])
+    if module.startswith("sidbench."):
+        return canonical_name(group, module.rpartition(".")[2])
+    for point in importlib.metadata.entry_points(group=group):
+        if point.value.replace(" ", "") == f"{module}:{cls.__qualname__}":
+            return canonical_name(group, point.name)
+    return canonical_name(group, name_of_class(cls))
