@@ -6,7 +6,11 @@ TYPES := build/types
 IMPORTS := build/imports
 ROOMS := benchmark datasets leaderboards recommenders tokenizers
 
+<<<<<<< HEAD
 .PHONY: setup run test lint types imports unit docs speed lowest lock clean
+=======
+.PHONY: setup run test lint types imports unit nightly docs speed lock clean
+>>>>>>> durations
 
 setup: $(VENV)/.ready $(TYPES)/sidbench
 
@@ -40,9 +44,13 @@ types: setup
 	cd $(TYPES) && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" -m sidbench -p sidbench.benchmark -p sidbench.datasets -p sidbench.tokenizers -p sidbench.recommenders -p sidbench.leaderboards
 
 unit: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: lint imports types unit
+
+# The long forms of checks whose short forms `make test` runs; one at a time, as several of them time what they kill.
+nightly: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly
 
 # One page per tokenizer and recommender, from its source; a test fails when they are out of date.
 docs: setup

@@ -1,7 +1,8 @@
 """Every `bench` command of the README and the guides runs, and the example tokenizer of the guide conforms.
 
-Budgets are replaced by `smoke` so that this takes seconds; nothing else of a command is changed. Commands on real data
-run where `$SIDBENCH_DATA` is set.
+Budgets are replaced by `smoke`, the planted catalogue and the codebooks are small, the grid in worker processes has two
+runs; nothing else of a command is changed, so that each finds the runs that the ones before it recorded. Commands on real
+data run where `$SIDBENCH_DATA` is set.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +31,35 @@ README_COMMANDS = [
 ]
 
 
+ONE_AFTER_THE_OTHER = """
+import contextlib, io, json, sys
+from sidbench.benchmark.cli.app import invoke
+told = []
+for words in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = invoke(words)
+    told.append({"code": code, "out": out.getvalue(), "err": err.getvalue()})
+print(json.dumps(told))
+"""
+SMALL = ["dataset.n_items=100", "dataset.n_users=100"]
+FEW = ["tokenizer.codebook_size=16"]  # most of a small run's time is the probe on one-hot codes, cubic in their number
+
+
+def shortened(command: str) -> list[str]:
+    """The arguments of a README command as it is run here."""
+    command = command.replace("--budget quick", "--budget smoke")
+    if "--launcher local" in command:  # a new process imports for seconds: two of them suffice for --jobs 2
+        command = command.replace("--tokenizer random,hash,opq", "--tokenizer random,hash").replace("--seed 0,1", "--seed 0")
+    words = shlex.split(command)[1:]
+    if words[0] == "run" or words[0] == "sweep" and "--tokenizer" in words:
+        if "synthetic" in words:
+            words += SMALL
+        if "--tokenizer none" not in command and "codebook_size" not in command:
+            words += FEW
+    return words
+
+
 def test_the_readme_has_commands() -> None:
     assert len(README_COMMANDS) >= 8
 
@@ -41,8 +72,7 @@ def test_readme_commands_run_in_order(
     for command in README_COMMANDS:
         if "beauty" in command and not os.environ.get("SIDBENCH_DATA"):
             continue
-        words = shlex.split(command.replace("--budget quick", "--budget smoke"))[1:]
-        assert invoke(words) == 0, f"{command}: {capsys.readouterr().err}"
+        assert invoke(shortened(command)) == 0, f"{command}: {capsys.readouterr().err}"
 
 
 @pytest.mark.slow
@@ -92,7 +122,7 @@ def test_the_example_tokenizer_conforms(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_example_data_set_runs(home: Path, tmp_path: Path) -> None:
-    """The reader of the guide, installed as another distribution: its counts by hand, and a run on it."""
+    """The reader of the guide, installed as another distribution: its counts by hand, a run on it, and a broken line."""
     guide = (ROOT / "docs" / "add-a-data-set.md").read_text()
     code = next(block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "class Tracks" in block)
     entry = next(block for block in re.findall(r"```toml\n(.*?)```", guide, re.DOTALL) if "entry-points" in block)
@@ -111,6 +141,7 @@ def test_the_example_data_set_runs(home: Path, tmp_path: Path) -> None:
     tags = ("jazz", "rock", "folk", "soul", "dub")
     (raw / "tags.tsv").write_text("".join(f"t{t:02d}\t{tags[t % 5]} &amp; more\n" for t in range(30)))
 
+<<<<<<< HEAD
     def bench(*words: str) -> subprocess.CompletedProcess[str]:
         start = [sys.executable, "-m", "sidbench.benchmark.cli.app"]
         return subprocess.run(
@@ -146,8 +177,27 @@ def test_the_example_data_set_runs(home: Path, tmp_path: Path) -> None:
         "smoke",
         "--json",
         "tokenizer.codebook_size=4",
+=======
+    broken = tmp_path / "broken" / "tracks"
+    shutil.copytree(raw, broken)
+    (broken / "plays.tsv").write_text("u0\tt0\tsoon\n")
+    small = ["--recommender", "mtp", "--budget", "smoke", "--json", "tokenizer.codebook_size=4"]
+    commands = [
+        ["data", "check", "tracks", "--data-dir", str(raw.parent)],
+        ["run", "--tokenizer", "rqkmeans", "--dataset", "tracks", *small, "--data-dir", str(raw.parent)],
+        ["data", "check", "tracks", "--data-dir", str(broken.parent)],
+    ]
+    ended = subprocess.run(
+        [sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps(commands)],
+        text=True,
+        capture_output=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]), "OMP_NUM_THREADS": "1"},
+>>>>>>> durations
     )
-    assert done.returncode == 0, done.stderr
-    (raw / "plays.tsv").write_text("u0\tt0\tsoon\n")
-    broken = bench("data", "check", "tracks")
-    assert broken.returncode != 0 and "plays.tsv" in broken.stderr and "line 1" in broken.stderr, broken.stderr
+    assert ended.returncode == 0, ended.stderr
+    checked, done, refused = json.loads(ended.stdout)
+    # 360 plays of 60 users; the repeated line and, by the 5-core filter, the user with one play are gone.
+    assert checked["code"] == 0 and "360" in checked["out"] and "60" in checked["out"], checked
+    assert done["code"] == 0, done
+    assert refused["code"] != 0 and "plays.tsv" in refused["err"] and "line 1" in refused["err"], refused

@@ -1,8 +1,9 @@
 """Every command of every guide runs, in the order of its page, in a home and a folder of its own.
 
 What is changed is what makes a command expensive or names the reader's own things: budgets become `smoke`, the planted
-catalogue small, words in capitals real names. Grids over whole data sets are planned only (`--dry-run` composes and checks
-each of their runs). `test_docs.py` does the same for the README.
+catalogue and the codebooks small, words in capitals real names. Grids over whole data sets are planned only (`--dry-run`
+composes and checks each of their runs). The page of a tokenizer or recommender starts with the data set and the features
+already in its cache, as its reader does who comes from the README. `test_docs.py` does the same for the README.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -22,9 +24,14 @@ from sidbench.benchmark.cli.app import invoke
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES, BOARDS = "tests/leaderboards/test_studies.py", "tests/leaderboards/publish/test_boards.py"
+<<<<<<< HEAD
 FROZEN = "tests/leaderboards/frozen/test_frozen.py"
+=======
+DISTRIBUTED = "tests/benchmark/runtime/test_distributed.py"
+>>>>>>> durations
 STARTS = ("bench", "torchrun", "accelerate", "python", "pip", "make")
-SMALL = ["dataset.n_items=200", "dataset.n_users=200"]
+SMALL = ["dataset.n_items=100", "dataset.n_users=100"]
+FEW = ["tokenizer.codebook_size=16"]  # most of a small run's time is the probe on one-hot codes, cubic in their number
 RUN = "bench run --tokenizer {} --dataset synthetic --budget smoke"
 
 
@@ -50,6 +57,9 @@ PAGES = {
 }
 
 
+PLAIN = {page for page in PAGES if page.startswith(("docs/tokenizers/", "docs/recommenders/"))}
+
+
 @dataclass(frozen=True)
 class Guide:
     """How a page is run. before: commands whose results its reader has. replace: text -> text in its commands, where a
@@ -73,8 +83,12 @@ def a_study() -> str:
 
 BOARD = "bench leaderboard --publish NAME --from HOME --out boards/NAME"
 GUIDES: dict[str, Guide] = {
+<<<<<<< HEAD
     "CONTRIBUTING.md": Guide(elsewhere={"make test": ".ci/run"}),
     "docs/add-a-data-set.md": Guide(elsewhere={"bench plugin check tracks": "tests/test_docs.py"}),
+=======
+    "CONTRIBUTING.md": Guide(elsewhere={"make test": ".ci/run", "make nightly": "Makefile"}),
+>>>>>>> durations
     "docs/add-a-recommender.md": Guide(
         replace={
             "path/to/my_model.py:MyModel": f"{ROOT}/recommenders/sasrec.py:Sasrec",
@@ -120,17 +134,28 @@ GUIDES: dict[str, Guide] = {
             },
         },
     ),
-    "docs/grids.md": Guide(plan_only=True, replace={" --device cuda": "", "--tokenizer all": "--tokenizer opq,rvq"}),
+    "docs/grids.md": Guide(
+        plan_only=True,
+        replace={
+            " --device cuda": "",
+            "--tokenizer all": "--tokenizer opq,rvq",
+            "beauty,synthetic --seed 0,1,2": "beauty,synthetic --seed 0,1",
+        },
+    ),
     "docs/reproduction.md": Guide(
         before=(RUN.format("rqkmeans"),), replace={"reproduce RUN": lambda: f"reproduce {a_run()}"}
     ),
-    "docs/scale.md": Guide(
-        replace={"10000,100000,1000000": "1000 --stages write,quantisation", "10000000": "2000", "/big/disk": "."}
-    ),
+    "docs/scale.md": Guide(replace={"10000,100000,1000000": "300 --stages write", "10000000": "300", "/big/disk": "."}),
     "docs/security.md": Guide(replace={"118000": "60 --only metadata", "20000 --atheris": "60"}),
     "docs/store.md": Guide(before=(f"{RUN.format('rqvae')} --seed 1 --recommender none",)),
     "docs/sweeps.md": Guide(
-        replace={"beauty": "synthetic", "--trials 50": "--trials 2", "--trials 12": "--trials 2", "NAME": a_study}
+        replace={
+            "beauty": "synthetic",
+            "--trials 50": "--trials 2",
+            "--trials 12": "--trials 2",
+            "--workers 2": "--workers 1",
+            "NAME": a_study,
+        }
     ),
     "docs/tokenizers/imported.md": Guide(
         before=(f"{RUN.format('opq')} --recommender none", "bench sids export RUN --format letter --out codes.json"),
@@ -140,14 +165,35 @@ GUIDES: dict[str, Guide] = {
         plan_runs=True,
         replace={
             "--out leaderboards/boards/beauty": "--out board",
+<<<<<<< HEAD
             "leaderboards/boards/": f"{ROOT}/leaderboards/boards/",
         },
         elsewhere={  # drawing the largest board again takes long
             "bench leaderboard --check leaderboards/boards/": BOARDS,
             "bench leaderboard --freeze leaderboards/boards/beauty-2.0 --version 2.0": FROZEN,
+=======
+            "leaderboards/boards/beauty/": f"{ROOT}/leaderboards/boards/beauty-file-order/",  # fewer rows to render
+            "--seed 0,1,2": "--seed 0",
+        },
+        elsewhere=dict.fromkeys(
+            (
+                "bench leaderboard --check leaderboards/boards/beauty",
+                "bench reproduce mmq-v2 --table 2 --dataset beauty --records leaderboards/boards/beauty",
+            ),
+            BOARDS,
+        ),
+    ),
+    "docs/training.md": Guide(
+        replace={
+            "--dataset synthetic": "--dataset synthetic --tokenizer rqkmeans --recommender mtp",
+            "--num_processes 4": "--num_processes 2",
+        },
+        elsewhere={
+            "torchrun --nproc-per-node 2 -m sidbench.benchmark.cli.app run --accumulate 2 --dataset synthetic "
+            "--budget quick": DISTRIBUTED
+>>>>>>> durations
         },
     ),
-    "docs/training.md": Guide(replace={"--dataset synthetic": "--dataset synthetic --tokenizer rqkmeans --recommender mtp"}),
 }
 
 
@@ -170,6 +216,8 @@ def prepared(command: str, guide: Guide) -> list[str]:
         words += SMALL
     if guide.plan_only or runs and (guide.plan_runs or is_real(words)):
         words += ["--dry-run"]
+    elif (runs or sweeps) and "--tokenizer none" not in command and "codebook_size" not in command:
+        words += FEW
     return words
 
 
@@ -195,8 +243,7 @@ def run(words: list[str]) -> tuple[int, str]:
 
 
 def test_every_page_is_known() -> None:
-    plain = {page for page in PAGES if page.startswith(("docs/tokenizers/", "docs/recommenders/"))}
-    assert PAGES.keys() - plain == GUIDES.keys() - plain, "a page with commands has no entry in GUIDES, or the reverse"
+    assert PAGES.keys() - PLAIN == GUIDES.keys() - PLAIN, "a page with commands has no entry in GUIDES, or the reverse"
     assert sum(map(len, PAGES.values())) > 70
 
 
@@ -207,12 +254,39 @@ def test_what_other_tests_run_is_named_there(page: str) -> None:
         assert (ROOT / place).is_file()
 
 
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the small planted data set and its features."""
+    home = tmp_path_factory.mktemp("features")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIDBENCH_HOME", str(home))
+        code = invoke(
+            [
+                "run",
+                "--dataset",
+                "synthetic",
+                "--budget",
+                "smoke",
+                "--tokenizer",
+                "random",
+                *SMALL,
+                *FEW,
+                "--recommender",
+                "none",
+            ]
+        )
+    assert code == 0
+    return home / "cache"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_commands_of_a_page_run_in_order(
-    page: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    page: str, features: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     guide = GUIDES.get(page, Guide())
+    if page in PLAIN:
+        shutil.copytree(features, home / "cache", copy_function=os.link)
     monkeypatch.chdir(tmp_path)
     skipped = []
     for command in [*guide.before, *(c for c in PAGES[page] if c not in guide.elsewhere)]:

@@ -89,14 +89,15 @@ class Changes:
     removed: tuple[str, ...]
 
     def problems(self) -> tuple[str, ...]:
-        """One sentence for each entry with which the lock does not hold."""
-        return (
-            *(f"{name}: its code changed and its version did not; {_REMEDY}" for name in self.unsaid),
-            *(f"{name}: its version is lower than in the lock; versions only grow" for name in self.lowered),
-            *(f"{name}: the lock has another version; run `bench plugin lock`" for name in self.raised),
-            *(f"{name}: not in the lock; run `bench plugin lock`" for name in self.added),
-            *(f"{name}: in the lock and not installed; run `bench plugin lock`" for name in self.removed),
+        """What the lock does not hold with: one paragraph for each kind of difference, with what to do."""
+        found = (
+            (self.unsaid, "code changed and its version did not", _REMEDY),
+            (self.lowered, "the version is lower than in the lock", "raise it; versions only grow"),
+            (self.raised, "the lock has another version", "run `bench plugin lock`"),
+            (self.added, "not in the lock", "run `bench plugin lock`"),
+            (self.removed, "in the lock and not installed", "run `bench plugin lock`"),
         )
+        return tuple(f"{what}: {', '.join(names)}. To do: {remedy}" for names, what, remedy in found if names)
 
 
 def compare_lock(lock: Lock, current: Mapping[str, Entry]) -> Changes:

@@ -29,7 +29,12 @@ from sidbench.benchmark.config.compose import RunConfig, compose_run  # noqa: E4
 from sidbench.benchmark.plugins.code_hash import source_hash  # noqa: E402
 from sidbench.benchmark.plugins.identity import plugin_version  # noqa: E402
 from sidbench.benchmark.plugins.registry import installed  # noqa: E402
+<<<<<<< HEAD
 from sidbench.benchmark.runtime.local import training  # noqa: E402
+=======
+from sidbench.benchmark.plugins.sources import plugin_code  # noqa: E402
+from sidbench.benchmark.runtime import training  # noqa: E402
+>>>>>>> durations
 
 TOLERANCE = 1e-6
 CHECKPOINT_SECONDS = 0.05  # so that these short trainings write checkpoints at all
@@ -55,6 +60,18 @@ VARIANTS = {
     "adasid": [*TINY, "--tokenizer", "adasid", *NEURAL, "tokenizer.warm_steps=5"],
     "rqkmeans+append": [*TINY, "--tokenizer", "rqkmeans", "--collisions", "append", "--recommender", "mtp"],
 }
+STAGES = (
+    "dataset",
+    "content",
+    "behaviour",
+    "tokenizer",
+    "sids",
+    "quantisation",
+    "retrieval.fit",
+    "retrieval.evaluate",
+    "ranking.fit",
+    "ranking.evaluate",
+)
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.utime"}
 
 
@@ -143,6 +160,11 @@ def finish(process: int) -> int:
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
     raise TimeoutError(f"no end after {HANG_SECONDS:.0f} s")
+
+
+def log_of(home: Path) -> str:
+    """What the last command in a home wrote."""
+    return home.with_suffix(".log").read_text()
 
 
 def numbers(home: Path) -> dict[str, Any]:

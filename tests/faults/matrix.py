@@ -1,4 +1,4 @@
-"""Every fault of the store, one scenario each: ``python tests/faults/matrix.py --home DIR [--only NAME]``.
+"""Every fault of the store, one scenario each: ``python tests/faults/matrix.py --home DIR [--only NAME] [--thorough]``.
 
 Prints one JSON object: scenario -> what went wrong, empty when nothing did. Full and read-only disks are real: a small
 tmpfs, mounted in a mount namespace of this process, so the script is to be run under ``unshare -m`` (or ``unshare -rm``).
@@ -20,26 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from forks import VARIANTS, Reference, difference, fatal, finish, numbers, start, undisturbed, warm_up
+from forks import STAGES, VARIANTS, Reference, difference, fatal, finish, log_of, numbers, start, undisturbed, warm_up
 
 from sidbench.benchmark.store.maintenance.inventory import record_needs, take_inventory
 from sidbench.benchmark.store.maintenance.verifying import verify
 
 COMMAND = VARIANTS["rqvae"]
-STAGES = (
-    "dataset",
-    "content",
-    "behaviour",
-    "tokenizer",
-    "sids",
-    "quantisation",
-    "retrieval.fit",
-    "retrieval.evaluate",
-    "ranking.fit",
-    "ranking.evaluate",
-)
 COLLECT_ALL = ["cache", "gc", "--unused", "--older-than", "0s"]
-GC_KILLS = 4
 DISK = "64m"
 FILLER = "filler"
 
@@ -52,11 +39,6 @@ def must(held: bool, what: str) -> None:
     """Raise ``Wrong`` unless something holds."""
     if not held:
         raise Wrong(what)
-
-
-def log_of(home: Path) -> str:
-    """What the last command in a home wrote."""
-    return home.with_suffix(".log").read_text()
 
 
 def bench(home: Path, arguments: list[str] = COMMAND, code: int = 0, **more: Any) -> str:
@@ -102,13 +84,13 @@ def fill(folder: Path) -> None:
 
 
 # -- scenarios ---------------------------------------------------------------------------------------------------------
-def full_disk(home: Path, reference: Reference) -> None:
+def full_disk(home: Path, reference: Reference, thorough: bool) -> None:
     """The disk becomes full while each stage is saved, at a checkpoint and while the record is written; one after the
     other in one home, so every failure also shows that what was finished before it is kept."""
     with disk(home / "disk") as mounted:
         own = mounted / "home"
-        places = [(f"cache/{stage}/", ".tmp") for stage in STAGES]
-        places[2:2] = [("cache/behaviour/", ".partial")]
+        places = [(f"cache/{stage}/", ".tmp") for stage in (STAGES if thorough else STAGES[::3])]
+        places.insert(2 if thorough else 1, ("cache/behaviour/", ".partial"))  # in the order of the run
         places += [("runs/", "record.json")]
         for folder, end in places:
 
@@ -128,7 +110,7 @@ def full_disk(home: Path, reference: Reference) -> None:
         same(own, reference)
 
 
-def read_only_disk(home: Path, reference: Reference) -> None:
+def read_only_disk(home: Path, reference: Reference, thorough: bool) -> None:
     """A cache on a read-only disk serves a run whose record goes elsewhere; a home there says what to do."""
     bench(home)
     with disk(home / "disk") as mounted:
@@ -146,7 +128,7 @@ def read_only_disk(home: Path, reference: Reference) -> None:
         same(other, reference)
 
 
-def flipped_bytes(home: Path, reference: Reference) -> None:
+def flipped_bytes(home: Path, reference: Reference, thorough: bool) -> None:
     """One byte flipped in a file of every entry, until each file of each had its turn: found, set aside, made anew."""
     bench(home)
     turn, rng = 0, random.Random(0)
@@ -173,10 +155,10 @@ def flipped_bytes(home: Path, reference: Reference) -> None:
             must(entry.folder.with_name(f"{entry.key}.damaged-{turn + 1}").exists() or turn > 0, f"{entry.stage}: not aside")
             must(any(f"stage {entry.stage} was damaged" in w for w in warnings), f"{entry.stage}: no warning: {warnings}")
         same(home, reference)
-        turn += 1
+        turn += 1 if thorough else 2
 
 
-def two_processes(home: Path, reference: Reference) -> None:
+def two_processes(home: Path, reference: Reference, thorough: bool) -> None:
     """The same command twice at once: every stage computed once, both end well, one record."""
     logs = [home.with_suffix(f".log{n}") for n in range(2)]
     for code in [finish(p) for p in [start(COMMAND, home, log=log) for log in logs]]:
@@ -187,7 +169,7 @@ def two_processes(home: Path, reference: Reference) -> None:
     same(home, reference)
 
 
-def clock_set_back(home: Path, reference: Reference) -> None:
+def clock_set_back(home: Path, reference: Reference, thorough: bool) -> None:
     """The clock runs backwards, a minute a call, in a run that is killed and in the one that resumes it; and all files
     come from the future."""
 
@@ -210,7 +192,7 @@ def clock_set_back(home: Path, reference: Reference) -> None:
     must("used" in bench(home, ["cache", "ls"], prepare=backwards), "ls failed")
 
 
-def damaged_records(home: Path, reference: Reference) -> None:
+def damaged_records(home: Path, reference: Reference, thorough: bool) -> None:
     """Half a record and one of an earlier schema are told and replaced; one of a later schema is refused and kept."""
     bench(home)
     record = record_path(home)
@@ -234,13 +216,14 @@ def damaged_records(home: Path, reference: Reference) -> None:
         must(why in log_of(home), f"`leaderboard` did not say {why!r}: {log_of(home)}")
 
 
-def killed_while_recording(home: Path, reference: Reference) -> None:
+def killed_while_recording(home: Path, reference: Reference, thorough: bool) -> None:
     """SIGKILL before each change that a run makes below ``runs``, also while it replaces an earlier record."""
     bench(home)
     for again in (False, True):
-        number, code = 0, -signal.SIGKILL
+        # By day the odd changes of a new record and the even ones of a replaced one, which begin with the same steps.
+        number, step, code = (0, 1, -signal.SIGKILL) if thorough else (again - 1, 2, -signal.SIGKILL)
         while code == -signal.SIGKILL:
-            number += 1
+            number += step
             if not again:
                 shutil.rmtree(record_path(home).parent)
             else:
@@ -260,10 +243,10 @@ def killed_while_recording(home: Path, reference: Reference) -> None:
         must(number > 3, f"only {number} changes below runs")
 
 
-def killed_while_collecting(home: Path, reference: Reference) -> None:
+def killed_while_collecting(home: Path, reference: Reference, thorough: bool) -> None:
     """SIGKILL in the middle of ``cache gc``: what is left is whole or counts for nothing, and the next one clears it."""
     rng, gone = random.Random(0), 0
-    for _ in range(GC_KILLS):
+    for _ in range(4 if thorough else 2):
         bench(home)
         shutil.rmtree(record_path(home).parent)
         code = finish(start(COLLECT_ALL, home, fatal(rng.randint(1, 120))))
@@ -282,9 +265,9 @@ def killed_while_collecting(home: Path, reference: Reference) -> None:
     must(not left, f"left after gc: {left}")
 
 
-def collecting_beside_a_run(home: Path, reference: Reference) -> None:
+def collecting_beside_a_run(home: Path, reference: Reference, thorough: bool) -> None:
     """``cache gc`` of everything, again and again while runs read and write: they never notice."""
-    for _ in range(3):
+    for _ in range(3 if thorough else 1):
         running = start(COMMAND, home)
         while not os.waitid(os.P_PID, running, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             must(finish(start(COLLECT_ALL, home, log=home.with_suffix(".gc"))) == 0, home.with_suffix(".gc").read_text())
@@ -295,7 +278,7 @@ def collecting_beside_a_run(home: Path, reference: Reference) -> None:
         shutil.rmtree(record_path(home).parent)
 
 
-SCENARIOS: dict[str, Callable[[Path, Reference], None]] = {
+SCENARIOS: dict[str, Callable[[Path, Reference, bool], None]] = {
     f.__name__: f
     for f in (
         full_disk,
@@ -316,6 +299,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Faults of the store, one scenario each.")
     parser.add_argument("--home", type=Path, required=True, help="empty or new folder")
     parser.add_argument("--only", choices=sorted(SCENARIOS), action="append", help="only this scenario; repeat for more")
+    parser.add_argument("--thorough", action="store_true", help="every stage, file and change instead of some of them")
     options = parser.parse_args()
     home = options.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
@@ -325,7 +309,7 @@ def main() -> int:
     for name in options.only or SCENARIOS:
         began = time.monotonic()
         try:
-            SCENARIOS[name](home / name, reference)
+            SCENARIOS[name](home / name, reference, options.thorough)
             results[name] = ""
         except (Wrong, OSError, ValueError, StopIteration, subprocess.CalledProcessError) as error:
             results[name] = f"{type(error).__name__}: {error}"

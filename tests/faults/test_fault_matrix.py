@@ -37,21 +37,28 @@ def namespace() -> list[str]:
     return command
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    home = tmp_path_factory.mktemp("matrix")
-    done = subprocess.run(
-        [*namespace(), sys.executable, str(SCRIPT), "--home", str(home)], capture_output=True, text=True, check=False
-    )
+def run_script(*words: str) -> dict[str, str]:
+    done = subprocess.run([*namespace(), sys.executable, str(SCRIPT), *words], capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
     results: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return results
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return run_script("--home", str(tmp_path_factory.mktemp("matrix")))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario(outcomes: dict[str, str], scenario: str) -> None:
     assert outcomes[scenario] == ""
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+def test_every_stage_file_and_change_of_every_scenario(tmp_path: Path) -> None:
+    assert run_script("--home", str(tmp_path / "matrix"), "--thorough") == dict.fromkeys(SCENARIOS, "")
 
 
 def test_every_scenario_of_the_script_is_listed() -> None:

@@ -1,7 +1,8 @@
 """``kill -9`` at the worst moment of every stage, then Ctrl-C: the next run resumes and gives the same numbers.
 
 The worst moment is after a stage has computed and written its files and before the rename that makes them count. Each
-stage is killed once, in one home, so every run also proves that the stages before it survived.
+stage is killed once, in one home, so every run also proves that the stages before it survived. ``stages.py`` does so with
+forks on a tiny catalogue; the nightly tests with fresh processes on the whole smoke budget.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+SCRIPT = Path(__file__).with_name("stages.py")
 STAGES = (
     "dataset",
     "content",
@@ -74,6 +76,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+def test_forks_killed_in_every_stage_or_interrupted_resume(tmp_path: Path) -> None:
+    words = [sys.executable, str(SCRIPT), "--home", str(tmp_path / "stages")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"killed": "", "interrupted": ""}
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_killed_in_every_stage_and_while_recording(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     for place in (*STAGES, "runs"):
         killed = run(tmp_path, place)
@@ -87,6 +98,7 @@ def test_killed_in_every_stage_and_while_recording(tmp_path: Path, undisturbed: 
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_interrupted_by_the_user(tmp_path: Path, undisturbed: dict[str, Any], wait_until: Callable[..., Any]) -> None:
     command = [sys.executable, "-c", DRIVER, "nowhere", *COMMAND]
     process = subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
+from sidbench.benchmark.cli.app import invoke
+
 pytestmark = pytest.mark.slow
 GRID = [
     "run",
@@ -27,7 +29,7 @@ GRID = [
     "features.vision=none",
     "features.behaviour=none",
     "dataset.n_items=60",
-    "tokenizer.codebook_size=5000",
+    "tokenizer.codebook_size=61",
 ]
 PATIENCE = 200.0
 
@@ -47,7 +49,10 @@ def workers(command: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def test_a_killed_worker_is_started_again_and_a_failing_run_stops_no_other(
-    tmp_path: Path, wait_until: Callable[..., Any]
+    tmp_path: Path,
+    wait_until: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     command = started(tmp_path, *GRID, "--launcher", "local", "--jobs", "2")
     victim = wait_until(lambda: workers(command), PATIENCE, command)[0]
@@ -64,9 +69,9 @@ def test_a_killed_worker_is_started_again_and_a_failing_run_stops_no_other(
     assert "codebook_size" in failed["error"] and "--tokenizer rqkmeans" in failed["command"]
     assert all((tmp_path / "logs" / f"{run}.log").read_text().startswith("=== ") for run in runs)
 
-    again = started(tmp_path, *GRID, "--launcher", "local", "--rerun", "never")
-    output, _ = again.communicate(timeout=PATIENCE)
-    result = json.loads(output)
+    monkeypatch.setenv("SIDBENCH_HOME", str(tmp_path))
+    assert invoke([*GRID, "--launcher", "local", "--rerun", "never"]) == 1
+    result = json.loads(capsys.readouterr().out)
     assert result["summary"] == {"runs": 3, "recorded": 2, "computed": 0, "failed": 1, "retried": 0}
     assert "failed before" in result["failed"][0]["error"]
 
@@ -75,7 +80,19 @@ def test_a_killed_worker_is_started_again_and_a_failing_run_stops_no_other(
 def test_no_worker_outlives_the_command(
     tmp_path: Path, wait_until: Callable[..., Any], send: signal.Signals, code: int
 ) -> None:
-    command = started(tmp_path, "run", "--tokenizer", "adasid", "--budget", "paper", "--launcher", "local", "--jobs", "1")
+    command = started(
+        tmp_path,
+        "run",
+        "--tokenizer",
+        "adasid",
+        "--budget",
+        "paper",
+        "dataset.n_items=400",
+        "--launcher",
+        "local",
+        "--jobs",
+        "1",
+    )
     (worker,) = wait_until(lambda: workers(command), PATIENCE, command)
     log = tmp_path / "logs"
     wait_until(lambda: any("computing" in p.read_text() for p in log.glob("*.log")), PATIENCE, command)

@@ -18,12 +18,14 @@ from sidbench.benchmark.cli.app import invoke
 from sidbench.benchmark.metrics.ranking_at_k import ndcg_at_k, recall_at_k
 from sidbench.benchmark.store.records import RunRecord
 
-SMOKE = ["run", "--dataset", "synthetic", "--budget", "smoke", "--threads", "1"]
+SMOKE = ["run", "--dataset", "synthetic", "--budget", "smoke", "--threads", "1", "dataset.n_users=100"]
+FEW = "tokenizer.codebook_size=16"  # most of a small run's time is the probe on one-hot codes, cubic in their number
 
 
 def bench_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict]:
     capsys.readouterr()
-    code = invoke([*SMOKE, "--json", *arguments])
+    few = [] if arguments[:2] == ("--tokenizer", "none") or arguments[-1].startswith("tokenizer.") else [FEW]
+    code = invoke([*SMOKE, *few, "--json", *arguments])
     return code, json.loads(capsys.readouterr().out)
 
 
@@ -141,7 +143,7 @@ def test_sids_are_measured_without_a_recommender(home: Path, capsys: pytest.Capt
 
 
 def test_a_broken_plugin_is_named_and_harms_no_other(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, result = bench_json(capsys, "--tokenizer", "rqkmeans,random", "tokenizer.codebook_size=5000")
+    code, result = bench_json(capsys, "--tokenizer", "rqkmeans,random", "dataset.n_items=60", "tokenizer.codebook_size=61")
     assert code == 1
     assert [r["tokenizer"]["name"] for r in result["records"]] == ["random"]
     assert "codebook_size" in result["failed"][0]["error"] and "--tokenizer rqkmeans" in result["failed"][0]["command"]
@@ -167,6 +169,7 @@ def test_bad_usage_is_one_paragraph(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly  # by day `tests/faults/test_rounds.py` kills forks at random moments, a tenth of the cost
 def test_killed_at_any_moment_the_next_run_gives_the_same_numbers(tmp_path: Path) -> None:
     """``kill -9`` at random moments, then the same command: codes bit for bit, metrics equal."""
     command = [sys.executable, "-m", "sidbench.benchmark.cli.app", *SMOKE, "--tokenizer", "rqvae", "--json"]

@@ -25,7 +25,7 @@ from sidbench.benchmark.sweeps.storage import database_storage
 from sidbench.benchmark.sweeps.trial_states import read_trial_states
 
 SCRIPT = Path(__file__).with_name("sweep_work.py")
-TRIALS = 40
+TRIALS = 18
 PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if Path("/usr/lib/postgresql").is_dir() else []
 ENVIRONMENT = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}
 
@@ -192,10 +192,10 @@ def test_no_trial_is_lost_when_a_worker_is_killed_and_the_server_restarts(
     log = tmp_path / "log"
     victim, other = start(server.url, home, log), start(server.url, home, log)
     try:
-        wait_until(lambda: ended(log) >= 6, 90)
+        wait_until(lambda: ended(log) >= 4, 90)
         victim.send_signal(signal.SIGKILL)
         victim.wait()
-        wait_until(lambda: ended(log) >= 12, 90)
+        wait_until(lambda: ended(log) >= 8, 90)
         server.stop()
         time.sleep(2)
         server.start()

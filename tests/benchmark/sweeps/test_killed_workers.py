@@ -19,7 +19,7 @@ from sidbench.benchmark.sweeps.storage import database_storage, journal_storage,
 from sidbench.benchmark.sweeps.trial_states import read_trial_states
 
 SCRIPT = Path(__file__).with_name("sweep_work.py")
-TRIALS = 12
+TRIALS = 8
 
 
 def start(url: str, home: Path, log: Path, trials: int = TRIALS, seconds: float = 0.3) -> subprocess.Popen[str]:
@@ -69,7 +69,7 @@ def test_a_killed_workers_trial_is_taken_over_by_the_other(
     wait_until(lambda: count(log, victim.pid, "begin") >= 2, 60)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
-    assert "finished 12" in other.communicate(timeout=90)[0]
+    assert f"finished {TRIALS}" in other.communicate(timeout=90)[0]
     check(
         optuna.load_study(study_name="study", storage=database_storage(url) if url else journal_storage("study")),
         log,
