@@ -6,11 +6,7 @@ TYPES := build/types
 IMPORTS := build/imports
 ROOMS := benchmark datasets leaderboards recommenders tokenizers
 
-<<<<<<< HEAD
-.PHONY: setup run test lint types imports unit docs speed lowest lock clean
-=======
-.PHONY: setup run test lint types imports unit nightly docs speed lock clean
->>>>>>> durations
+.PHONY: setup run test lint types imports unit nightly docs speed lowest lock clean
 
 setup: $(VENV)/.ready $(TYPES)/sidbench
 

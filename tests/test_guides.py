@@ -24,11 +24,8 @@ from sidbench.benchmark.cli.app import invoke
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES, BOARDS = "tests/leaderboards/test_studies.py", "tests/leaderboards/publish/test_boards.py"
-<<<<<<< HEAD
 FROZEN = "tests/leaderboards/frozen/test_frozen.py"
-=======
 DISTRIBUTED = "tests/benchmark/runtime/test_distributed.py"
->>>>>>> durations
 STARTS = ("bench", "torchrun", "accelerate", "python", "pip", "make")
 SMALL = ["dataset.n_items=100", "dataset.n_users=100"]
 FEW = ["tokenizer.codebook_size=16"]  # most of a small run's time is the probe on one-hot codes, cubic in their number
@@ -83,12 +80,15 @@ def a_study() -> str:
 
 BOARD = "bench leaderboard --publish NAME --from HOME --out boards/NAME"
 GUIDES: dict[str, Guide] = {
-<<<<<<< HEAD
-    "CONTRIBUTING.md": Guide(elsewhere={"make test": ".ci/run"}),
+    "CONTRIBUTING.md": Guide(
+        elsewhere={
+            "make test": ".ci/run",
+            "make nightly": "Makefile",
+            "make lowest": "Makefile",
+            "make speed": "Makefile",
+        }
+    ),
     "docs/add-a-data-set.md": Guide(elsewhere={"bench plugin check tracks": "tests/test_docs.py"}),
-=======
-    "CONTRIBUTING.md": Guide(elsewhere={"make test": ".ci/run", "make nightly": "Makefile"}),
->>>>>>> durations
     "docs/add-a-recommender.md": Guide(
         replace={
             "path/to/my_model.py:MyModel": f"{ROOT}/recommenders/sasrec.py:Sasrec",
@@ -165,23 +165,20 @@ GUIDES: dict[str, Guide] = {
         plan_runs=True,
         replace={
             "--out leaderboards/boards/beauty": "--out board",
-<<<<<<< HEAD
-            "leaderboards/boards/": f"{ROOT}/leaderboards/boards/",
-        },
-        elsewhere={  # drawing the largest board again takes long
-            "bench leaderboard --check leaderboards/boards/": BOARDS,
-            "bench leaderboard --freeze leaderboards/boards/beauty-2.0 --version 2.0": FROZEN,
-=======
             "leaderboards/boards/beauty/": f"{ROOT}/leaderboards/boards/beauty-file-order/",  # fewer rows to render
             "--seed 0,1,2": "--seed 0",
         },
-        elsewhere=dict.fromkeys(
-            (
-                "bench leaderboard --check leaderboards/boards/beauty",
-                "bench reproduce mmq-v2 --table 2 --dataset beauty --records leaderboards/boards/beauty",
+        elsewhere={
+            **dict.fromkeys(
+                (
+                    "bench leaderboard --check leaderboards/boards/",
+                    "bench leaderboard --check leaderboards/boards/beauty",
+                    "bench reproduce mmq-v2 --table 2 --dataset beauty --records leaderboards/boards/beauty",
+                ),
+                BOARDS,
             ),
-            BOARDS,
-        ),
+            "bench leaderboard --freeze leaderboards/boards/beauty-2.0 --version 2.0": FROZEN,
+        },
     ),
     "docs/training.md": Guide(
         replace={
@@ -191,7 +188,6 @@ GUIDES: dict[str, Guide] = {
         elsewhere={
             "torchrun --nproc-per-node 2 -m sidbench.benchmark.cli.app run --accumulate 2 --dataset synthetic "
             "--budget quick": DISTRIBUTED
->>>>>>> durations
         },
     ),
 }
