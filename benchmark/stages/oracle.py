@@ -12,8 +12,8 @@ from sidbench.datasets.planted.oracle import expected_auc, oracle_bounds
 
 
 def planted_bounds(composed: ComposedRun, prepared: Prepared, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Task -> metric -> the expectation of it for the best model that could be: one that knows the law of the next item
-    given user and last item, and the probability that a row is liked. Empty for data without planted truth.
+    """Task -> metric -> the expectation of it for the best model that could be: one that knows the probabilities of the next
+    item given user and last item, and the probability that a row is liked. Empty for data without planted truth.
 
     Expectations are over other draws of the same test targets and labels, so a lucky model may pass them by a little.
     Metrics that leave the history out of the candidates have no such bound (users may take an item twice).

@@ -19,7 +19,7 @@ from sidbench.benchmark.runs.plan import plan_run
 from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.reporter import Reporter
-from sidbench.benchmark.sweeps.heartbeat import Liveness, liveness_of
+from sidbench.benchmark.sweeps.heartbeat import Heartbeat, heartbeat_of
 from sidbench.benchmark.sweeps.objective import OBJECTIVES, RunObjective
 from sidbench.benchmark.sweeps.request import SweepRequest, study_names
 from sidbench.benchmark.sweeps.space import Space, build_space, split_overrides
@@ -56,12 +56,12 @@ class Session:
     study: Study
     plan: WorkPlan
     objective: RunObjective
-    liveness: Liveness
+    heartbeat: Heartbeat
     notes: tuple[str, ...]
 
     def work(self) -> TrialStates:
         """Work until the study is finished; returns its states."""
-        return work(self.study, self.plan, self.objective, self.liveness, self.objective.tell)
+        return work(self.study, self.plan, self.objective, self.heartbeat, self.objective.tell)
 
 
 def open_session(request: SweepRequest, tokenizer: str, reporter: Reporter, threads: int | None = None) -> Session:
@@ -111,8 +111,8 @@ def open_session(request: SweepRequest, tokenizer: str, reporter: Reporter, thre
     plan = WorkPlan(space, request.trials, request.seconds, _slots(request, space))
     if request.sampler == GRID and request.trials > len(plan.slots):
         notes += (f"the grid has {len(plan.slots)} points with the default; the other trials are drawn at random",)
-    liveness = liveness_of(storage, sweeps_folder() / name / "workers", BEAT_SECONDS)
-    return Session(study, plan, RunObjective(base, space, request.objectives, request.seeds), liveness, notes)
+    heartbeat = heartbeat_of(storage, sweeps_folder() / name / "workers", BEAT_SECONDS)
+    return Session(study, plan, RunObjective(base, space, request.objectives, request.seeds), heartbeat, notes)
 
 
 def check_tasks(request: SweepRequest) -> None:
