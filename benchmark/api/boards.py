@@ -10,12 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from sidbench.benchmark.api.frames import Shape, board_frame
-from sidbench.benchmark.plugins.identity import plugin_version
 from sidbench.benchmark.plugins.registry import ROOT
-from sidbench.datasets.foundation.errors import InputError, unknown_name
+from sidbench.datasets.foundation.errors import unknown_name
 from sidbench.datasets.foundation.files import write_whole
-from sidbench.leaderboards.board.recorded_versions import Plugin, versions_of
-from sidbench.leaderboards.board.store import StoredRun, read_runs
+from sidbench.leaderboards.board.store import read_runs
 from sidbench.leaderboards.board.table import build_tables
 from sidbench.leaderboards.board.values import Leaderboard
 from sidbench.leaderboards.publish.publishing import RECORDS, SETTINGS, TABLE, read_settings
@@ -65,17 +63,6 @@ class Board:
 def board_of(values: Leaderboard, failed: Sequence[tuple[str, str]] = ()) -> Board:
     """The tables of runs as a board."""
     return Board(values.title, lambda form: render(values, form), tuple(failed))
-
-
-def installed_versions(runs: Sequence[StoredRun]) -> dict[Plugin, str]:
-    """Versions of the installed plugins that these runs used; those that are not installed are left out."""
-    found: dict[Plugin, str] = {}
-    for plugin in dict.fromkeys(p for run in runs for p in versions_of(run.record)):
-        try:
-            found[plugin] = plugin_version(*plugin)
-        except InputError:  # not installed, which the row will say
-            continue
-    return found
 
 
 def load_board(board: str | Path) -> Board:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, overload
 
 import pandas as pd
 
-from sidbench.benchmark.api.boards import Board, board_of, installed_versions
+from sidbench.benchmark.api.boards import Board, board_of
 from sidbench.benchmark.api.frames import Shape, runs_frame
 from sidbench.benchmark.api.homes import at_home
+from sidbench.benchmark.api.versions import installed_versions
 from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.store.paths import runs_folder
 from sidbench.benchmark.store.records import RunRecord

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.api.boards import installed_versions
+from sidbench.benchmark.api.versions import installed_versions
 from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.store.paths import runs_folder
 from sidbench.datasets.foundation.errors import InputError, unknown_name

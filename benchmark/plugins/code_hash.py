@@ -41,7 +41,16 @@ class Module:
 
     @cached_property
     def tree(self) -> ast.Module:
-        return ast.parse(self.text)
+        """Empty for a file that is no Python, whose text counts as it is."""
+        try:
+            return ast.parse(self.text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return ast.Module([], [])
+
+    @property
+    def opaque(self) -> bool:
+        """Whether the file has text that could not be parsed."""
+        return not self.tree.body and bool(self.text.strip())
 
     @cached_property
     def defined(self) -> dict[str, list[ast.stmt]]:
@@ -74,7 +83,7 @@ class CodeBase:
     _texts: dict[tuple[Symbol, int], tuple[str, frozenset[Symbol]]] = field(default_factory=dict, repr=False)
 
     def module(self, path: Path) -> Module:
-        """The file, parsed once. Raises ``SyntaxError``, ``OSError`` or ``ValueError`` for one that cannot be read."""
+        """The file, parsed once. Raises ``OSError`` or ``ValueError`` for one that cannot be read."""
         if path not in self._modules:
             self._modules[path] = Module(path, path.read_text(encoding="utf-8"))
         return self._modules[path]
@@ -88,7 +97,7 @@ class CodeBase:
     def symbols(self, path: Path) -> set[Symbol]:
         """Everything that a file defines, or that is below a folder."""
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-        return {Symbol(file, name) for file in files for name in self.module(file).defined}
+        return {Symbol(file, name) for file in files for name in self.module(file).defined or {""}}
 
     def hash(self, roots: Iterable[Symbol]) -> str:
         """SHA-256 over the definitions that ``roots`` reach."""
@@ -125,7 +134,8 @@ class CodeBase:
             named.add(found)
             return f"<{self.digest(found, rounds - 1)}>"
 
-        text = "\n".join(canonical(node, resolve) for node in module.defined[symbol.name])
+        nodes = module.defined.get(symbol.name, ())
+        text = module.text if module.opaque else "\n".join(canonical(node, resolve) for node in nodes)
         self._texts[symbol, rounds] = text, frozenset(named)
         return self._texts[symbol, rounds]
 

@@ -184,3 +184,14 @@ def test_code_without_a_file_is_hashed_as_well() -> None:
     one, two, other = (code.add_text(f"class A:\n    x = {n}\n", f"cell {i}") for i, n in enumerate((1, 1, 2)))
     prints = [code.hash(code.symbols(path)) for path in (one, two, other)]
     assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_file_that_is_no_python_counts_by_its_text_and_harms_no_other(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text("x = 1\n")
+    prints = []
+    for text in ("def torn(:\n", "def torn(:  # other\n", "def torn(:\n"):
+        (tmp_path / "torn.py").write_text(text)
+        code = CodeBase({"pkg": tmp_path})
+        assert code.hash(code.symbols(tmp_path / "good.py"))
+        prints.append(code.hash(code.symbols(tmp_path)))
+    assert prints[0] == prints[2] != prints[1]

@@ -511,7 +511,7 @@ def test_rows_of_other_versions_or_older_data_are_flagged_and_the_numbers_stay(r
     text = render(board, "md")
     assert "| a · *stale* |" in text and "a is stale: tokenizer a had version 1 and has 2 now" in text
     assert "stale" not in render(runs.board(), "md")  # tables of records alone do not depend on what is installed
-    gone = build_tables(read_runs(runs.folder), {("tokenizer", "a", ""): "old", ("tokenizer", "b", ""): "new"})
+    gone = build_tables(read_runs(runs.folder), {("tokenizer", "a", ""): "1", ("tokenizer", "b", ""): "2"})
     assert row(only(gone), "b").stale == ("recommender mtp is not installed",)
 
 
