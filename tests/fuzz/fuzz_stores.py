@@ -19,8 +19,9 @@ import torch
 from accelerate import Accelerator
 from fuzz_parser import Parser
 
-from sidbench.benchmark.config.compose import RunConfig, compose_run
+from sidbench.benchmark.config.compose import compose_run
 from sidbench.benchmark.config.presets import read_preset
+from sidbench.benchmark.config.run_config import RunConfig
 from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.plugins.registry import read_plugin
 from sidbench.benchmark.runs.replay import replay
@@ -53,7 +54,7 @@ from sidbench.benchmark.store.serialization import (
     save_state,
 )
 from sidbench.benchmark.store.stage_cache import Stage, StageCache
-from sidbench.datasets.foundation.hashing import hash_json
+from sidbench.datasets.foundation.hashing import canonical_json, hash_json
 from sidbench.datasets.foundation.runtime import TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.reading.locate import LocalFiles
@@ -185,6 +186,7 @@ def _replayable() -> list[bytes]:
             "features": None,
             "dataset": found.dataset.model_copy(update={"config": {"n_items": 50}}),
             "tasks": (),
+            "run": json.loads(canonical_json(RunConfig(tokenizer="rqkmeans", recommenders=()))),
         }
     )
     return [plain.model_dump_json(indent=1).encode()]
