@@ -61,7 +61,7 @@ def replay(record: RunRecord, device: str = "auto", threads: int | None = None) 
     plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
     try:
         config = RunConfig(**plain)
-    except TypeError as error:  # a damaged or foreign record may hold values of any type
+    except (TypeError, InputError) as error:  # a damaged or foreign record may hold values of any type
         raise InputError(
             f"run settings of record {record.run_id}",
             got=str(error),
