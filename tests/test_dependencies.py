@@ -16,7 +16,6 @@ PARTS = ("benchmark", "datasets", "leaderboards", "recommenders", "tokenizers")
 DISTRIBUTIONS = {"PIL": "pillow", "hydra": "hydra-core", "sklearn": "scikit-learn"}  # where the import name is another
 # Needed without an import statement.
 NAMED = {
-    "pandas": "frames of the Python API",
     "psycopg2-binary": "SQLAlchemy's driver of postgresql:// storages",
     "pymysql": "SQLAlchemy's driver of mysql:// storages",
 }
@@ -64,7 +63,10 @@ def found() -> dict[str, list[tuple[str, bool]]]:
 
 
 def test_what_is_imported_is_declared(found: dict[str, list[tuple[str, bool]]]) -> None:
-    assert {name: places[0][0] for name, places in found.items() if name not in CORE | EXTRAS} == {}
+    undeclared = {name: places for name, places in found.items() if name not in CORE | EXTRAS}
+    # Checks for plugin authors run below their own pytest; the module loads it when its function is called.
+    assert set(undeclared.pop("pytest")) == {("benchmark/testing/parametrize.py", False)}
+    assert undeclared == {}
 
 
 def test_what_is_declared_is_imported(found: dict[str, list[tuple[str, bool]]]) -> None:
