@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TYPES := build/types
+IMPORTS := build/imports
+ROOMS := benchmark datasets leaderboards recommenders tokenizers
 
-.PHONY: setup run test lint types imports unit nightly docs speed lock clean
+.PHONY: setup run test lint types imports unit nightly docs speed lowest lock clean
 
 setup: $(VENV)/.ready $(TYPES)/sidbench
 
@@ -26,12 +28,16 @@ run: setup
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
+# The checker of import contracts wants the rooms in a namespace without the root's __init__.py.
 imports: setup
-	$(BIN)/lint-imports
+	mkdir -p $(IMPORTS)/sidbench
+	for room in $(ROOMS); do ln -sfn "$(CURDIR)/$$room" $(IMPORTS)/sidbench/$$room; done
+	cd $(IMPORTS) && "$(CURDIR)/$(BIN)/lint-imports" --config "$(CURDIR)/pyproject.toml"
 
 types: setup
-	cd $(TYPES) && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" -p sidbench.benchmark -p sidbench.datasets -p sidbench.tokenizers -p sidbench.recommenders -p sidbench.leaderboards
+	cd $(TYPES) && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" -m sidbench -p sidbench.benchmark -p sidbench.datasets -p sidbench.tokenizers -p sidbench.recommenders -p sidbench.leaderboards
 
 unit: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
@@ -48,6 +54,22 @@ docs: setup
 
 speed: setup
 	$(BIN)/python -m pytest tests/speed -p no:xdist --benchmark-columns=min,median,max,rounds
+
+# Nightly: a run, a table and a part of the tests with the oldest versions that pyproject.toml allows. Torch comes first
+# and as the lock file pins it, so that no other requirement draws in another build of it.
+LOWEST := build/lowest
+lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python tests/lowest.py > build/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet "$$(head -1 build/lowest.txt)"
+	$(LOWEST)/bin/python -m pip install --quiet -r build/lowest.txt "setuptools>=77"
+	$(LOWEST)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	SIDBENCH_HOME=$(LOWEST)/home $(LOWEST)/bin/bench run --tokenizer opq,rqvae --dataset synthetic --budget smoke --rerun always
+	SIDBENCH_HOME=$(LOWEST)/home $(LOWEST)/bin/bench leaderboard --dataset synthetic --format html --out $(LOWEST)/table.html
+	$(LOWEST)/bin/python -m pytest tests/test_dependencies.py tests/benchmark/config tests/benchmark/runtime/test_local.py \
+	    tests/benchmark/store tests/benchmark/sweeps/test_space.py tests/datasets/test_reading.py \
+	    tests/datasets/test_features_text.py tests/datasets/test_features_pictures.py tests/leaderboards/board \
+	    tests/leaderboards/statistics
 
 lock:
 	$(PYTHON) -m venv build/lock

@@ -27,9 +27,15 @@ from sidbench.datasets.reading.text import TextCleaner, count_without_text, text
 
 INFO = DatasetInfo(
     title="Amazon Reviews 2023, any category",
+    version=1,
     source="https://huggingface.co/datasets/McAuley-Lab/Amazon-Reviews-2023",
     licence="no formal licence; distributed by its authors for research",
     citation="Hou, Li, He, Yan, Chen and McAuley, arXiv 2403.03952, 2024",
+    url="https://arxiv.org/abs/2403.03952",
+    bibtex="@misc{hou2024bridging,\n"
+    "  title={Bridging Language and Items for Retrieval and Recommendation},\n"
+    "  author={Hou and Li and He and Yan and Chen and McAuley}, year={2024}, eprint={2403.03952},\n"
+    "  archivePrefix={arXiv}, url={https://arxiv.org/abs/2403.03952}}",
     modalities=("text", "behaviour"),
     tasks=("retrieval", "ranking"),
     notes=("Times are milliseconds in the source, whole seconds here; events of one second keep their order.",),

@@ -14,12 +14,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.hashing import hash_arrays, hash_json, hash_strings
+from sidbench.datasets.foundation.plugin import PluginBase
 
 INVALID_TIME = -1
 
@@ -164,7 +165,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Static metadata of a dataset plugin, read from source without importing it: keep every argument a literal."""
+    """Static metadata of a dataset plugin, read from source without importing it: keep every argument a literal.
+
+    url: page of the paper (arXiv or DOI); bibtex: its key or whole entry; both empty without one.
+    version: raised by its author when the numbers it computes change; part of stage keys, run ids and comparability.
+    """
 
     title: str
     source: str
@@ -174,6 +179,9 @@ class DatasetInfo:
     tasks: tuple[str, ...]
     published: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    version: int = 1
+    url: str = ""
+    bibtex: str = ""
 
 
 class FileLocator(ABC):
@@ -192,15 +200,14 @@ class FileLocator(ABC):
         """
 
 
-class DatasetPlugin(ABC):
-    """Base of dataset plugins; one file in ``datasets/`` each, with ``INFO``, a frozen config dataclass and the class."""
+class DatasetPlugin(PluginBase):
+    """Base of dataset plugins; one file in ``datasets/`` each, with ``INFO``, a frozen config dataclass and the class.
 
+    Constructor and ``name`` are those of ``PluginBase``.
+    """
+
+    entry_points: ClassVar[str] = "sidbench.datasets"
     info: ClassVar[DatasetInfo]
-    config_class: ClassVar[type[Any]]
-    budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
 
     @abstractmethod
     def load(self, locate: FileLocator) -> Dataset:

@@ -11,9 +11,15 @@ from sidbench.datasets.base import DatasetInfo
 
 INFO = DatasetInfo(
     title="Amazon Beauty (2014), 5-core",
+    version=1,
     source="https://jmcauley.ucsd.edu/data/amazon/",
     licence="no formal licence; distributed by its authors for research, not for redistribution",
     citation="He and McAuley, WWW 2016; McAuley, Targett, Shi and van den Hengel, SIGIR 2015",
+    url="https://arxiv.org/abs/1602.01585",
+    bibtex="@misc{he2016ups,\n"
+    "  title={Ups and Downs: Modeling the Visual Evolution of Fashion Trends with One-Class Collaborative Filtering},\n"
+    "  author={He and McAuley}, year={2016}, eprint={1602.01585}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/1602.01585}}",
     modalities=("text", "behaviour"),
     tasks=("retrieval", "ranking"),
     published={"users": 22363, "items": 12101, "interactions": 198502},

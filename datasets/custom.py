@@ -26,6 +26,7 @@ from sidbench.datasets.reading.text import count_without_text, text_columns
 
 INFO = DatasetInfo(
     title="Your own interactions, items and embeddings",
+    version=1,
     source="a folder written by `bench data import`",
     licence="that of your data",
     citation="none",

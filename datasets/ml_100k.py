@@ -24,9 +24,15 @@ from sidbench.datasets.reading.text import TextCleaner, count_without_text, text
 
 INFO = DatasetInfo(
     title="MovieLens 100K",
+    version=1,
     source="https://grouplens.org/datasets/movielens/100k/",
     licence="research use only; no redistribution and no commercial use without permission; posters: their owners",
     citation="Harper and Konstan, ACM Transactions on Interactive Intelligent Systems 5(4), 2015",
+    url="https://doi.org/10.1145/2827872",
+    bibtex="@article{harper2015movielens,\n"
+    "  title={The MovieLens Datasets: History and Context}, author={Harper and Konstan},\n"
+    "  journal={ACM Transactions on Interactive Intelligent Systems}, volume={5}, number={4},\n"
+    "  year={2015}, doi={10.1145/2827872}}",
     modalities=("text", "vision", "behaviour"),
     tasks=("retrieval", "ranking"),
     published={"users": 943, "items": 1682, "interactions": 100000},

@@ -21,9 +21,15 @@ from sidbench.datasets.reading.text import count_without_text
 
 INFO = DatasetInfo(
     title="Amazon Sports and Outdoors (2014), 5-core",
+    version=1,
     source="https://jmcauley.ucsd.edu/data/amazon/",
     licence="no formal licence; distributed by its authors for research, not for redistribution",
     citation="He and McAuley, WWW 2016; McAuley, Targett, Shi and van den Hengel, SIGIR 2015",
+    url="https://arxiv.org/abs/1602.01585",
+    bibtex="@misc{he2016ups,\n"
+    "  title={Ups and Downs: Modeling the Visual Evolution of Fashion Trends with One-Class Collaborative Filtering},\n"
+    "  author={He and McAuley}, year={2016}, eprint={1602.01585}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/1602.01585}}",
     modalities=("text", "behaviour"),
     tasks=("retrieval", "ranking"),
     published={"users": 35598, "items": 18357, "interactions": 296337},

@@ -1,11 +1,11 @@
 """Planted catalogue: the dataset that needs no file and no network, and whose truth is known.
 
 One seed plants a category tree, item latents, titles, small pictures, Zipf popularity, users with interests in the
-tree, and a first-order law of behaviour (equations in ``planted/law.py``). Three things that real data hide are
-therefore known: the right hierarchy, the exact next-item and like probabilities (bounds on Recall, NDCG and AUC, see
-``planted/oracle.py``), and which events are noise.
+tree, and a first-order transition model of behaviour (equations in ``planted/transition_model.py``). Three things that real
+data hide are therefore known: the right hierarchy, the exact next-item and like probabilities (bounds on Recall, NDCG and
+AUC, see ``planted/oracle.py``), and which events are noise.
 
-Deviation from real data: users may take an item twice. The law then depends on user and last item only, so the oracle
+Deviation from real data: users may take an item twice. The model then depends on user and last item only, so the oracle
 is exact; metrics that remove the history from the candidates are not bounded by it.
 """
 
@@ -33,11 +33,12 @@ from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.planted.events import MINIMUM_LENGTH, draw_events
 from sidbench.datasets.planted.pictures import render_pictures
 from sidbench.datasets.planted.texts import write_texts
-from sidbench.datasets.planted.transition_model import Law, build_law
+from sidbench.datasets.planted.transition_model import TransitionModel, build_transition_model
 from sidbench.datasets.planted.tree import build_tree
 
 INFO = DatasetInfo(
-    title="Synthetic: the planted catalogue with a known tree, law and noise",
+    title="Synthetic: the planted catalogue with a known tree, transitions and noise",
+    version=1,
     source="generated from the configured seed; no file, no network",
     licence="Apache-2.0",
     citation="sidbench, the planted catalogue",
@@ -84,18 +85,18 @@ class Synthetic(DatasetPlugin):
         return Rng(self.config.seed, ("synthetic",))
 
     @cached_property
-    def _law(self) -> Law:
+    def _transition_model(self) -> TransitionModel:
         c = self.config
         tree = build_tree(c.n_items, tuple(c.branching), c.zipf, self._rng)
-        return build_law(tree, c.n_users, c.transition, c.noise, c.tail_noise, self._rng)
+        return build_transition_model(tree, c.n_users, c.transition, c.noise, c.tail_noise, self._rng)
 
     @cached_property
     def _events(self) -> tuple[Interactions, np.ndarray]:
-        return draw_events(self._law, self.config.n_users, self.config.mean_length, self._rng)
+        return draw_events(self._transition_model, self.config.n_users, self.config.mean_length, self._rng)
 
     def load(self, locate: FileLocator) -> Dataset:
         """Generate the dataset; ``locate`` is not used. Raises ``InputError`` for a tree that does not fit."""
-        c, tree = self.config, self._law.tree
+        c, tree = self.config, self._transition_model.tree
         events, noisy = self._events
         texts = write_texts(tree, self._rng)
         width = len(str(max(c.n_items, c.n_users) - 1))
@@ -123,4 +124,9 @@ class Synthetic(DatasetPlugin):
 
     def truth(self) -> PlantedTruth:
         """The planted tree, laws and noise of the dataset that ``load`` gives with this config."""
-        return PlantedTruth(self._law.tree.path(), self._law.next_item, self._law.like, self._events[1])
+        return PlantedTruth(
+            self._transition_model.tree.path(),
+            self._transition_model.next_item,
+            self._transition_model.like,
+            self._events[1],
+        )

@@ -7,33 +7,46 @@ Life cycle. The pipeline constructs the class with its config, calls ``fit`` onc
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
+from sidbench.datasets.foundation.plugin import PluginBase
 from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
 from sidbench.datasets.splits.rows import EventRows as RankingRows
 from sidbench.tokenizers.base import SemanticIds
 
+# How one diagnostic of several processes, each of which ranked a part of the users or rows, becomes that of all.
+SUM = "sum"  # counts of what a process did
+MEAN = "mean"  # times and shares, weighted by the users or rows of each process
+MAX, MIN = "max", "min"
+SAME = "same"  # facts of the model, alike in every process
+COMBINATIONS = (SUM, MEAN, MAX, MIN, SAME)
+
 
 @dataclass(frozen=True)
 class RecommenderInfo:
     """Static metadata, read from source without importing it: keep every argument a literal.
 
-    task: "retrieval" or "ranking". needs_sids: False for item-ID baselines.
+    year: of the paper, ``None`` without one. task: "retrieval" or "ranking". needs_sids: False for item-ID baselines.
+    url: page of the paper (arXiv or DOI); bibtex: its key or whole entry; both empty without one.
+    version: raised by its author when the numbers it computes change; part of stage keys, run ids and comparability.
     """
 
     title: str
     paper: str
-    year: int
     task: str
+    year: int | None = None
     needs_sids: bool = True
     deviations: tuple[str, ...] = ()
+    version: int = 1
+    url: str = ""
+    bibtex: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,15 +110,25 @@ class RankingData:
     item_field_sizes: Mapping[str, int]
 
 
-class Recommender(ABC):
-    """What retrievers and rankers share."""
+class Recommender(PluginBase):
+    """What retrievers and rankers share; constructor and ``name`` are those of ``PluginBase``.
 
+    diagnostic_combine: name of a diagnostic -> one of ``COMBINATIONS``; a class adds to those of its bases. Every name that
+    ``diagnostics`` may give is declared, which ``bench plugin check`` demands. One that is not is taken as ``SAME``; where
+    the processes of a command then differ, the mean is recorded with a warning.
+    """
+
+    entry_points: ClassVar[str] = "sidbench.recommenders"
     info: ClassVar[RecommenderInfo]
-    config_class: ClassVar[type[Any]]
-    budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    diagnostic_combine: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, config: Any) -> None:
-        self.config = config
+    @classmethod
+    def combinations(cls) -> dict[str, str]:
+        """``diagnostic_combine`` of the class and all its bases; what is nearer to the class wins."""
+        found: dict[str, str] = {}
+        for base in reversed(cls.__mro__):
+            found |= vars(base).get("diagnostic_combine", {})
+        return found
 
     @property
     def reads_sids(self) -> bool:
@@ -121,7 +144,8 @@ class Recommender(ABC):
         """Restore ``state_dict`` (needs the same config). Raises ``InputError`` naming the entry that does not fit."""
 
     def diagnostics(self) -> dict[str, float]:
-        """Numbers for the record: examples_per_second, truncated histories, best epoch, embedding parameters."""
+        """Numbers for the record: examples_per_second, truncated histories, best epoch, embedding parameters. Their names
+        are those of ``diagnostic_combine``."""
         return {}
 
     @property

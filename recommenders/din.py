@@ -29,8 +29,13 @@ from sidbench.recommenders.blocks.sid_tables import CodeLayout
 
 INFO = RecommenderInfo(
     title="DIN: target attention over the history, with SID features",
+    version=1,
     paper="arXiv 1706.06978",
     year=2018,
+    url="https://arxiv.org/abs/1706.06978",
+    bibtex="@misc{zhou2018din,\n"
+    "  title={Deep Interest Network for Click-Through Rate Prediction}, author={Zhou and others},\n"
+    "  year={2018}, eprint={1706.06978}, archivePrefix={arXiv}, url={https://arxiv.org/abs/1706.06978}}",
     task="ranking",
     deviations=(
         "the history holds items only, without the categories of their own that the paper pools beside them",
@@ -168,7 +173,6 @@ class Din(NeuralRanker):
     """Deep interest network whose item representation is a setting."""
 
     info = INFO
-    name = "din"
     config_class = DinConfig
     budgets = {
         "smoke": {"epochs": 2, "batch_size": 256},

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData
+from sidbench.recommenders.base import SAME, RecommenderInfo, RetrievalData
 from sidbench.recommenders.blocks.exact import expected_ndcg, softmax_loss
 from sidbench.recommenders.blocks.prefixes import prefix_windows, similar_rows
 from sidbench.recommenders.blocks.retrieval import Ranked, SidRetriever
@@ -44,13 +44,19 @@ from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import TrainingWindows
 from sidbench.recommenders.decoding.beam import Beam
 from sidbench.recommenders.decoding.joint import JointSearch
-from sidbench.recommenders.decoding.ranks import rank_by_search
+from sidbench.recommenders.decoding.ranks import SEARCH_COMBINE, rank_by_search
 from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
     title="EAGER: two-stream generation with joint re-scoring",
+    version=1,
     paper="Wang et al., KDD 2024, arXiv 2406.14017",
     year=2024,
+    url="https://arxiv.org/abs/2406.14017",
+    bibtex="@misc{wang2024eager,\n"
+    "  title={EAGER: Two-Stream Generative Recommender with Behavior-Semantic Collaboration},\n"
+    "  author={Wang and others}, year={2024}, eprint={2406.14017}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2406.14017}}",
     task="retrieval",
     deviations=(
         "SIDs without two named streams are split into their first and second half.",
@@ -236,9 +242,12 @@ class Eager(SidRetriever[_Network]):
     """Two-stream generative retrieval with exact joint scores of all candidates."""
 
     info = INFO
-    name = "eager"
     saves = ("stream",)  # of each position
     config_class = EagerConfig
+    diagnostic_combine: ClassVar[Mapping[str, str]] = {
+        **SEARCH_COMBINE,
+        **dict.fromkeys(("streams_named", "contrastive_streams", "training_only_parameters"), SAME),
+    }
     budgets = {
         "smoke": {
             "width": 32,

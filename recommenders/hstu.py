@@ -31,8 +31,13 @@ from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
     title="HSTU with full-softmax cross-entropy (item-ID baseline)",
+    version=1,
     paper="arXiv 2402.17152",
     year=2024,
+    url="https://arxiv.org/abs/2402.17152",
+    bibtex="@misc{hstu2024,\n"
+    "  title={Actions Speak Louder than Words: Trillion-Parameter Sequential Transducers for Generative Recommendations},\n"
+    "  year={2024}, eprint={2402.17152}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2402.17152}}",
     task="retrieval",
     needs_sids=False,
     deviations=(
@@ -133,7 +138,6 @@ class Hstu(ItemRetriever[_Network]):
     """Hierarchical sequential transduction units over item IDs."""
 
     info = INFO
-    name = "hstu"
     config_class = HstuConfig
     budgets = {
         "smoke": {"width": 16, "epochs": 3, "batch_positions": 512, "validation_users": 100},

@@ -17,15 +17,20 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData, Retriever, TargetRanks
+from sidbench.recommenders.base import MEAN, RecommenderInfo, RetrievalData, Retriever, TargetRanks
 from sidbench.recommenders.blocks.exact import CELLS, Candidates, RankCollector, rank_scores
 from sidbench.recommenders.blocks.windows import check_histories
 from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
     title="Most popular items (floor without a model)",
+    version=1,
     paper="arXiv 1205.2618 (the baseline most-popular)",
     year=2009,
+    url="https://arxiv.org/abs/1205.2618",
+    bibtex="@misc{bpr2009,\n"
+    "  title={BPR: Bayesian Personalized Ranking from Implicit Feedback}, year={2009},\n"
+    "  eprint={1205.2618}, archivePrefix={arXiv}, url={https://arxiv.org/abs/1205.2618}}",
     task="retrieval",
     needs_sids=False,
 )
@@ -42,9 +47,10 @@ class MostPopular(Retriever):
     info = INFO
     config_class = MostPopularConfig
     budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"smoke": {}, "quick": {}, "standard": {}, "paper": {}}
+    diagnostic_combine: ClassVar[Mapping[str, str]] = {"ms_per_user": MEAN}
 
-    def __init__(self, config: MostPopularConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: MostPopularConfig | None = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
         self.counts_: np.ndarray | None = None
         self._notes: dict[str, float] = {}
 
@@ -52,7 +58,7 @@ class MostPopular(Retriever):
         items = data.train.items
         if len(items) and (items.min() < 0 or items.max() >= data.n_items):
             raise InputError(
-                "most_popular: training items", got=f"{items.min()}..{items.max()}", wanted=f"0..{data.n_items - 1}"
+                f"{self.name}: training items", got=f"{items.min()}..{items.max()}", wanted=f"0..{data.n_items - 1}"
             )
         self.counts_ = np.bincount(items, minlength=data.n_items).astype(np.int64)
         self._notes = {}
@@ -74,7 +80,7 @@ class MostPopular(Retriever):
 
     def _counts(self) -> np.ndarray:
         if self.counts_ is None:
-            raise InputError("most_popular: model", got="not fitted", wanted="fit or load_state_dict first")
+            raise InputError(f"{self.name}: model", got="not fitted", wanted="fit or load_state_dict first")
         return self.counts_
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -84,7 +90,7 @@ class MostPopular(Retriever):
         counts = state.get("counts")
         if counts is None or set(state) != {"counts"} or counts.ndim != 1:
             raise InputError(
-                "most_popular: saved state", got=f"entries {sorted(state)}", wanted="one entry counts [N]", do="fit it again"
+                f"{self.name}: saved state", got=f"entries {sorted(state)}", wanted="one entry counts [N]", do="fit it again"
             )
         self.counts_ = np.asarray(counts, np.int64)
 

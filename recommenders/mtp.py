@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -52,14 +52,19 @@ from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import TrainingWindows, history_batches
 from sidbench.recommenders.decoding.beam import Beam
 from sidbench.recommenders.decoding.confidence import OPEN, confidence_search, search_rows
-from sidbench.recommenders.decoding.ranks import rank_by_search
+from sidbench.recommenders.decoding.ranks import SEARCH_COMBINE, rank_by_search
 from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
     title="MTP-base: parallel multi-token prediction, exact item scores",
+    version=1,
     paper="arXiv 2508.15308",
     year=2025,
+    url="https://arxiv.org/abs/2508.15308",
+    bibtex="@misc{reg4rec2025,\n"
+    "  title={REG4Rec: Reasoning-Enhanced Generative Model for Large-Scale Recommendation Systems},\n"
+    "  year={2025}, eprint={2508.15308}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2508.15308}}",
     task="retrieval",
     deviations=(
         "supervised core only: no preference alignment, multi-step reward or pruning stages",
@@ -203,8 +208,8 @@ class Mtp(SidRetriever[_Network]):
     """Multi-token prediction: exact ranks over the catalogue in parallel, ranks from a beam in the order of confidence."""
 
     info = INFO
-    name = "mtp"
     config_class = MtpConfig
+    diagnostic_combine: ClassVar[Mapping[str, str]] = SEARCH_COMBINE
     budgets = {
         "smoke": {"width": 32, "layers": 1, "heads": 2, "epochs": 2, "batch_positions": 512, "validation_users": 100},
         "quick": {"epochs": 16, "patience": 4},

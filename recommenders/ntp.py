@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData
+from sidbench.recommenders.base import SAME, RecommenderInfo, RetrievalData
 from sidbench.recommenders.blocks.causal import CachedDecoder, CausalBlock
 from sidbench.recommenders.blocks.exact import expected_ndcg, softmax_loss
 from sidbench.recommenders.blocks.retrieval import Ranked, SidRetriever
@@ -47,15 +47,20 @@ from sidbench.recommenders.blocks.windows import (
     history_batches,
     take_sequences,
 )
-from sidbench.recommenders.decoding.ranks import invalid_rate, rank_by_beam
+from sidbench.recommenders.decoding.ranks import SEARCH_COMBINE, invalid_rate, rank_by_beam
 from sidbench.recommenders.decoding.session import DecodingSession
 from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
     title="NTP: decoder-only next-token prediction with trie-constrained beam search",
+    version=1,
     paper="arXiv 2305.05065",
     year=2023,
+    url="https://arxiv.org/abs/2305.05065",
+    bibtex="@misc{rajput2023tiger,\n"
+    "  title={Recommender Systems with Generative Retrieval}, author={Rajput and others}, year={2023},\n"
+    "  eprint={2305.05065}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2305.05065}}",
     task="retrieval",
     deviations=(
         "decoder-only instead of TIGER's encoder-decoder, trained at every position of a sequence in one pass",
@@ -197,8 +202,8 @@ class Ntp(SidRetriever[_Network]):
     """Next-token prediction; ranks are exact as far as the beam covers the catalogue."""
 
     info = INFO
-    name = "ntp"
     config_class = NtpConfig
+    diagnostic_combine: ClassVar[Mapping[str, str]] = {**SEARCH_COMBINE, "invalid_rate_unconstrained": SAME}
     budgets = {
         "smoke": {"width": 32, "layers": 1, "heads": 2, "epochs": 2, "batch_positions": 512, "validation_users": 100},
         "quick": {"layers": 2, "learning_rate": 2e-3, "epochs": 15, "patience": 4},

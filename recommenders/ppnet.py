@@ -29,8 +29,13 @@ from sidbench.recommenders.blocks.sid_tables import CodeLayout
 
 INFO = RecommenderInfo(
     title="PPNet: gated ranking with SID features",
+    version=1,
     paper="arXiv 2302.01115",
     year=2023,
+    url="https://arxiv.org/abs/2302.01115",
+    bibtex="@misc{pepnet2023,\n"
+    "  title={PEPNet: Parameter and Embedding Personalized Network for Infusing with Personalized Prior Information},\n"
+    "  year={2023}, eprint={2302.01115}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2302.01115}}",
     task="ranking",
     deviations=(
         "single task, without EPNet and without author features",
@@ -104,7 +109,6 @@ class Ppnet(NeuralRanker):
     """Gated ranking network whose item representation is a setting."""
 
     info = INFO
-    name = "ppnet"
     config_class = PpnetConfig
     budgets = {
         "smoke": {"epochs": 2, "batch_size": 256},

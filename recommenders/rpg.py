@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData, TargetRanks
+from sidbench.recommenders.base import MEAN, RecommenderInfo, RetrievalData, TargetRanks
 from sidbench.recommenders.blocks.exact import (
     Candidates,
     DistinctSids,
@@ -48,15 +48,20 @@ from sidbench.recommenders.blocks.windows import (
     history_batches,
     take_sequences,
 )
-from sidbench.recommenders.decoding.graph import GraphWalks, SidGraph, walk_seeds
-from sidbench.recommenders.decoding.ranks import rank_by_search
+from sidbench.recommenders.decoding.graph import WALK_COMBINE, GraphWalks, SidGraph, walk_seeds
+from sidbench.recommenders.decoding.ranks import SEARCH_COMBINE, rank_by_search
 from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
     title="RPG: parallel prediction of long unordered SIDs",
+    version=1,
     paper="arXiv 2506.05781",
     year=2025,
+    url="https://arxiv.org/abs/2506.05781",
+    bibtex="@misc{rpg2025,\n"
+    "  title={Generating Long Semantic IDs in Parallel for Recommendation}, year={2025},\n"
+    "  eprint={2506.05781}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2506.05781}}",
     task="retrieval",
     deviations=(
         "every training target is labelled once, in windows cut from the end of long sequences; a batch is a number of"
@@ -163,9 +168,9 @@ class Rpg(SidRetriever[_Network]):
     """Parallel prediction of long SIDs, ranked exactly or found on the graph of similar SIDs."""
 
     info = INFO
-    name = "rpg"
     saves = ("start",)  # seed of the random starts of graph walks
     config_class = RpgConfig
+    diagnostic_combine: ClassVar[Mapping[str, str]] = {**SEARCH_COMBINE, **WALK_COMBINE, "graph_build_seconds": MEAN}
     budgets = {
         "smoke": {
             "width": 32,

@@ -30,8 +30,13 @@ from sidbench.recommenders.blocks.windows import TrainingWindows, check_historie
 
 INFO = RecommenderInfo(
     title="SASRec with full-softmax cross-entropy (item-ID baseline)",
+    version=1,
     paper="arXiv 1808.09781",
     year=2018,
+    url="https://arxiv.org/abs/1808.09781",
+    bibtex="@misc{sasrec2018,\n"
+    "  title={Self-Attentive Sequential Recommendation}, year={2018}, eprint={1808.09781},\n"
+    "  archivePrefix={arXiv}, url={https://arxiv.org/abs/1808.09781}}",
     task="retrieval",
     needs_sids=False,
     deviations=("full-softmax cross-entropy instead of binary cross-entropy with one sampled negative",),
@@ -119,7 +124,6 @@ class Sasrec(ItemRetriever[_Network]):
     """Self-attentive sequential recommendation over item IDs."""
 
     info = INFO
-    name = "sasrec"
     config_class = SasrecConfig
     budgets = {
         "smoke": {"width": 16, "epochs": 3, "batch_positions": 512, "validation_users": 100},

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import RecommenderInfo, RetrievalData
+from sidbench.recommenders.base import SAME, RecommenderInfo, RetrievalData
 from sidbench.recommenders.blocks.exact import expected_ndcg
 from sidbench.recommenders.blocks.prefixes import PrefixInstances, in_parts, prefix_windows, similar_rows
 from sidbench.recommenders.blocks.retrieval import Ranked, SidRetriever
@@ -35,14 +35,19 @@ from sidbench.recommenders.blocks.t5 import T5, T5Shape
 from sidbench.recommenders.blocks.t5_session import T5Session
 from sidbench.recommenders.blocks.validation import validation_subset
 from sidbench.recommenders.blocks.windows import take_sequences
-from sidbench.recommenders.decoding.ranks import invalid_rate, rank_by_beam
+from sidbench.recommenders.decoding.ranks import SEARCH_COMBINE, invalid_rate, rank_by_beam
 from sidbench.recommenders.decoding.trie import SidTrie
 from sidbench.tokenizers.base import SemanticIds
 
 INFO = RecommenderInfo(
     title="TIGER: encoder-decoder generative retrieval with trie-constrained beam search",
+    version=1,
     paper="arXiv 2305.05065",
     year=2023,
+    url="https://arxiv.org/abs/2305.05065",
+    bibtex="@misc{rajput2023tiger,\n"
+    "  title={Recommender Systems with Generative Retrieval}, author={Rajput and others}, year={2023},\n"
+    "  eprint={2305.05065}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2305.05065}}",
     task="retrieval",
     deviations=(
         "no user token: histories arrive without user ids at inference, and most re-implementations leave it out",
@@ -111,8 +116,8 @@ class Tiger(SidRetriever[T5]):
     """Encoder-decoder over SID tokens; ranks are exact down to the depth that the beam covers."""
 
     info = INFO
-    name = "tiger"
     config_class = TigerConfig
+    diagnostic_combine: ClassVar[Mapping[str, str]] = {**SEARCH_COMBINE, "invalid_rate_unconstrained": SAME}
     # One pass over Beauty's 131,413 examples takes two CPU cores about a quarter of an hour at standard size; quick is a
     # smaller network on two and a half passes. paper: 200,000 steps of 256 examples on Beauty.
     budgets = {

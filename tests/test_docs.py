@@ -147,6 +147,7 @@ def test_the_example_data_set_runs(home: Path, tmp_path: Path) -> None:
     small = ["--recommender", "mtp", "--budget", "smoke", "--json", "tokenizer.codebook_size=4"]
     commands = [
         ["data", "check", "tracks", "--data-dir", str(raw.parent)],
+        ["plugin", "check", "tracks", "--json"],
         ["run", "--tokenizer", "rqkmeans", "--dataset", "tracks", *small, "--data-dir", str(raw.parent)],
         ["data", "check", "tracks", "--data-dir", str(broken.parent)],
     ]
@@ -155,11 +156,18 @@ def test_the_example_data_set_runs(home: Path, tmp_path: Path) -> None:
         text=True,
         capture_output=True,
         timeout=300,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]), "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
+            "SIDBENCH_DATA": str(raw.parent),
+            "OMP_NUM_THREADS": "1",
+        },
     )
     assert ended.returncode == 0, ended.stderr
-    checked, done, refused = json.loads(ended.stdout)
+    checked, held, done, refused = json.loads(ended.stdout)
     # 360 plays of 60 users; the repeated line and, by the 5-core filter, the user with one play are gone.
     assert checked["code"] == 0 and "360" in checked["out"] and "60" in checked["out"], checked
+    checks = {c["name"]: c["status"] for c in json.loads(held["out"])["checks"]}
+    assert held["code"] == 0 and checks["two loads agree"] == checks["card"] == "passed", held
     assert done["code"] == 0, done
     assert refused["code"] != 0 and "plays.tsv" in refused["err"] and "line 1" in refused["err"], refused

@@ -25,6 +25,7 @@ from sidbench.benchmark.plugins.registry import installed
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES, BOARDS = "tests/leaderboards/test_studies.py", "tests/leaderboards/publish/test_boards.py"
+FROZEN = "tests/leaderboards/frozen/test_frozen.py"
 DISTRIBUTED = "tests/benchmark/runtime/test_distributed.py"
 STARTS = ("bench", "torchrun", "accelerate", "python", "pip", "make")
 SMALL = ["dataset.n_items=100", "dataset.n_users=100"]
@@ -81,7 +82,15 @@ def a_study() -> str:
 
 BOARD = "bench leaderboard --publish NAME --from HOME --out boards/NAME"
 GUIDES: dict[str, Guide] = {
-    "CONTRIBUTING.md": Guide(elsewhere={"make test": ".ci/run", "make nightly": "Makefile"}),
+    "CONTRIBUTING.md": Guide(
+        elsewhere={
+            "make test": ".ci/run",
+            "make nightly": "Makefile",
+            "make lowest": "Makefile",
+            "make speed": "Makefile",
+        }
+    ),
+    "docs/add-a-data-set.md": Guide(elsewhere={"bench plugin check tracks": "tests/test_docs.py"}),
     "docs/add-a-recommender.md": Guide(
         replace={
             "path/to/my_model.py:MyModel": f"{ROOT}/recommenders/sasrec.py:Sasrec",
@@ -161,13 +170,17 @@ GUIDES: dict[str, Guide] = {
             "leaderboards/boards/beauty/": f"{ROOT}/leaderboards/boards/beauty-file-order/",  # fewer rows to render
             "--seed 0,1,2": "--seed 0",
         },
-        elsewhere=dict.fromkeys(
-            (
-                "bench leaderboard --check leaderboards/boards/beauty",
-                "bench reproduce mmq-v2 --table 2 --dataset beauty --records leaderboards/boards/beauty",
+        elsewhere={
+            **dict.fromkeys(
+                (
+                    "bench leaderboard --check leaderboards/boards/",
+                    "bench leaderboard --check leaderboards/boards/beauty",
+                    "bench reproduce mmq-v2 --table 2 --dataset beauty --records leaderboards/boards/beauty",
+                ),
+                BOARDS,
             ),
-            BOARDS,
-        ),
+            "bench leaderboard --freeze leaderboards/boards/beauty-2.0 --version 2.0": FROZEN,
+        },
     ),
     "docs/training.md": Guide(
         replace={

@@ -1,10 +1,12 @@
-"""The repository root is the namespace ``sidbench`` and hides nobody: Hugging Face packages keep their names."""
+"""The repository root is the package ``sidbench`` and hides nobody: Hugging Face packages keep their names."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -38,7 +40,7 @@ def test_the_two_rooms_stay_namespace_portions(name: str) -> None:
 def test_every_package_folder_is_declared_and_exists() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     declared = set(settings["tool"]["setuptools"]["packages"])
-    found = {f"sidbench.{room}" for room in ROOMS}
+    found = {"sidbench", *(f"sidbench.{room}" for room in ROOMS)}
     found |= {
         "sidbench." + ".".join(p.parent.relative_to(ROOT).parts)
         for room in ROOMS
@@ -47,8 +49,44 @@ def test_every_package_folder_is_declared_and_exists() -> None:
     assert declared == found
 
 
+def test_the_citation_names_the_version_and_licence_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = dict(line.split(": ", 1) for line in (ROOT / "CITATION.cff").read_text().splitlines() if ": " in line)
+    found = {name: cited[name].strip('"') for name in ("title", "version", "license", "abstract")}
+    assert found == {
+        "title": "sidbench",
+        **{n: project[n] for n in ("version", "license")},
+        "abstract": project["description"],
+    }
+
+
 def test_the_import_name_is_sidbench() -> None:
     assert (
         from_root("-c", "import sidbench.datasets.foundation.errors as e; print(e.__name__)").strip()
         == "sidbench.datasets.foundation.errors"
     )
+
+
+@pytest.mark.slow
+def test_the_wheel_is_importable_typed_and_whole(tmp_path: Path) -> None:
+    """From a copy, so that the build leaves nothing here; unpacked elsewhere, ``import sidbench`` finds every part."""
+    source, target = tmp_path / "source", tmp_path / "unpacked"
+    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, check=True, cwd=ROOT, text=True).stdout
+    for name in listed.split("\0"):
+        if name and not name.startswith(("leaderboards/boards/", "leaderboards/studies/", "tests/", "docs/")):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    build = ["wheel", ".", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "pip", *build], capture_output=True, text=True, cwd=source)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(target)
+    at_root = {p.name for p in (target / "sidbench").iterdir() if p.is_file()}
+    assert at_root == {"py.typed", "__init__.pyi", *(p.name for p in ROOT.glob("*.py"))}
+    assert not (target / "sidbench" / "tests").exists()
+    code = "import sidbench as sb; print(sb.__file__, sb.list_tokenizers().index[0], sb.tokenizer('opq').name)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=target, env={"PYTHONPATH": str(target)}
+    ).stdout.split()
+    assert found == [str(target / "sidbench" / "__init__.py"), "actionpiece", "opq"]

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -41,8 +41,14 @@ from sidbench.tokenizers.opq import Opq, OpqConfig
 
 INFO = TokenizerInfo(
     title="ActionPiece: contextual tokens of feature sets",
+    version=1,
     paper="Hou et al., ICML 2025, arXiv 2502.13581",
     year=2025,
+    url="https://arxiv.org/abs/2502.13581",
+    bibtex="@misc{hou2025actionpiece,\n"
+    "  title={ActionPiece: Contextually Tokenizing Action Sequences for Generative Recommendation},\n"
+    "  author={Hou and others}, year={2025}, eprint={2502.13581}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2502.13581}}",
     modalities=("text", "vision", "sequences"),
     required=("text|vision",),
     ordered=False,
@@ -104,22 +110,22 @@ class ActionPiece(SequenceTokenizer):
         "paper": {"opq_budget": "paper", "vocabulary_size": 40_000},
     }
     modes = ("feature", "none", "token")
-    inapplicable_checks = {"one code": "the hash slot has as many codes as buckets, whatever codebook_size is"}
+    expected_failures = {"one code": "the hash slot has as many codes as buckets, whatever codebook_size is"}
     key_: int
     vocabulary_: Vocabulary
 
-    def __init__(self, config: ActionPieceConfig) -> None:
-        super().__init__(config)
-        self._diagnostics: dict[str, float] = {}
+    def __init__(self, config: ActionPieceConfig | None = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
+        c: ActionPieceConfig = self.config
         self.opq_ = Opq(
             OpqConfig(
                 **{
-                    **Opq.budgets[config.opq_budget],
-                    "code_length": config.code_length - 1,
+                    **Opq.budgets[c.opq_budget],
+                    "code_length": c.code_length - 1,
                     "whiten": True,
-                    "codebook_size": config.codebook_size,
-                    "fit_items": config.fit_items,
-                    "reduce_dim": config.reduce_dim,
+                    "codebook_size": c.codebook_size,
+                    "fit_items": c.fit_items,
+                    "reduce_dim": c.reduce_dim,
                 }
             )
         )
@@ -134,7 +140,7 @@ class ActionPiece(SequenceTokenizer):
         c: ActionPieceConfig = self.config
         if (n_features := int(self.sizes.sum())) > c.vocabulary_size:
             raise InputError(
-                "actionpiece: vocabulary_size",
+                f"{self.name}: vocabulary_size",
                 got=c.vocabulary_size,
                 wanted=f"at least {n_features}, the number of features",
                 do=f"set tokenizer.vocabulary_size={2 * n_features}, or fewer codes",
@@ -146,7 +152,7 @@ class ActionPiece(SequenceTokenizer):
         self.vocabulary_, left = build_vocabulary(events, self.sizes, c.vocabulary_size)
         if len(self.vocabulary_) < c.vocabulary_size:
             runtime.warn(
-                f"actionpiece: the training sequences only hold {len(self.vocabulary_)} tokens of a vocabulary "
+                f"{self.name}: the training sequences only hold {len(self.vocabulary_)} tokens of a vocabulary "
                 f"of {c.vocabulary_size}"
             )
         n_events = max(len(features.sequences.items), 1)
@@ -177,7 +183,7 @@ class ActionPiece(SequenceTokenizer):
         rank, group, _ = _group(codes)
         if (most := int(rank.max(initial=-1)) + 1) > c.hash_buckets:
             raise InputError(
-                "actionpiece: hash_buckets",
+                f"{self.name}: hash_buckets",
                 got=f"{most} items with equal OPQ codes",
                 wanted=f"at most the {c.hash_buckets} buckets",
                 do=f"set tokenizer.hash_buckets={2 * most}, or more or larger codebooks",
@@ -200,10 +206,10 @@ class ActionPiece(SequenceTokenizer):
 
     def encode_sequences(self, sequences: Sequences, sids: SemanticIds, rng: Rng | None, mode: str) -> TokenSequences:
         if mode not in self.modes:
-            raise InputError("actionpiece: encoding mode", got=repr(mode), wanted=f"one of {', '.join(self.modes)}")
+            raise InputError(f"{self.name}: encoding mode", got=repr(mode), wanted=f"one of {', '.join(self.modes)}")
         if rng is None and mode != "none":
             raise InputError(
-                f"actionpiece: encoding mode {mode}",
+                f"{self.name}: encoding mode {mode}",
                 got="no rng",
                 wanted="a source of random numbers",
                 do="pass rng, or use mode none",
@@ -211,7 +217,7 @@ class ActionPiece(SequenceTokenizer):
         items = sequences.items
         if len(items) and (items.min() < 0 or items.max() >= sids.n_items):
             raise InputError(
-                "actionpiece: items to encode",
+                f"{self.name}: items to encode",
                 got=f"{items.min()}..{items.max()}",
                 wanted=f"0..{sids.n_items - 1}, rows of the SIDs",
             )
@@ -246,23 +252,20 @@ class ActionPiece(SequenceTokenizer):
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         c: ActionPieceConfig = self.config
         rules, priorities = (
-            state_entry(state, "rules", (None, 2), "actionpiece"),
-            state_entry(state, "priorities", (None,), "actionpiece"),
+            state_entry(state, "rules", (None, 2), self.name),
+            state_entry(state, "priorities", (None,), self.name),
         )
-        vocabulary = Vocabulary.checked(self.sizes, rules, priorities, "actionpiece")
+        vocabulary = Vocabulary.checked(self.sizes, rules, priorities, self.name)
         if len(vocabulary) > c.vocabulary_size:
             raise InputError(
-                "actionpiece state entry rules",
+                f"{self.name} state entry rules",
                 got=f"{len(vocabulary)} tokens",
                 wanted=f"at most the {c.vocabulary_size} of the config",
                 do="load it with the config it was fitted with",
             )
-        self.key_ = int(state_entry(state, "key", (), "actionpiece"))
+        self.key_ = int(state_entry(state, "key", (), self.name))
         self.opq_.load_state_dict({k.removeprefix("opq/"): v for k, v in state.items() if k.startswith("opq/")})
         self.vocabulary_ = vocabulary
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._diagnostics)
 
 
 def _by_user(sequences: Sequences, rows: np.ndarray) -> list[np.ndarray]:

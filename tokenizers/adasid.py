@@ -5,7 +5,7 @@ arXiv 2510.25622, equations 1-23; the later version of the same arXiv number cal
 shared, text, vision and behaviour experts with one codebook each. Items with rich behaviour are aligned more strongly
 (controller, eq. 14), and a ReLU router (eq. 18) under a sparsity regulariser (eqs. 19-23) decides how many behaviour
 codes an item gets. No code of the authors is public; ``INFO.deviations`` lists how open symbols are read. The network
-is in ``blocks/adaptive_experts.py``, the contrastive losses and eq. 14 in ``blocks/alignment.py``.
+is in ``blocks/experts/adaptive_experts.py``, the contrastive losses and eq. 14 in ``blocks/losses/alignment.py``.
 
 Stored positions are ``n_shared + n_text + n_vision + n_behaviour`` (8), of which ``code_length`` (6) are expected to be
 in use; the rest are PAD. Each ablation of the paper is one setting: ``controller``, ``contrastive``, ``sparsity``,
@@ -40,8 +40,14 @@ from sidbench.tokenizers.blocks.training.content import finite_modality
 
 INFO = TokenizerInfo(
     title="ADA-SID: adaptive alignment and dynamic behaviour routing",
+    version=1,
     paper="Xu et al., MMQ-v2, arXiv 2510.25622",
     year=2025,
+    url="https://arxiv.org/abs/2510.25622",
+    bibtex="@misc{xu2025mmqv2,\n"
+    "  title={MMQ-v2: Align, Denoise, and Amplify: Adaptive Behavior Mining for Semantic IDs Learning in Recommendation},\n"
+    "  author={Xu and others}, year={2025}, eprint={2510.25622}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2510.25622}}",
     modalities=("text", "vision", "behaviour"),
     required=("behaviour", "text|vision"),
     ordered=False,
@@ -204,28 +210,24 @@ class AdaSid(Tokenizer):
     }
     net_: AdaptiveExperts
 
-    def __init__(self, config: AdaSidConfig) -> None:
-        super().__init__(config)
-        self._diagnostics: dict[str, float] = {}
-
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: AdaSidConfig = self.config
         rows = features.fit_rows(c.fit_items)
-        check_capacity(c, len(rows), "adasid")
+        check_capacity(c, len(rows), self.name)
         dims = _usable_dims(features)
         for name in ("text", "vision"):
             if name not in dims:
                 runtime.warn(
-                    f"adasid: no {name} embeddings ({features.absent.get(name, 'not given')}); its positions "
+                    f"{self.name}: no {name} embeddings ({features.absent.get(name, 'not given')}); its positions "
                     "go to the other content modality and L_content (eq. 15) is dropped."
                 )
         data = Batch.of(features, dims, runtime, rows)
         self.net_ = _network(c, dims, runtime.generator(rng.child("init")))
         objective = Objective(c, self.net_, data, rng.child("restart"))
-        warm = runtime.train(self._plan("adasid.warm", c.warm_steps, objective, rng, runtime))
+        warm = runtime.train(self._plan(f"{self.name}.warm", c.warm_steps, objective, rng, runtime))
         self.net_.start_codebooks(data, rng.child("kmeans"), runtime)
         objective.quantised = True
-        log = runtime.train(self._plan("adasid", c.steps - c.warm_steps, objective, rng, runtime))
+        log = runtime.train(self._plan(self.name, c.steps - c.warm_steps, objective, rng, runtime))
         self._diagnostics = {
             **{f"final_{name}": value for name, value in log.parts.items()},
             "warm_loss": warm.parts["loss"],
@@ -266,7 +268,7 @@ class AdaSid(Tokenizer):
         given = _usable_dims(features)
         if any(given.get(m) != n for m, n in layout.dims.items()):
             raise InputError(
-                "adasid: embeddings to encode",
+                f"{self.name}: embeddings to encode",
                 got=given,
                 wanted=f"the fitted ones, {dict(layout.dims)}",
                 do="encode with the encoders of the fit, or fit again",
@@ -293,7 +295,7 @@ class AdaSid(Tokenizer):
         dims = {m: state[name].shape[1] for m, name in first.items() if name in state and state[name].ndim == 2}
         if "behaviour" not in dims or len(dims) < 2:
             raise InputError(
-                "adasid state",
+                f"{self.name} state",
                 got=f"projections of {sorted(dims) or 'no modality'}",
                 wanted="behaviour and text or vision",
                 do="fit the tokenizer again",
@@ -304,16 +306,13 @@ class AdaSid(Tokenizer):
             got = tuple(state[name].shape) if name in state else "nothing"
             if got != wanted.get(name):
                 raise InputError(
-                    f"adasid state entry {name}",
+                    f"{self.name} state entry {name}",
                     got=got,
                     wanted=str(wanted.get(name, "no such entry")),
                     do="load it with the config it was fitted with",
                 )
         net.load_state_dict({name: torch.as_tensor(np.array(array)) for name, array in state.items()})
         self.net_ = net.eval()
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._diagnostics)
 
 
 class Objective:

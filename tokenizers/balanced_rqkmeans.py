@@ -8,7 +8,7 @@ nearest rows that are still free and moves to their mean, until nothing changes.
 of MiniOneRec (arXiv 2510.24431): Lloyd with the cheapest assignment whose sizes lie in ``[N // K - 1, N // K + 1]``.
 
 Both partitions only exist for the fitted items. One price per centre turns them into a rule for single items (see
-``blocks/kmeans.py``): nothing is stored per item and any item is encoded alone.
+``blocks/clustering/kmeans.py``): nothing is stored per item and any item is encoded alone.
 """
 
 from __future__ import annotations
@@ -25,14 +25,19 @@ from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import TokenizerInfo
 from sidbench.tokenizers.blocks.clustering.bounded_kmeans import bounded_assignment, bounded_kmeans
 from sidbench.tokenizers.blocks.clustering.kmeans import assign, balanced_kmeans, balancing_prices
+from sidbench.tokenizers.blocks.quantisers.behaviour_tuning import TunedCodebooks, TuningConfig
 from sidbench.tokenizers.blocks.quantisers.residual_kmeans import Level
-from sidbench.tokenizers.blocks.training.behaviour_tuning import TunedCodebooks, TuningConfig
 from sidbench.tokenizers.blocks.training.budgets import NEURAL_BUDGETS
 
 INFO = TokenizerInfo(
     title="Balanced RQ-KMeans: residual k-means with equal clusters (OneRec)",
+    version=1,
     paper="OneRec, arXiv 2502.18965, Algorithm 1; MiniOneRec, arXiv 2510.24431",
     year=2025,
+    url="https://arxiv.org/abs/2502.18965",
+    bibtex="@misc{onerec2025,\n"
+    "  title={OneRec: Unifying Retrieve and Rank with Generative Recommender and Iterative Preference Alignment},\n"
+    "  year={2025}, eprint={2502.18965}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2502.18965}}",
     modalities=("text", "vision", "sequences"),
     required=("text|vision",),
     ordered=True,
@@ -75,7 +80,6 @@ class BalancedRqKMeans(TunedCodebooks):
 
     info = INFO
     config_class = BalancedRqKMeansConfig
-    who = "balanced_rqkmeans"
     budgets = {
         "smoke": {**NEURAL_BUDGETS["smoke"], "iterations": 5},
         "quick": {**NEURAL_BUDGETS["quick"], "iterations": 10},

@@ -10,7 +10,7 @@ must not change state, and gives equal codes for equal features on the same mach
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -20,6 +20,7 @@ import numpy as np
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError, StageError
 from sidbench.datasets.foundation.mapped import row_blocks
+from sidbench.datasets.foundation.plugin import PluginBase
 from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings, setting
@@ -101,6 +102,7 @@ class SemanticIds:
 class TokenizerInfo:
     """Static metadata, read from the plugin's source without importing it: keep every argument a literal.
 
+    year: of the paper; ``None`` where there is none, as for controls, which are no published methods.
     modalities: what it reads, of "text", "vision", "behaviour", "sequences", "categories"; empty for controls.
     required: those without which ``fit`` raises ``InputError``; "text|vision" means at least one of them.
     deviations: where this implementation departs from the paper, one sentence each.
@@ -108,19 +110,24 @@ class TokenizerInfo:
     that one's code counts as its own.
     needs_settings: settings without a usable default ("path"); ``--tokenizer all`` leaves the plugin out unless set.
     variable_length: items may have PAD at some positions.
+    url: page of the paper (arXiv or DOI); bibtex: its key or whole entry; both empty without one.
+    version: raised by its author when the numbers it computes change; part of stage keys, run ids and comparability.
     """
 
     title: str
     paper: str
-    year: int
     modalities: tuple[str, ...]
     ordered: bool
+    year: int | None = None
     control: bool = False
     required: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
     composite: bool = False
     needs_settings: tuple[str, ...] = ()
     variable_length: bool = False
+    version: int = 1
+    url: str = ""
+    bibtex: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,20 +146,21 @@ class TokenizerConfig:
         return ()
 
 
-class Tokenizer(ABC):
-    """Base of every tokenizer. Learned attributes end in ``_``.
+class Tokenizer(PluginBase):
+    """Base of every tokenizer. Learned attributes end in ``_``; constructor and ``name`` are those of ``PluginBase``.
 
     itemwise: ``encode`` gives an item the same codes whatever other items stand beside it, and reads no sequences, so a
     catalogue may be encoded block by block. Set it to False where codes depend on row numbers or on the catalogue.
     """
 
+    entry_points: ClassVar[str] = "sidbench.tokenizers"
     info: ClassVar[TokenizerInfo]
     config_class: ClassVar[type[Any]] = TokenizerConfig
-    budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     itemwise: ClassVar[bool] = True
 
-    def __init__(self, config: Any) -> None:
-        self.config = config
+    def __init__(self, config: Any = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
+        self._diagnostics: dict[str, float] = {}
 
     @abstractmethod
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
@@ -179,8 +187,9 @@ class Tokenizer(ABC):
         return None
 
     def diagnostics(self) -> dict[str, float]:
-        """Numbers for the record that only the method can know (``loss_native``, router activity); may be empty."""
-        return {}
+        """Numbers for the record that only the method can know (``loss_native``, router activity); may be empty. Of several
+        processes, which all fit the same tokenizer, those of the main process are recorded."""
+        return dict(self._diagnostics)
 
     @property
     def n_parameters(self) -> int:
@@ -236,10 +245,6 @@ class TokenSequences:
     indptr: np.ndarray
     first_event: np.ndarray
     last_event: np.ndarray
-
-    @property
-    def n_sequences(self) -> int:
-        return len(self.indptr) - 1
 
     def of(self, sequence: int) -> np.ndarray:
         """int32 tokens of one sequence."""

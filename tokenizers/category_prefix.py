@@ -26,8 +26,8 @@ from sidbench.tokenizers.blocks.training.content import state_entry
 
 INFO = TokenizerInfo(
     title="Category prefix (control)",
+    version=1,
     paper="",
-    year=2025,
     modalities=("categories",),
     required=("categories",),
     ordered=True,
@@ -63,11 +63,7 @@ class CategoryPrefix(Tokenizer):
     info = INFO
     config_class = CategoryPrefixConfig
     itemwise = False
-    inapplicable_checks = {"more codes than items": "the category tree is given, not learned"}
-
-    def __init__(self, config: CategoryPrefixConfig) -> None:
-        super().__init__(config)
-        self._diagnostics: dict[str, float] = {}
+    expected_failures = {"more codes than items": "the category tree is given, not learned"}
 
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: CategoryPrefixConfig = self.config
@@ -136,13 +132,10 @@ class CategoryPrefix(Tokenizer):
         }
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        self.nodes_ = state_entry(state, "nodes", (None,), "category_prefix")
-        self.node_codes_ = state_entry(state, "node_codes", (len(self.nodes_),), "category_prefix")
-        self.levels_ = state_entry(state, "levels", (None,), "category_prefix")
-        self.seed_ = int(state_entry(state, "seed", (), "category_prefix"))
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._diagnostics)
+        self.nodes_ = state_entry(state, "nodes", (None,), self.name)
+        self.node_codes_ = state_entry(state, "node_codes", (len(self.nodes_),), self.name)
+        self.levels_ = state_entry(state, "levels", (None,), self.name)
+        self.seed_ = int(state_entry(state, "seed", (), self.name))
 
 
 def _paths(features: ItemFeatures) -> tuple[tuple[str, ...], ...]:

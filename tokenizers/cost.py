@@ -35,8 +35,14 @@ from sidbench.tokenizers.blocks.training.content import content_rows, fitting_ro
 
 INFO = TokenizerInfo(
     title="CoST: contrastive residual quantisation",
+    version=1,
     paper="Zhu et al., arXiv 2404.14774",
     year=2024,
+    url="https://arxiv.org/abs/2404.14774",
+    bibtex="@misc{zhu2024cost,\n"
+    "  title={CoST: Contrastive Quantization based Semantic Tokenization for Generative Recommendation},\n"
+    "  author={Zhu and others}, year={2024}, eprint={2404.14774}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2404.14774}}",
     modalities=("text", "vision"),
     required=("text|vision",),
     ordered=True,
@@ -96,7 +102,6 @@ class Cost(ResidualAutoencoder):
 
     info = INFO
     config_class = CostConfig
-    who = "cost"
     objective_class = CostObjective
     net_: CostNet
 
@@ -105,6 +110,6 @@ class Cost(ResidualAutoencoder):
 
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         super().fit(features, rng, runtime)
-        rows = fitting_rows(features, self.config.fit_items, self.who, runtime)
+        rows = fitting_rows(features, self.config.fit_items, self.name, runtime)
         self.net_.fit_length(runtime.tensor(content_rows(features, rows)))
         return self

@@ -2,7 +2,7 @@
 
 "DAS: Dual-Aligned Semantic IDs Empowered Industrial Recommender System", arXiv 2508.10584. Three modules, trained
 together: UISM, an RQ-VAE on each side, gives the quantised ``z_i`` of items and ``z_u`` of users; ICDM gives the
-collaborative vectors ``c_u^int``, ``c_i^pro`` (``blocks/collaborative_towers.py``); MDAM aligns them:
+collaborative vectors ``c_u^int``, ``c_i^pro`` (``blocks/losses/collaborative_towers.py``); MDAM aligns them:
 
     z_u ~ c_i^pro,  c_u^int ~ z_i,  z_u ~ c_u^int,  z_i ~ c_i^pro,  z_u ~ z_u' (same item),  z_i ~ z_i' (same session)
     L = L_sem + alpha L_CF + beta L_align,   alpha = 1, beta = 0.5
@@ -41,8 +41,13 @@ from sidbench.tokenizers.blocks.training.batches import ShuffledBatches
 
 INFO = TokenizerInfo(
     title="DAS: dual-aligned semantic IDs, six contrastive views",
+    version=1,
     paper="arXiv 2508.10584",
     year=2025,
+    url="https://arxiv.org/abs/2508.10584",
+    bibtex="@misc{das2025,\n"
+    "  title={DAS: Dual-Aligned Semantic IDs Empowered Industrial Recommender System}, year={2025},\n"
+    "  eprint={2508.10584}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2508.10584}}",
     modalities=("text", "vision", "sequences"),
     required=("text|vision", "sequences"),
     ordered=True,
@@ -87,22 +92,21 @@ class Das(ResidualAutoencoder):
 
     info = INFO
     config_class = DasConfig
-    who = "das"
     budgets = {**ResidualAutoencoder.budgets, **SMALL_BUDGETS}
 
     def objective(self, data: FitData, features: ItemFeatures, rng: Rng, runtime: Runtime) -> DasObjective:
         c: DasConfig = self.config
         if len(features.sequences.items) == 0:
             raise InputError(
-                "das: training sequences",
+                f"{self.name}: training sequences",
                 got="no event",
                 wanted="clicks of users",
                 do="choose a data set with interactions, or --tokenizer rqvae",
             )
-        rows, users = user_content(features.sequences, usable_content(features, self.who))
+        rows, users = user_content(features.sequences, usable_content(features, self.name))
         if c.codebook_size > len(rows):
             raise InputError(
-                "das: codebook_size",
+                f"{self.name}: codebook_size",
                 got=c.codebook_size,
                 do="lower tokenizer.codebook_size",
                 wanted=f"at most the {len(rows)} users with training events",
@@ -124,7 +128,7 @@ class Das(ResidualAutoencoder):
         batches = ShuffledBatches(len(objective.clicks), c.batch_size, rng.child("batches", "towers"), runtime)
         log = runtime.train(
             TrainingPlan(
-                name="das.towers",
+                name=f"{self.name}.towers",
                 model=objective.towers,
                 steps_per_epoch=c.tower_steps,
                 epochs=1,

@@ -45,8 +45,14 @@ from sidbench.tokenizers.blocks.training.content import (
 
 INFO = TokenizerInfo(
     title="EAGER: equal cluster trees of behaviour and of content",
+    version=1,
     paper="Wang et al., KDD 2024, arXiv 2406.14017",
     year=2024,
+    url="https://arxiv.org/abs/2406.14017",
+    bibtex="@misc{wang2024eager,\n"
+    "  title={EAGER: Two-Stream Generative Recommender with Behavior-Semantic Collaboration},\n"
+    "  author={Wang and others}, year={2024}, eprint={2406.14017}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2406.14017}}",
     modalities=("text", "vision", "behaviour"),
     required=("behaviour", "text|vision"),
     ordered=False,
@@ -106,10 +112,6 @@ class Eager(Tokenizer):
     }
     trees_: dict[str, Tree]
 
-    def __init__(self, config: EagerConfig) -> None:
-        super().__init__(config)
-        self._diagnostics: dict[str, float] = {}
-
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: EagerConfig = self.config
         rows = features.fit_rows(c.fit_items)
@@ -117,13 +119,13 @@ class Eager(Tokenizer):
         self.widths_, self.behaviour_width_ = content_widths(features), behaviour.shape[1]
         known = rows[available[rows]]
         for members in (rows, known):
-            check_capacity(c, len(members), "eager")
+            check_capacity(c, len(members), self.name)
         depth = c.code_length // 2
         if c.vocabulary == "conditional":
-            conditional_codes(np.zeros((0, depth), np.int64), c.codebook_size, "eager")
+            conditional_codes(np.zeros((0, depth), np.int64), c.codebook_size, self.name)
         inputs = {
             "behaviour": runtime.tensor(behaviour[known]),
-            "semantic": runtime.tensor(usable_content(features, "eager")[rows]),
+            "semantic": runtime.tensor(usable_content(features, self.name)[rows]),
         }
         self.trees_ = {}
         self._diagnostics = {"items_without_behaviour": float((~available).sum())}
@@ -138,11 +140,11 @@ class Eager(Tokenizer):
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
         c: EagerConfig = self.config
-        content = runtime.tensor(content_like(features, self.widths_, "eager"))
+        content = runtime.tensor(content_like(features, self.widths_, self.name))
         behaviour, available = _behaviour(features)
         if behaviour.shape[1] != self.behaviour_width_:
             raise InputError(
-                "eager: behaviour embeddings to encode",
+                f"{self.name}: behaviour embeddings to encode",
                 got=f"width {behaviour.shape[1]}",
                 wanted=f"that of the fit, {self.behaviour_width_}",
                 do="encode with the features of the fit",
@@ -165,7 +167,7 @@ class Eager(Tokenizer):
         depth = c.code_length // 2
         codes, cluster = self.trees_[name].descend(x, depth)
         if c.vocabulary == "conditional":
-            return *conditional_codes(codes, c.codebook_size, "eager"), cluster
+            return *conditional_codes(codes, c.codebook_size, self.name), cluster
         return codes, np.full(depth, c.codebook_size, np.int32), cluster
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -178,21 +180,18 @@ class Eager(Tokenizer):
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         c: EagerConfig = self.config
-        self.widths_ = widths_from_state(state, "eager")
-        self.behaviour_width_ = int(state_entry(state, "behaviour_width", (1,), "eager")[0])
+        self.widths_ = widths_from_state(state, self.name)
+        self.behaviour_width_ = int(state_entry(state, "behaviour_width", (1,), self.name)[0])
         widths = {"behaviour": self.behaviour_width_, "semantic": sum(self.widths_.values())}
-        self.trees_ = {name: Tree.from_state(state, name, width, "eager") for name, width in widths.items()}
+        self.trees_ = {name: Tree.from_state(state, name, width, self.name) for name, width in widths.items()}
         for name, tree in self.trees_.items():
             if tree.depth > c.code_length // 2 or int(tree.count.max()) > c.codebook_size:
                 raise InputError(
-                    f"eager state entry {name}/count",
+                    f"{self.name} state entry {name}/count",
                     do="load it with the config it was fitted with",
                     got=f"a tree of depth {tree.depth} with up to {int(tree.count.max())} children",
                     wanted=f"depth at most {c.code_length // 2}, at most {c.codebook_size} children",
                 )
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._diagnostics)
 
 
 def _behaviour(features: ItemFeatures) -> tuple[np.ndarray, np.ndarray]:

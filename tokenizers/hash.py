@@ -23,8 +23,12 @@ from sidbench.tokenizers.blocks.training.content import state_entry
 
 INFO = TokenizerInfo(
     title="Hash codes (control)",
+    version=1,
     paper="Zhang et al., RecSys 2020 (double hashing)",
-    year=2020,
+    url="https://doi.org/10.1145/3383313.3412227",
+    bibtex="@inproceedings{zhang2020hashing,\n"
+    "  title={Model Size Reduction Using Frequency Based Double Hashing for Recommender Systems},\n"
+    "  author={Zhang and others}, booktitle={RecSys}, year={2020}, doi={10.1145/3383313.3412227}}",
     modalities=(),
     ordered=False,
     control=True,
@@ -38,7 +42,7 @@ class HashCodes(Tokenizer):
     info = INFO
     config_class = TokenizerConfig
     itemwise = False
-    inapplicable_checks = {"more codes than items": "hash functions learn nothing from items"}
+    expected_failures = {"more codes than items": "hash functions learn nothing from items"}
     seed_: int
     keyed_: bool
 
@@ -50,7 +54,7 @@ class HashCodes(Tokenizer):
         c: TokenizerConfig = self.config
         if self.keyed_ and features.item_keys is None:
             raise InputError(
-                "hash: items to encode",
+                f"{self.name}: items to encode",
                 got="no item keys",
                 wanted="keys, as at the fit",
                 do="encode features of the same catalogue, or fit again",
@@ -64,8 +68,8 @@ class HashCodes(Tokenizer):
         return {"seed": np.array(self.seed_, np.int64), "keyed": np.array(self.keyed_)}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        self.seed_ = int(state_entry(state, "seed", (), "hash"))
-        self.keyed_ = bool(state_entry(state, "keyed", (), "hash"))
+        self.seed_ = int(state_entry(state, "seed", (), self.name))
+        self.keyed_ = bool(state_entry(state, "keyed", (), self.name))
 
 
 def _fingerprints(keys: tuple[str, ...]) -> np.ndarray:

@@ -50,8 +50,13 @@ from sidbench.tokenizers.blocks.training.content import (
 
 INFO = TokenizerInfo(
     title="Hierarchical k-means: path in a cluster tree",
+    version=1,
     paper="Tay et al., arXiv 2202.06991, section 3.2",
     year=2022,
+    url="https://arxiv.org/abs/2202.06991",
+    bibtex="@misc{tay2022dsi,\n"
+    "  title={Transformer Memory as a Differentiable Search Index}, author={Tay and others},\n"
+    "  year={2022}, eprint={2202.06991}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2202.06991}}",
     modalities=("text", "vision"),
     required=("text|vision",),
     ordered=True,
@@ -100,15 +105,11 @@ class HierarchicalKMeans(Tokenizer):
     }
     tree_: Tree
 
-    def __init__(self, config: HierarchicalKMeansConfig) -> None:
-        super().__init__(config)
-        self._diagnostics: dict[str, float] = {}
-
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: HierarchicalKMeansConfig = self.config
-        rows = fitting_rows(features, c.fit_items, "hierarchical_kmeans", runtime)
-        check_capacity(c, len(rows), "hierarchical_kmeans")
-        check_content(features, "hierarchical_kmeans")
+        rows = fitting_rows(features, c.fit_items, self.name, runtime)
+        check_capacity(c, len(rows), self.name)
+        check_content(features, self.name)
         self.widths_ = content_widths(features)
         x = runtime.tensor(content_rows(features, rows))
         kind = balanced_split if c.clustering == "balanced" else lloyd_split
@@ -116,7 +117,7 @@ class HierarchicalKMeans(Tokenizer):
         self.depth_ = self.tree_.depth
         codes, cluster = self.tree_.descend(x, self.depth_)
         if c.vocabulary == "conditional":
-            conditional_codes(codes[:0], c.codebook_size, "hierarchical_kmeans")
+            conditional_codes(codes[:0], c.codebook_size, self.name)
         sharing = np.unique(codes, axis=0, return_counts=True)[1]
         left = x - torch.as_tensor(self.tree_.centres[cluster], device=x.device)
         self._diagnostics = {
@@ -130,11 +131,11 @@ class HierarchicalKMeans(Tokenizer):
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
         c: HierarchicalKMeansConfig = self.config
-        x = runtime.tensor(content_like(features, self.widths_, "hierarchical_kmeans"))
+        x = runtime.tensor(content_like(features, self.widths_, self.name))
         codes, cluster = self.tree_.descend(x, self.depth_)
         sizes = np.full(self.depth_, c.codebook_size, np.int32)
         if c.vocabulary == "conditional":
-            codes, sizes = conditional_codes(codes, c.codebook_size, "hierarchical_kmeans")
+            codes, sizes = conditional_codes(codes, c.codebook_size, self.name)
         return SemanticIds(
             codes.astype(np.int32),
             sizes,
@@ -147,16 +148,13 @@ class HierarchicalKMeans(Tokenizer):
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         c: HierarchicalKMeansConfig = self.config
-        self.widths_ = widths_from_state(state, "hierarchical_kmeans")
-        self.tree_ = Tree.from_state(state, "tree", sum(self.widths_.values()), "hierarchical_kmeans")
+        self.widths_ = widths_from_state(state, self.name)
+        self.tree_ = Tree.from_state(state, "tree", sum(self.widths_.values()), self.name)
         self.depth_ = self.tree_.depth
         if self.depth_ > c.code_length or int(self.tree_.count.max()) > c.codebook_size:
             raise InputError(
-                "hierarchical_kmeans state entry tree/count",
+                f"{self.name} state entry tree/count",
                 got=f"a tree of depth {self.depth_} with up to {int(self.tree_.count.max())} children",
                 wanted=f"depth at most {c.code_length}, at most {c.codebook_size} children",
                 do="load it with the config it was fitted with",
             )
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._diagnostics)

@@ -31,8 +31,8 @@ from sidbench.tokenizers.sid_tables.table import SidTable, looks_offset
 
 INFO = TokenizerInfo(
     title="Imported SIDs",
+    version=1,
     paper="",
-    year=2026,
     modalities=(),
     ordered=True,
     variable_length=True,
@@ -87,7 +87,7 @@ class Imported(Tokenizer):
     info = INFO
     itemwise = False
     config_class = ImportedConfig
-    inapplicable_checks = {
+    expected_failures = {
         "one code": "the table says how many codes there are",
         "more codes than items": "the table says how many codes there are",
     }
@@ -102,10 +102,10 @@ class Imported(Tokenizer):
         where = c.content_files()[0]
         table = read_table(Path(where), c.format, n_items=features.n_items, layout=c.layout)
         if c.sizes:
-            table = table.with_sizes(c.sizes, "imported: sizes")
+            table = table.with_sizes(c.sizes, f"{self.name}: sizes")
         if table.ordered is not None and table.ordered != c.ordered:
             raise InputError(
-                f"imported: {where} holds {'' if table.ordered else 'un'}ordered SIDs",
+                f"{self.name}: {where} holds {'' if table.ordered else 'un'}ordered SIDs",
                 got=f"ordered={str(c.ordered).lower()}",
                 wanted=f"ordered={str(table.ordered).lower()}",
                 do=f"set tokenizer.ordered={str(table.ordered).lower()}",
@@ -114,7 +114,7 @@ class Imported(Tokenizer):
         check_matched(matched, table, features.item_keys, where, missing=c.missing, extra=c.extra)
         if not table.sizes_stated and looks_offset(table):
             runtime.warn(
-                f"imported: codes of {where} count on from position to position, so every codebook but the first "
+                f"{self.name}: codes of {where} count on from position to position, so every codebook but the first "
                 "seems larger than it is; subtract the offsets, or utilisation and perplexity are too low"
             )
         self._learn(table, matched, features.item_keys)
@@ -147,7 +147,7 @@ class Imported(Tokenizer):
             first = int(np.flatnonzero(lacking)[0])
             who = f"row {first}" if features.item_keys is None else repr(features.item_keys[first])
             raise InputError(
-                "imported: items without a SID in the table",
+                f"{self.name}: items without a SID in the table",
                 got=f"{int(lacking.sum())} (first: {who})",
                 wanted="items of the table",
                 do="complete the table and fit again",
@@ -163,14 +163,14 @@ class Imported(Tokenizer):
         if self.keys_ is None:
             if features.n_items != len(self.codes_):
                 raise InputError(
-                    "imported: catalogue to encode",
+                    f"{self.name}: catalogue to encode",
                     got=f"{features.n_items} items without keys",
                     wanted=f"the {len(self.codes_)} items of the fit, since rows are matched by number",
                     do="use features with item keys",
                 )
             return np.arange(features.n_items)
         if features.item_keys is None:
-            raise InputError("imported: features to encode", got="no item keys", wanted="item keys, as at fit")
+            raise InputError(f"{self.name}: features to encode", got="no item keys", wanted="item keys, as at fit")
         place = {key: row for row, key in enumerate(self.keys_)}
         return np.array([place.get(key, -1) for key in features.item_keys], np.int64)
 
@@ -185,15 +185,15 @@ class Imported(Tokenizer):
         return state
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        self.codes_ = state_entry(state, "codes", (None, None), "imported")
+        self.codes_ = state_entry(state, "codes", (None, None), self.name)
         n_rows, length = self.codes_.shape
-        self.sizes_ = state_entry(state, "sizes", (length,), "imported")
-        self.n_shared_ = int(state_entry(state, "n_shared", (), "imported"))
-        self.weights_ = state_entry(state, "weights", (n_rows, length), "imported") if "weights" in state else None
+        self.sizes_ = state_entry(state, "sizes", (length,), self.name)
+        self.n_shared_ = int(state_entry(state, "n_shared", (), self.name))
+        self.weights_ = state_entry(state, "weights", (n_rows, length), self.name) if "weights" in state else None
         self.keys_ = None
         if "key_ends" in state:
-            ends = state_entry(state, "key_ends", (n_rows,), "imported").tolist()
-            raw = state_entry(state, "keys", (None,), "imported").tobytes()
+            ends = state_entry(state, "key_ends", (n_rows,), self.name).tolist()
+            raw = state_entry(state, "keys", (None,), self.name).tobytes()
             self.keys_ = tuple(raw[a:b].decode() for a, b in zip([0, *ends[:-1]], ends, strict=True))
 
     def diagnostics(self) -> dict[str, float]:

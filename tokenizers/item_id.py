@@ -21,8 +21,12 @@ from sidbench.tokenizers.blocks.training.content import state_entry
 
 INFO = TokenizerInfo(
     title="Item ID (control)",
+    version=1,
     paper="Hua et al., SIGIR-AP 2023 (IID)",
-    year=2023,
+    url="https://arxiv.org/abs/2305.06569",
+    bibtex="@misc{hua2023index,\n"
+    "  title={How to Index Item IDs for Recommendation Foundation Models}, author={Hua and others},\n"
+    "  year={2023}, eprint={2305.06569}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2305.06569}}",
     modalities=(),
     ordered=False,
     control=True,
@@ -36,7 +40,7 @@ class ItemId(Tokenizer):
     info = INFO
     itemwise = False
     config_class = TokenizerConfig
-    inapplicable_checks = {
+    expected_failures = {
         "unseen items": "a new item has no ID of its own",
         "one code": "the number of codes is the number of items",
         "more codes than items": "codebook_size does not apply",
@@ -50,7 +54,7 @@ class ItemId(Tokenizer):
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
         if features.n_items != self.n_items_:
             raise InputError(
-                "item_id: catalogue to encode",
+                f"{self.name}: catalogue to encode",
                 got=f"{features.n_items} items",
                 wanted=f"the {self.n_items_} items of the fit, since a new item has no ID of its own",
                 do="fit again, or use a tokenizer that encodes content",
@@ -62,4 +66,4 @@ class ItemId(Tokenizer):
         return {"n_items": np.array(self.n_items_, np.int64)}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        self.n_items_ = int(state_entry(state, "n_items", (), "item_id"))
+        self.n_items_ = int(state_entry(state, "n_items", (), self.name))

@@ -6,7 +6,7 @@ losses more,
     L = L_sem + alpha L_CF + beta_d L_div
     L_sem = ||e - e_hat||^2 + mean_p ( ||sg[r_{p-1}] - c_p||^2 + beta ||r_{p-1} - sg[c_p]||^2 )
     L_CF  = - mean_i log softmax_j( <z_hat_i, h_j> )[i]      over the batch, no normalisation, no temperature
-    L_div = mean over levels of the diversity loss (``blocks/code_diversity.py``)
+    L_div = mean over levels of the diversity loss (``blocks/losses/code_diversity.py``)
 
 ``e`` is the item's content, ``h`` its behaviour embedding, ``z_hat`` the quantised latent with straight-through gradient,
 so that ``L_CF`` moves the encoder and not the codebooks. During training the last level assigns its codes evenly within
@@ -38,8 +38,13 @@ from sidbench.tokenizers.blocks.training.content import usable_modality
 
 INFO = TokenizerInfo(
     title="LETTER: RQ-VAE with behaviour alignment and code diversity",
+    version=1,
     paper="Wang et al., arXiv 2405.07314",
     year=2024,
+    url="https://arxiv.org/abs/2405.07314",
+    bibtex="@misc{wang2024letter,\n"
+    "  title={Learnable Item Tokenization for Generative Recommendation}, author={Wang and others},\n"
+    "  year={2024}, eprint={2405.07314}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2405.07314}}",
     modalities=("text", "vision", "behaviour"),
     required=("behaviour", "text|vision"),
     ordered=True,
@@ -132,11 +137,10 @@ class Letter(ResidualAutoencoder):
         **NEURAL_BUDGETS,
         "paper": {**NEURAL_BUDGETS["paper"], "hidden": (2048, 1024, 512, 256, 128, 64), "latent_dim": 32},
     }
-    who = "letter"
     objective_class = LetterObjective
 
     def side_information(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Mapping[str, np.ndarray]:
-        behaviour, present = usable_modality(features, "behaviour", self.who)
+        behaviour, present = usable_modality(features, "behaviour", self.name)
         rows = features.fit_rows(self.config.fit_items)
         targets, kept = to_width(behaviour, rows[present[rows]], self.config.latent_dim)
         self._diagnostics |= {"fit_items_without_behaviour": float((~present[rows]).sum()), "behaviour_energy_kept": kept}

@@ -40,8 +40,13 @@ from sidbench.tokenizers.blocks.training.content import content_like, content_ro
 
 INFO = TokenizerInfo(
     title="MBGen: VQ, k-means inside clusters, index inside buckets",
+    version=1,
     paper="Liu et al., CIKM 2024, arXiv 2405.16871",
     year=2024,
+    url="https://arxiv.org/abs/2405.16871",
+    bibtex="@misc{liu2024mbgen,\n"
+    "  title={Multi-Behavior Generative Recommendation}, author={Liu and others}, year={2024},\n"
+    "  eprint={2405.16871}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2405.16871}}",
     modalities=("text", "vision"),
     required=("text|vision",),
     ordered=True,
@@ -146,7 +151,6 @@ class Mbgen(ResidualAutoencoder):
     itemwise = False
     config_class = MbgenConfig
     objective_class = MbgenObjective
-    who = "mbgen"
     net_: MbgenNet
     budgets = {
         "smoke": {**NEURAL_BUDGETS["smoke"], "hidden": (64, 32), "iterations": 10},
@@ -154,7 +158,7 @@ class Mbgen(ResidualAutoencoder):
         "standard": NEURAL_BUDGETS["standard"],
         "paper": {**NEURAL_BUDGETS["paper"], "codebook_size": 64},
     }
-    inapplicable_checks = {"one code": "the third position numbers the items of a bucket, however many codes there are"}
+    expected_failures = {"one code": "the third position numbers the items of a bucket, however many codes there are"}
 
     def network(self, inputs: int, generator: torch.Generator) -> MbgenNet:
         return MbgenNet(self.config, inputs, generator)
@@ -162,7 +166,7 @@ class Mbgen(ResidualAutoencoder):
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: MbgenConfig = self.config
         super().fit(features, rng, runtime)
-        content = content_rows(features, fitting_rows(features, c.fit_items, self.who, runtime))
+        content = content_rows(features, fitting_rows(features, c.fit_items, self.name, runtime))
         first, residual = self._first(runtime.tensor(content))
         centres = torch.zeros(c.codebook_size, c.codebook_size, residual.shape[1], device=residual.device)
         counts = np.zeros(c.codebook_size, np.int64)
@@ -207,7 +211,7 @@ class Mbgen(ResidualAutoencoder):
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
         c: MbgenConfig = self.config
-        codes = self._codes(content_like(features, self.widths_, self.who), runtime)
+        codes = self._codes(content_like(features, self.widths_, self.name), runtime)
         decoded = self.net_.reconstruct(runtime.tensor(codes[:, :1]))
         sizes = np.array([c.codebook_size, c.codebook_size, c.bucket_slots], np.int32)
         if c.expand_id2:
@@ -228,9 +232,9 @@ class Mbgen(ResidualAutoencoder):
         c: MbgenConfig = self.config
         super().load_state_dict(state)
         k, total = c.codebook_size, sum(self.widths_.values())
-        self.children_ = state_entry(state, "children", (k, k, c.latent_dim), self.who)
-        self.counts_ = state_entry(state, "counts", (k,), self.who)
-        self.multipliers_ = state_entry(state, "multipliers", (2 * total,), self.who)
+        self.children_ = state_entry(state, "children", (k, k, c.latent_dim), self.name)
+        self.counts_ = state_entry(state, "counts", (k,), self.name)
+        self.multipliers_ = state_entry(state, "multipliers", (2 * total,), self.name)
 
 
 def _bucket(codes: np.ndarray, config: MbgenConfig) -> np.ndarray:

@@ -5,9 +5,9 @@ Xu et al., "MME-SID", arXiv 2509.02017. For m in text, vision, behaviour: ``z_m 
 
     L = w_r sum_m MMD^2(e_hat_m, e_m) + sum_m L_rq,m + w_a [ A(zq_b, zq_v) + A(zq_b, zq_t) ]
 
-MMD compares the batch of reconstructions with the batch of inputs as distributions (``blocks/mmd.py``), so a decoder may
-exchange items without loss: the error per item is no aim of this method unless ``reconstruction=mmd+mse``. ``A`` is a
-contrast within the batch in the paper and MMD in the released code; both are here.
+MMD compares the batch of reconstructions with the batch of inputs as distributions (``blocks/losses/mmd.py``), so a
+decoder may exchange items without loss: the error per item is no aim of this method unless ``reconstruction=mmd+mse``.
+``A`` is a contrast within the batch in the paper and MMD in the released code; both are here.
 """
 
 from __future__ import annotations
@@ -28,8 +28,14 @@ from sidbench.tokenizers.blocks.training.budgets import NEURAL_BUDGETS
 
 INFO = TokenizerInfo(
     title="MM-RQ-VAE: multimodal RQ-VAE with MMD and alignment (MME-SID)",
+    version=1,
     paper="Xu et al., arXiv 2509.02017",
     year=2025,
+    url="https://arxiv.org/abs/2509.02017",
+    bibtex="@misc{xu2025mmesid,\n"
+    "  title={Empowering Large Language Model for Sequential Recommendation via Multimodal Embeddings and Semantic IDs},\n"
+    "  author={Xu and others}, year={2025}, eprint={2509.02017}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2509.02017}}",
     modalities=("text", "vision", "behaviour"),
     required=("behaviour", "text|vision"),
     ordered=False,
@@ -135,4 +141,3 @@ class MmRqVae(MultimodalAutoencoder):
         "quick": {**NEURAL_BUDGETS["quick"], "steps": 3600, "batch_size": 256, "learning_rate": 1e-3},
     }
     objective_class = MmObjective
-    who = "mm_rqvae"

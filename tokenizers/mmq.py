@@ -12,7 +12,7 @@ codes by index back-propagation,
     L_2 = L_down + 0.5 L_recon + 0.5 L_aux
 
 after which the codes are fixed; the recommenders of the benchmark are trained from scratch on them, as on all others.
-The network is in ``blocks/expert_quantiser.py``, the next-item model in ``blocks/next_item.py``.
+The network is in ``blocks/experts/expert_quantiser.py``, the next-item model in ``blocks/losses/next_item.py``.
 """
 
 from __future__ import annotations
@@ -43,15 +43,21 @@ from sidbench.tokenizers.blocks.experts.expert_quantiser import ExpertQuantiser
 from sidbench.tokenizers.blocks.experts.expert_slots import Batch, Layout, codebook_loss, live_figures, mix
 from sidbench.tokenizers.blocks.experts.router_activity import experts_in_use
 from sidbench.tokenizers.blocks.losses.alignment import mean_over
+from sidbench.tokenizers.blocks.losses.next_item import HistoryWindows, NextItem
 from sidbench.tokenizers.blocks.quantisers.dead_codes import DeadCodeRestart
 from sidbench.tokenizers.blocks.training.batches import ShuffledBatches
 from sidbench.tokenizers.blocks.training.content import load_module
-from sidbench.tokenizers.blocks.training.next_item import HistoryWindows, NextItem
 
 INFO = TokenizerInfo(
     title="MMQ: mixture of quantisation with behaviour-aware fine-tuning",
+    version=1,
     paper="arXiv 2508.15281",
     year=2025,
+    url="https://arxiv.org/abs/2508.15281",
+    bibtex="@misc{mmq2025,\n"
+    "  title={MMQ: Multimodal Mixture-of-Quantization Tokenization for Semantic ID Generation and User Behavioral\n"
+    "         Adaptation},\n"
+    "  year={2025}, eprint={2508.15281}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2508.15281}}",
     modalities=("text", "vision", "sequences"),
     required=("text|vision", "sequences"),
     ordered=False,
@@ -153,19 +159,15 @@ class Mmq(Tokenizer):
     }
     net_: ExpertQuantiser
 
-    def __init__(self, config: MmqConfig) -> None:
-        super().__init__(config)
-        self._diagnostics: dict[str, float] = {}
-
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: MmqConfig = self.config
         rows = features.fit_rows(c.fit_items)
-        check_capacity(c, len(rows), "mmq")
+        check_capacity(c, len(rows), self.name)
         dims = _usable_dims(features)
         histories = HistoryWindows(features.sequences, c.tuning_length, rng.child("windows"), runtime)
         if c.stages == 2 and not len(histories):
             raise InputError(
-                "mmq: training sequences for stage 2",
+                f"{self.name}: training sequences for stage 2",
                 got="no user with two events",
                 wanted="at least one",
                 do="set tokenizer.stages=1 or choose a data set with histories",
@@ -173,17 +175,17 @@ class Mmq(Tokenizer):
         for name in ("text", "vision"):
             if name not in dims:
                 runtime.warn(
-                    f"mmq: no {name} embeddings ({features.absent.get(name, 'not given')}); its positions go to "
+                    f"{self.name}: no {name} embeddings ({features.absent.get(name, 'not given')}); its positions go to "
                     "the other content modality."
                 )
         self.net_ = _network(c, dims, runtime.generator(rng.child("init")))
         items = Batch.of(features, dims, runtime)
         fitted = items.take(runtime.tensor(rows))
         objective = Objective(c, self.net_, items, fitted, rng.child("restart"))
-        warm = runtime.train(self._plan("mmq.warm", c.warm_steps, objective, rng, runtime))
+        warm = runtime.train(self._plan(f"{self.name}.warm", c.warm_steps, objective, rng, runtime))
         self.net_.start_codebooks(fitted, rng.child("kmeans"), runtime)
         objective.quantised = True
-        log = runtime.train(self._plan("mmq", c.steps - c.warm_steps, objective, rng, runtime))
+        log = runtime.train(self._plan(self.name, c.steps - c.warm_steps, objective, rng, runtime))
         self._diagnostics = {
             **{f"final_{name}": value for name, value in log.parts.items()},
             "warm_loss": warm.parts["loss"],
@@ -231,7 +233,7 @@ class Mmq(Tokenizer):
         batches = ShuffledBatches(len(histories), c.tuning_users, rng.child("batches"), runtime)
         log = runtime.train(
             TrainingPlan(
-                name="mmq.tuning",
+                name=f"{self.name}.tuning",
                 model=nn.ModuleDict({"tokenizer": self.net_, "next_item": model}),
                 steps_per_epoch=c.tuning_steps,
                 epochs=1,
@@ -255,7 +257,7 @@ class Mmq(Tokenizer):
         given = _usable_dims(features)
         if given != layout.dims:
             raise InputError(
-                "mmq: embeddings to encode",
+                f"{self.name}: embeddings to encode",
                 got=given,
                 wanted=f"those of the fit, {dict(layout.dims)}",
                 do="encode with the encoders of the fit, or fit again",
@@ -280,16 +282,13 @@ class Mmq(Tokenizer):
         dims = {m: state[name].shape[1] for m, name in first.items() if name in state and state[name].ndim == 2}
         if not dims:
             raise InputError(
-                "mmq state",
+                f"{self.name} state",
                 got=f"entries {sorted(state)}",
                 wanted="projections of text or vision",
                 do="fit the tokenizer again",
             )
         self.net_ = _network(self.config, dims, torch.Generator())
-        load_module(self.net_, state, "mmq")
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._diagnostics)
+        load_module(self.net_, state, self.name)
 
 
 class Objective:

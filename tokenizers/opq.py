@@ -45,8 +45,13 @@ from sidbench.tokenizers.blocks.training.content import (
 
 INFO = TokenizerInfo(
     title="OPQ: optimised product quantisation",
+    version=1,
     paper="Ge et al., TPAMI 2014; RPG, arXiv 2506.05781",
     year=2014,
+    url="https://doi.org/10.1109/TPAMI.2013.240",
+    bibtex="@article{ge2014opq,\n"
+    "  title={Optimized Product Quantization}, author={Ge and others}, journal={TPAMI}, year={2014},\n"
+    "  doi={10.1109/TPAMI.2013.240}}",
     modalities=("text", "vision"),
     required=("text|vision",),
     ordered=False,
@@ -97,21 +102,17 @@ class Opq(Tokenizer):
         "paper": {"alternations": 50, "whiten": True},
     }
 
-    def __init__(self, config: OpqConfig) -> None:
-        super().__init__(config)
-        self._diagnostics: dict[str, float] = {}
-
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: OpqConfig = self.config
-        rows = fitting_rows(features, c.fit_items, "opq", runtime)
-        check_capacity(c, len(rows), "opq")
-        check_content(features, "opq")
+        rows = fitting_rows(features, c.fit_items, self.name, runtime)
+        check_capacity(c, len(rows), self.name)
+        check_content(features, self.name)
         self.widths_ = content_widths(features)
         limit = min(c.reduce_dim, sum(self.widths_.values()))
         width = limit // c.code_length * c.code_length
         if width == 0:
             raise InputError(
-                "opq: code_length",
+                f"{self.name}: code_length",
                 got=c.code_length,
                 wanted=f"at most {limit}, the width to be cut into sub-spaces",
                 do="set a smaller tokenizer.code_length or a larger tokenizer.reduce_dim",
@@ -152,7 +153,7 @@ class Opq(Tokenizer):
         return rotation, centres
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
-        content = content_like(features, self.widths_, "opq")
+        content = content_like(features, self.widths_, self.name)
         mean, basis, scale = (runtime.tensor(a) for a in (self.mean_, self.basis_, self.scale_))
         rotation, centres = runtime.tensor(self.rotation_), runtime.tensor(self.centres_)
         codes = _encode((runtime.tensor(content) - mean) @ basis / scale @ rotation, centres)
@@ -166,7 +167,7 @@ class Opq(Tokenizer):
         )
 
     def code_costs(self, features: ItemFeatures, runtime: Runtime) -> np.ndarray:
-        content = runtime.tensor(content_like(features, self.widths_, "opq"))
+        content = runtime.tensor(content_like(features, self.widths_, self.name))
         mean, basis, scale, rotation, centres = (
             runtime.tensor(a) for a in (self.mean_, self.basis_, self.scale_, self.rotation_, self.centres_)
         )
@@ -185,17 +186,14 @@ class Opq(Tokenizer):
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         c: OpqConfig = self.config
-        self.widths_ = widths_from_state(state, "opq")
+        self.widths_ = widths_from_state(state, self.name)
         total = sum(self.widths_.values())
         width = min(c.reduce_dim, total) // c.code_length * c.code_length
-        self.mean_ = state_entry(state, "mean", (total,), "opq")
-        self.basis_ = state_entry(state, "basis", (total, width), "opq")
-        self.scale_ = state_entry(state, "scale", (width,), "opq")
-        self.rotation_ = state_entry(state, "rotation", (width, width), "opq")
-        self.centres_ = state_entry(state, "centres", (c.code_length, c.codebook_size, width // c.code_length), "opq")
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._diagnostics)
+        self.mean_ = state_entry(state, "mean", (total,), self.name)
+        self.basis_ = state_entry(state, "basis", (total, width), self.name)
+        self.scale_ = state_entry(state, "scale", (width,), self.name)
+        self.rotation_ = state_entry(state, "rotation", (width, width), self.name)
+        self.centres_ = state_entry(state, "centres", (c.code_length, c.codebook_size, width // c.code_length), self.name)
 
 
 def _principal_axes(x: Tensor, width: int, whiten: bool) -> tuple[Tensor, Tensor, Tensor]:

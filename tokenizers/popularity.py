@@ -22,8 +22,8 @@ from sidbench.tokenizers.blocks.training.content import state_entry
 
 INFO = TokenizerInfo(
     title="Popularity rank (control)",
+    version=1,
     paper="",
-    year=2025,
     modalities=(),
     ordered=True,
     control=True,
@@ -40,7 +40,7 @@ class Popularity(Tokenizer):
     info = INFO
     config_class = TokenizerConfig
     itemwise = False
-    inapplicable_checks = {"more codes than items": "digits of a rank need no item for every code"}
+    expected_failures = {"more codes than items": "digits of a rank need no item for every code"}
     counts_: np.ndarray
 
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
@@ -69,4 +69,4 @@ class Popularity(Tokenizer):
         return {"counts": self.counts_}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        self.counts_ = state_entry(state, "counts", (None,), "popularity").astype(np.int64)
+        self.counts_ = state_entry(state, "counts", (None,), self.name).astype(np.int64)

@@ -21,8 +21,12 @@ from sidbench.tokenizers.blocks.training.content import state_entry
 
 INFO = TokenizerInfo(
     title="Random codes (control)",
+    version=1,
     paper="Hua et al., SIGIR-AP 2023 (RID)",
-    year=2023,
+    url="https://arxiv.org/abs/2305.06569",
+    bibtex="@misc{hua2023index,\n"
+    "  title={How to Index Item IDs for Recommendation Foundation Models}, author={Hua and others},\n"
+    "  year={2023}, eprint={2305.06569}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2305.06569}}",
     modalities=(),
     ordered=False,
     control=True,
@@ -39,7 +43,7 @@ class RandomCodes(Tokenizer):
     info = INFO
     itemwise = False
     config_class = TokenizerConfig
-    inapplicable_checks = {"more codes than items": "random codes need no items to learn from"}
+    expected_failures = {"more codes than items": "random codes need no items to learn from"}
     key_: int
 
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
@@ -55,7 +59,7 @@ class RandomCodes(Tokenizer):
         return {"key": np.array(self.key_, np.int64)}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        self.key_ = int(state_entry(state, "key", (), "random"))
+        self.key_ = int(state_entry(state, "key", (), self.name))
 
 
 def distinct_codes(n: int, length: int, size: int, rng: Rng) -> np.ndarray:

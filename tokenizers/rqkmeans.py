@@ -19,14 +19,19 @@ from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
 from sidbench.tokenizers.base import TokenizerInfo
 from sidbench.tokenizers.blocks.clustering.kmeans import kmeans
+from sidbench.tokenizers.blocks.quantisers.behaviour_tuning import TunedCodebooks, TuningConfig
 from sidbench.tokenizers.blocks.quantisers.residual_kmeans import Level
-from sidbench.tokenizers.blocks.training.behaviour_tuning import TunedCodebooks, TuningConfig
 from sidbench.tokenizers.blocks.training.budgets import NEURAL_BUDGETS
 
 INFO = TokenizerInfo(
     title="RQ-KMeans: residual k-means",
+    version=1,
     paper="OneRec, arXiv 2502.18965; QARM, arXiv 2411.11739",
     year=2024,
+    url="https://arxiv.org/abs/2411.11739",
+    bibtex="@misc{qarm2024,\n"
+    "  title={QARM: Quantitative Alignment Multi-Modal Recommendation at Kuaishou}, year={2024},\n"
+    "  eprint={2411.11739}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2411.11739}}",
     modalities=("text", "vision", "sequences"),
     required=("text|vision",),
     ordered=True,
@@ -51,7 +56,6 @@ class RqKMeans(TunedCodebooks):
 
     info = INFO
     config_class = RqKMeansConfig
-    who = "rqkmeans"
     budgets = {
         "smoke": {**NEURAL_BUDGETS["smoke"], "iterations": 10},
         "quick": {**NEURAL_BUDGETS["quick"], "iterations": 50},

@@ -33,8 +33,13 @@ from sidbench.tokenizers.blocks.training.mlp import mlp
 
 INFO = TokenizerInfo(
     title="RQ-KMeans+: RQ-KMeans trained on as a residual auto-encoder",
+    version=1,
     paper="MiniOneRec, arXiv 2510.24431 (credited to GPR)",
     year=2025,
+    url="https://arxiv.org/abs/2510.24431",
+    bibtex="@misc{minionerec2025,\n"
+    "  title={MiniOneRec: An Open-Source Framework for Scaling Generative Recommendation}, year={2025},\n"
+    "  eprint={2510.24431}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2510.24431}}",
     modalities=("text", "vision"),
     required=("text|vision",),
     ordered=True,
@@ -98,7 +103,6 @@ class RqKMeansPlus(ResidualAutoencoder):
 
     info = INFO
     config_class = RqKMeansPlusConfig
-    who = "rqkmeans_plus"
     budgets = {
         "smoke": {**NEURAL_BUDGETS["smoke"], "iterations": 10},
         "quick": {**NEURAL_BUDGETS["quick"], "steps": 1000, "iterations": 50},

@@ -18,8 +18,13 @@ from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import Autoencod
 
 INFO = TokenizerInfo(
     title="RQ-VAE: residual-quantised autoencoder (TIGER)",
+    version=1,
     paper="Rajput et al., arXiv 2305.05065",
     year=2023,
+    url="https://arxiv.org/abs/2305.05065",
+    bibtex="@misc{rajput2023tiger,\n"
+    "  title={Recommender Systems with Generative Retrieval}, author={Rajput and others}, year={2023},\n"
+    "  eprint={2305.05065}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2305.05065}}",
     modalities=("text", "vision"),
     required=("text|vision",),
     ordered=True,
@@ -44,4 +49,3 @@ class RqVae(ResidualAutoencoder):
 
     info = INFO
     config_class = RqVaeConfig
-    who = "rqvae"

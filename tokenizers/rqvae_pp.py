@@ -16,8 +16,14 @@ from sidbench.tokenizers.blocks.quantisers.residual_autoencoder import Autoencod
 
 INFO = TokenizerInfo(
     title="RQ-VAE++: one RQ-VAE per modality",
+    version=1,
     paper="Xu et al., MMQ-v2, arXiv 2510.25622, section 4.1.3",
     year=2025,
+    url="https://arxiv.org/abs/2510.25622",
+    bibtex="@misc{xu2025mmqv2,\n"
+    "  title={MMQ-v2: Align, Denoise, and Amplify: Adaptive Behavior Mining for Semantic IDs Learning in Recommendation},\n"
+    "  author={Xu and others}, year={2025}, eprint={2510.25622}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2510.25622}}",
     modalities=("text", "vision", "behaviour"),
     required=("behaviour", "text|vision"),
     ordered=False,
@@ -45,4 +51,3 @@ class RqVaePp(MultimodalAutoencoder):
 
     info = INFO
     config_class = RqVaePpConfig
-    who = "rqvae_pp"

@@ -29,8 +29,13 @@ from sidbench.tokenizers.blocks.training.batches import ShuffledBatches
 
 INFO = TokenizerInfo(
     title="R-VQ: residual vector quantisation by gradient steps (GRID)",
+    version=1,
     paper="GRID, arXiv 2507.22224",
     year=2025,
+    url="https://arxiv.org/abs/2507.22224",
+    bibtex="@misc{grid2025,\n"
+    "  title={Generative Recommendation with Semantic IDs: A Practitioner's Handbook}, year={2025},\n"
+    "  eprint={2507.22224}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2507.22224}}",
     modalities=("text", "vision"),
     required=("text|vision",),
     ordered=True,
@@ -62,7 +67,6 @@ class Rvq(ResidualCodebooks):
 
     info = INFO
     config_class = RvqConfig
-    who = "rvq"
     budgets = {
         "smoke": {"steps": 60},
         "quick": {"steps": 3000},
@@ -102,7 +106,7 @@ class Rvq(ResidualCodebooks):
 
         runtime.train(
             TrainingPlan(
-                name=f"rvq.{rng.path[-1]}",
+                name=f"{self.name}.{rng.path[-1]}",
                 model=model,
                 steps_per_epoch=steps,
                 epochs=1,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -22,8 +22,8 @@ from sidbench.tokenizers.blocks.wrapping.bases import BUDGETS, base_rng, bases, 
 
 INFO = TokenizerInfo(
     title="Shuffled codes (control)",
+    version=1,
     paper="",
-    year=2025,
     modalities=("text", "vision", "behaviour"),
     required=("text|vision",),
     ordered=True,
@@ -56,9 +56,9 @@ class Shuffled(Tokenizer):
     budgets = {name: {"base_budget": name} for name in BUDGETS}
     key_: int
 
-    def __init__(self, config: ShuffledConfig) -> None:
-        super().__init__(config)
-        self.base_: Tokenizer = make_base(config.base, config.base_budget, config)
+    def __init__(self, config: ShuffledConfig | None = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
+        self.base_: Tokenizer = make_base(self.config.base, self.config.base_budget, self.config)
 
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         self.base_.fit(features, base_rng(rng, self.config.base), runtime)
@@ -79,7 +79,7 @@ class Shuffled(Tokenizer):
         return {"key": np.array(self.key_, np.int64), **{f"base/{k}": v for k, v in self.base_.state_dict().items()}}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        self.key_ = int(state_entry(state, "key", (), "shuffled"))
+        self.key_ = int(state_entry(state, "key", (), self.name))
         self.base_.load_state_dict({k.removeprefix("base/"): v for k, v in state.items() if k.startswith("base/")})
 
     def diagnostics(self) -> dict[str, float]:

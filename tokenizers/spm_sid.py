@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -29,8 +29,14 @@ from sidbench.tokenizers.blocks.wrapping.bases import BUDGETS, base_rng, bases, 
 
 INFO = TokenizerInfo(
     title="SPM-SID: sub-words of semantic IDs",
+    version=1,
     paper="Singh et al., RecSys 2024, arXiv 2306.08121",
     year=2023,
+    url="https://arxiv.org/abs/2306.08121",
+    bibtex="@misc{singh2023semanticids,\n"
+    "  title={Better Generalization with Semantic IDs: A Case Study in Ranking for Recommendations},\n"
+    "  author={Singh and others}, year={2023}, eprint={2306.08121}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2306.08121}}",
     modalities=("text", "vision", "behaviour", "sequences", "categories"),
     required=("text|vision",),
     ordered=True,
@@ -39,7 +45,7 @@ INFO = TokenizerInfo(
     deviations=(
         "The base is any tokenizer of the suite at its settings and seed (default rqkmeans); the paper's is RQ-VAE with "
         "8 x 2048 codes of a video encoder.",
-        "The unigram model is trained natively on codes (see blocks/unigram_pieces.py), with the losses of Kudo 2018.",
+        "The unigram model is trained natively on codes (see blocks/text/unigram_pieces.py), with the losses of Kudo 2018.",
         "Every single code of the base is a piece, so items with codes never used in training can be written too.",
         "An n-gram table has a row per n-gram of the fitted catalogue and one row for all others, not K^n rows.",
         "Positions are ordered, whatever the base is: which codes a piece stands for depends on the pieces before it.",
@@ -79,14 +85,13 @@ class SpmSid(Tokenizer):
     budgets = {
         name: {"base_budget": name, **({"vocabulary_size": 1024} if name in ("smoke", "quick") else {})} for name in BUDGETS
     }  # of small catalogues 4,096 pieces are whole SIDs, which is an item ID
-    inapplicable_checks = {"one code": "pieces of all positions share one numbering"}
+    expected_failures = {"one code": "pieces of all positions share one numbering"}
     pieces_: Pieces
     tables_: list[np.ndarray]
 
-    def __init__(self, config: SpmSidConfig) -> None:
-        super().__init__(config)
-        self.base_: Tokenizer = make_base(config.base, config.base_budget, config)
-        self._diagnostics: dict[str, float] = {}
+    def __init__(self, config: SpmSidConfig | None = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
+        self.base_: Tokenizer = make_base(self.config.base, self.config.base_budget, self.config)
 
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c: SpmSidConfig = self.config
@@ -102,7 +107,7 @@ class SpmSid(Tokenizer):
             self.pieces_ = train_pieces(base.codes, uses, base.sizes, c.vocabulary_size)
             if len(self.pieces_) < c.vocabulary_size:
                 runtime.warn(
-                    f"spm_sid: {len(self.pieces_)} of {c.vocabulary_size} pieces, since no other substring of the "
+                    f"{self.name}: {len(self.pieces_)} of {c.vocabulary_size} pieces, since no other substring of the "
                     "SIDs is frequent enough"
                 )
         sids = self._split(base, runtime)
@@ -134,7 +139,8 @@ class SpmSid(Tokenizer):
             columns.append(found)
         if unknown:
             runtime.warn(
-                f"spm_sid: {unknown} n-grams of {base.n_items} items are not in the tables and share one code per position"
+                f"{self.name}: {unknown} n-grams of {base.n_items} items are not in the tables and share one code per "
+                "position"
             )
         names = tuple(f"codes {g.start + 1}-{g.stop}" for g in _groups(base.code_length, c.ngram))
         sizes = np.array([len(table) + 1 for table in self.tables_], np.int32)
@@ -158,11 +164,11 @@ class SpmSid(Tokenizer):
         c: SpmSidConfig = self.config
         self.base_.load_state_dict({k.removeprefix("base/"): v for k, v in state.items() if k.startswith("base/")})
         if c.scheme == "sentencepiece":
-            length = len(state_entry(state, "sizes", (None,), "spm_sid"))
-            pieces = Pieces.from_state(state, length, "spm_sid")
+            length = len(state_entry(state, "sizes", (None,), self.name))
+            pieces = Pieces.from_state(state, length, self.name)
             if len(pieces) > c.vocabulary_size:
                 raise InputError(
-                    "spm_sid state entry scores",
+                    f"{self.name} state entry scores",
                     got=f"{len(pieces)} pieces",
                     wanted=f"at most the {c.vocabulary_size} of the config",
                     do="load it with the config it was fitted with",
@@ -170,18 +176,15 @@ class SpmSid(Tokenizer):
             self.pieces_ = pieces
             return
         names = sorted(name for name in state if name.startswith("table/"))
-        tables = [state_entry(state, name, (None, None), "spm_sid").astype(np.int32) for name in names]
+        tables = [state_entry(state, name, (None, None), self.name).astype(np.int32) for name in names]
         if not tables or any(t.shape[1] != c.ngram for t in tables[:-1]) or not 1 <= tables[-1].shape[1] <= c.ngram:
             raise InputError(
-                "spm_sid state entries table/…",
+                f"{self.name} state entries table/…",
                 got=[t.shape for t in tables],
                 wanted=f"one table of groups of {c.ngram} codes per position",
                 do="load it with the config it was fitted with",
             )
         self.tables_ = tables
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._diagnostics)
 
 
 def _groups(length: int, n: int) -> list[slice]:

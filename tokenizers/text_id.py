@@ -22,7 +22,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
@@ -38,8 +38,13 @@ from sidbench.tokenizers.blocks.training.content import state_entry
 
 INFO = TokenizerInfo(
     title="Text IDs: short unique phrases from item text",
+    version=1,
     paper="after IDGenRec, Tan et al., SIGIR 2024, arXiv 2403.19021",
     year=2024,
+    url="https://arxiv.org/abs/2403.19021",
+    bibtex="@misc{tan2024idgenrec,\n"
+    "  title={IDGenRec: LLM-RecSys Alignment with Textual ID Learning}, author={Tan and others},\n"
+    "  year={2024}, eprint={2403.19021}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2403.19021}}",
     modalities=("text",),
     required=("text",),
     ordered=True,
@@ -96,7 +101,7 @@ class TextId(Tokenizer):
     info = INFO
     itemwise = False
     config_class = TextIdConfig
-    inapplicable_checks = {
+    expected_failures = {
         "one code": "the number has codes of its own, whatever codebook_size is",
         "not finite": "reads the words of the items, not their embeddings",
         "more codes than items": "a vocabulary may hold more words than there are items",
@@ -105,15 +110,15 @@ class TextId(Tokenizer):
     frequencies_: np.ndarray
     n_texts_: int
 
-    def __init__(self, config: TextIdConfig) -> None:
-        super().__init__(config)
-        self._diagnostics: dict[str, float] = {}
-        if config.words >= config.code_length:
+    def __init__(self, config: TextIdConfig | None = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
+        c: TextIdConfig = self.config
+        if c.words >= c.code_length:
             raise InputError(
-                "text_id: words",
-                got=config.words,
-                wanted=f"fewer than the {config.code_length} positions, of which the last holds the number",
-                do=f"set tokenizer.code_length={config.words + 3} or fewer words",
+                f"{self.name}: words",
+                got=c.words,
+                wanted=f"fewer than the {c.code_length} positions, of which the last holds the number",
+                do=f"set tokenizer.code_length={c.words + 3} or fewer words",
             )
 
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
@@ -148,7 +153,7 @@ class TextId(Tokenizer):
             self._diagnostics["share_without_proposal"] = 1.0 - float(np.mean(used))
         if numbered.any():
             runtime.warn(
-                f"text_id: {int(numbered.sum())} of {len(codes)} items need a number to be unique "
+                f"{self.name}: {int(numbered.sum())} of {len(codes)} items need a number to be unique "
                 f"({int((lengths == 0).sum())} have no word of the vocabulary)"
             )
         return self
@@ -188,7 +193,7 @@ class TextId(Tokenizer):
             taken.add(phrase)
         if (most := max(equal.values(), default=0)) > c.numbers:
             raise InputError(
-                "text_id: numbers",
+                f"{self.name}: numbers",
                 got=f"{most} items that need a number for the same words",
                 wanted=f"at most {c.numbers}",
                 do=f"set tokenizer.numbers={2 * most}, or give items more text",
@@ -210,13 +215,13 @@ class TextId(Tokenizer):
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         c: TextIdConfig = self.config
-        frequencies = state_entry(state, "frequencies", (None,), "text_id").astype(np.int64)
-        n_texts = int(state_entry(state, "n_texts", (), "text_id"))
+        frequencies = state_entry(state, "frequencies", (None,), self.name).astype(np.int64)
+        n_texts = int(state_entry(state, "n_texts", (), self.name))
         try:
-            text = state_entry(state, "words", (None,), "text_id").astype(np.uint8).tobytes().decode()
+            text = state_entry(state, "words", (None,), self.name).astype(np.uint8).tobytes().decode()
         except UnicodeDecodeError as error:
             raise InputError(
-                "text_id state entry words",
+                f"{self.name} state entry words",
                 got=f"bytes that are no text ({error.reason})",
                 wanted="words in UTF-8",
                 do="fit the tokenizer again",
@@ -230,15 +235,12 @@ class TextId(Tokenizer):
             or (frequencies > n_texts).any()
         ):
             raise InputError(
-                "text_id state entry words",
+                f"{self.name} state entry words",
                 got=f"{len(words)} words, {len(frequencies)} frequencies",
                 wanted=f"at most {c.codebook_size} distinct words, each with its number of items",
                 do="load it with the config it was fitted with",
             )
         self.words_, self.frequencies_, self.n_texts_ = words, frequencies, n_texts
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._diagnostics)
 
 
 class _Scores:

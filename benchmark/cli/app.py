@@ -40,9 +40,9 @@ app.add_typer(runs.app, name="runs")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        import sidbench
 
-        sys.stdout.write(f"sidbench {version('sidbench')}\n")
+        sys.stdout.write(f"sidbench {sidbench.__version__}\n")
         raise Exit(0)
 
 
@@ -69,7 +69,7 @@ def run(
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0 for all cores.")] = 0,
     accumulate: Annotated[int, typer.Option(min=1, help="Batches of one optimiser step; see docs/training.md.")] = 1,
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile losses (torch.compile).")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile losses (torch.compile).")] = False,
     as_json: AsJson = False,
     preset: Annotated[str, typer.Option(help="Named settings of each tokenizer, as `paper`; default none.")] = "",
     rerun: Annotated[str, typer.Option(help="What to repeat: never, failed (default) or always.")] = "failed",
@@ -82,6 +82,8 @@ def run(
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings: tokenizer.codebook_size=64,256 …")] = None,
 ) -> None:
     """Tokenize, train, evaluate; one record per combination of the lists."""
+    given = dict(locals())  # option -> value, as declared above
+    from sidbench.benchmark.config.run_config import SHARED_OPTIONS
     from sidbench.benchmark.runs.request import LaunchOptions, RunRequest, named_values
 
     request = RunRequest.from_options(
@@ -91,20 +93,16 @@ def run(
         seed,
         budget=budget,
         ties=ties,
-        data_dir=data_dir,
-        device=device,
-        precision=precision,
-        threads=threads,
-        json=as_json,
-        rerun=rerun,
-        overrides=overrides or (),
-        debug=bool(context.find_root().params.get("debug")),
         collisions=collisions,
+        overrides=overrides or (),
         preset=preset,
-        accumulate=accumulate,
-        compile=compiled,
-        dry_run=dry_run,
+        data_dir=data_dir,
+        rerun=rerun,
+        common={name: given[name] for name in SHARED_OPTIONS},
         launch=LaunchOptions(launcher, jobs, memory_gb, ray_address, named_values(slurm or (), "--slurm", "partition=gpu")),
+        debug=bool(context.find_root().params.get("debug")),
+        json=as_json,
+        dry_run=dry_run,
     )
     from sidbench.benchmark.commands.run import run_command
 

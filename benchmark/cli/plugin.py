@@ -28,7 +28,7 @@ def plugin_check(
     target: Annotated[str, typer.Argument(help="Installed name, pkg.module:Class or path/to/file.py:Class.")],
     as_json: AsJson = False,
 ) -> None:
-    """Run every conformance check on one tokenizer or recommender."""
+    """Run every conformance check on one tokenizer, recommender, data set or collision policy."""
     from sidbench.benchmark.commands.plugin import check_command
 
     check_command(target, as_json)
@@ -43,3 +43,16 @@ def plugin_docs(
     from sidbench.benchmark.commands.plugin import docs_command
 
     docs_command(out, check)
+
+
+@app.command("lock")
+def plugin_lock(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when the lock does not hold.")] = False,
+    same_numbers: Annotated[
+        str, typer.Option(help="Why code that changed under an unchanged version gives the numbers it gave.")
+    ] = "",
+) -> None:
+    """Renew the lock file of the code: raise a plugin's `version` first where its numbers change."""
+    from sidbench.benchmark.commands.plugin_lock import lock_command
+
+    lock_command(check, same_numbers)

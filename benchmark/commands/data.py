@@ -24,7 +24,7 @@ def _load(name: str, data_dir: Path | None) -> Dataset:
     locate = LocalFiles(data_dir)
     cache = StageCache(cache_folder(), default_reporter())
     places = [str(place) for place in locate.roots().values()]
-    return dataset_stage(cache, installed().find("dataset", name).name, cls(cls.config_class()), locate, places)
+    return dataset_stage(cache, installed().find("dataset", name).name, cls(cls.config_class()), locate, places).value
 
 
 def prepare(name: str, data_dir: Path | None) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.plugins.sources import plugin_code
+from sidbench.benchmark.api.versions import installed_versions
+from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.store.paths import runs_folder
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.files import write_whole
-from sidbench.leaderboards.board.provenance import Plugin, newest_data, plugins_of, stale_reasons
+from sidbench.leaderboards.board.controls import missing_controls
+from sidbench.leaderboards.board.provenance import newest_data, stale_reasons
 from sidbench.leaderboards.board.store import Store, StoredRun, read_runs
 from sidbench.leaderboards.board.table import build_tables
 from sidbench.leaderboards.board.values import Leaderboard
@@ -24,6 +26,7 @@ ALL_FORMATS = "all"
 
 _GOES_WITH = {
     "check": (),
+    "freeze": ("version",),
     "publish": ("source", "title", "budget", "dataset", "formats", "out"),
     "": ("dataset", "formats", "out", "data_dir"),
 }
@@ -31,17 +34,17 @@ _SPELLED = {"source": "--from", "formats": "--format", "data_dir": "--data-dir"}
 
 
 def refuse_mixed(**given: object) -> None:
-    """Refuse options that the chosen work (``check``, ``publish`` or printing) would not use.
+    """Refuse options that the chosen work (``check``, ``freeze``, ``publish`` or printing) would not use.
 
     given: option -> value, ``None`` where it was not given. Raises ``InputError``.
     """
     present = [name for name, value in given.items() if value is not None]
-    chosen = next((name for name in ("check", "publish") if name in present), "")
+    chosen = next((name for name in ("check", "freeze", "publish") if name in present), "")
     for name in present:
         if name != chosen and name not in _GOES_WITH[chosen]:
             raise InputError(
                 f"option {_SPELLED.get(name, f'--{name}')}",
-                got=f"together with --{chosen}" if chosen else "without --publish",
+                got=f"together with --{chosen}" if chosen else f"without --{'freeze' if name == 'version' else 'publish'}",
                 wanted="an option that this command uses",
                 do="leave it out; see `bench leaderboard --help`",
             )
@@ -65,7 +68,7 @@ def leaderboard_command(
             wanted="--out FOLDER",
             do=f"bench leaderboard --format {formats} --out tables",
         )
-    board = build_tables(store, installed_code(store.runs))
+    board = build_tables(store, installed_versions(store.runs), controls=installed().controls())
     for name in names:
         text = _render(board, name, texts, data_dir)
         if out is None:
@@ -121,6 +124,8 @@ def publish_command(
     done = publish(settings, chosen, folder)
     for line in done.skipped:
         sys.stderr.write(f"left out: {line}\n")
+    for note in _without_controls(read_runs(folder / RECORDS).runs):
+        sys.stderr.write(f"{note}\n")
     for run_id in done.superseded:
         sys.stderr.write(f"replaced by a newer run of its row: {run_id}\n")
     sys.stdout.write(
@@ -129,14 +134,15 @@ def publish_command(
     )
 
 
-def check_command(folder: Path) -> None:
-    """Check a published board. Exits with 1, naming every place, when a table is not what the records give.
+def check_living(folder: Path) -> None:
+    """Check a living board. Exits with 1, naming every place, when a table is not what the records give.
 
-    Rows whose code changed since are told on stderr; they are no failure, since their records still give the tables.
+    Rows whose plugins have another version now are told on stderr; they are no failure, since their records still give
+    the tables.
     """
     problems = check(folder)
     store = read_runs(folder / RECORDS)
-    current, data = installed_code(store.runs), newest_data(store.runs)
+    current, data = installed_versions(store.runs), newest_data(store.runs)
     for run in store.runs:
         if reasons := stale_reasons(run.record, current, data):
             sys.stderr.write(f"stale: {run.record.run_id}: {'; '.join(reasons)}\n")
@@ -144,18 +150,15 @@ def check_command(folder: Path) -> None:
         sys.stderr.write(f"{folder}: {problem}\n")
     if problems:
         raise Exit(1)
-    sys.stdout.write(f"{folder}: the tables are what its {len(store.runs)} records give.\n")
+    sys.stdout.write(f"{folder}: living board; the tables are what its {len(store.runs)} records give.\n")
 
 
-def installed_code(runs: Sequence[StoredRun]) -> dict[Plugin, str]:
-    """Fingerprints of the installed plugins that these runs used; those that are not installed are left out."""
-    found: dict[Plugin, str] = {}
-    for plugin in dict.fromkeys(p for run in runs for p in plugins_of(run.record)):
-        try:
-            found[plugin] = plugin_code(*plugin)
-        except InputError:  # not installed, which the row will say
-            continue
-    return found
+def _without_controls(runs: Sequence[StoredRun]) -> list[str]:
+    """What ``missing_controls`` says of each table; for the one who publishes, since boards depend on records alone."""
+    tables: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        tables.setdefault(run.record.comparability_key, []).append(run)
+    return [note for members in tables.values() for note in missing_controls(members, installed().controls())]
 
 
 def _readable(folder: Path) -> Store:

@@ -36,7 +36,7 @@ def _facts(row: dict[str, Any]) -> str:
     modalities = "+".join(row.get("modalities", ()))
     facts = [
         row.get("task"),
-        str(row["year"]) if "year" in row else None,
+        str(row["year"]) if row.get("year") is not None else None,
         modalities or None,
         "control" if row.get("control") else None,
         "item IDs" if row.get("needs_sids") is False else None,

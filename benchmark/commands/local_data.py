@@ -23,7 +23,9 @@ def dataset_at_hand(record: RunRecord, data_dir: Path | None) -> Dataset | str:
         own = getattr(config, "path", "")
         locate = LocalFiles(data_dir or (Path(own) if own else None), sources={})
         places = [str(place) for place in locate.roots().values()]
-        dataset = dataset_stage(StageCache(cache_folder(), Reporter()), record.dataset.name, cls(config), locate, places)
+        dataset = dataset_stage(
+            StageCache(cache_folder(), Reporter()), record.dataset.name, cls(config), locate, places
+        ).value
     except (SidbenchError, TypeError) as error:  # TypeError: settings of another release
         return f"the data set is not at hand: {error}"
     if dataset.content_hash() != record.dataset.content_hash:

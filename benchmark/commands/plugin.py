@@ -1,5 +1,5 @@
-"""`bench plugin new | check | docs`: start a tokenizer of one's own, check a tokenizer or recommender, write the pages
-about all of them."""
+"""`bench plugin new | check | docs`: start a tokenizer of one's own, check a plugin of any kind, write the pages about
+all of them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import inspect
 import json
 import shlex
 import sys
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.plugins.registry import KINDS, load, plugins, read_plugin
-from sidbench.datasets.foundation.errors import InputError, StageError, unknown_name
+from sidbench.benchmark.plugins.registry import KINDS, load, plugins
+from sidbench.datasets.foundation.errors import InputError, unknown_name
 
-if TYPE_CHECKING:
-    from sidbench.benchmark.testing.tokenizers import CheckResult
-
-CHECKED = ("tokenizer", "recommender")
-FORMS = "the name of an installed tokenizer or recommender, pkg.module:Class or path/to/file.py:Class"
+FORMS = "the name of an installed plugin, pkg.module:Class or path/to/file.py:Class"
+GUIDES = {
+    "tokenizer": "docs/add-a-tokenizer.md",
+    "recommender": "docs/add-a-recommender.md",
+    "dataset": "docs/add-a-data-set.md",
+    "collisions": "the contract in tokenizers/collisions/base.py",
+}
 
 
 def new_command(name: str, out: Path) -> None:
@@ -39,19 +40,20 @@ def new_command(name: str, out: Path) -> None:
 
 
 def check_command(target: str, as_json: bool) -> None:
-    """Run the conformance checks on a tokenizer or recommender and print the result of each. Exits with 1 when one
-    failed."""
+    """Run the conformance checks on a plugin of any kind and print the result of each. Exits with 1 when one failed."""
     cls = resolve(target)
-    from sidbench.benchmark.testing.tokenizers import run_checks
-    from sidbench.tokenizers.base import Tokenizer
+    from sidbench.benchmark.testing.checks import STATUSES, run_checks
+    from sidbench.benchmark.testing.parametrize import plugin_checks
 
-    results = run_checks(cls) if issubclass(cls, Tokenizer) else _check_recommender(cls)
-    counts = {status: sum(r.status == status for r in results) for status in ("passed", "skipped", "failed")}
+    results = run_checks(plugin_checks(cls))
+    counts = {status: sum(r.status == status for r in results) for status in STATUSES}
     if as_json:
         sys.stdout.write(
             json.dumps(
                 {
                     "target": target,
+                    "kind": _kind_of(cls),
+                    "name": cls.name,
                     "class": f"{cls.__module__}:{cls.__qualname__}",
                     "file": inspect.getsourcefile(cls),
                     **counts,
@@ -63,30 +65,11 @@ def check_command(target: str, as_json: bool) -> None:
         )
     else:
         width = max(len(r.name) for r in results)
-        lines = [f"{r.name:<{width}}  {r.status:<7}  {' '.join(r.detail.split())}".rstrip() for r in results]
-        said = ", ".join(f"{n} {status}" for status, n in counts.items())
+        lines = [f"{r.name:<{width}}  {r.status:<8}  {' '.join(r.detail.split())}".rstrip() for r in results]
+        said = ", ".join(f"{n} {status}" for status, n in counts.items() if n or status in ("passed", "failed"))
         sys.stdout.write("\n".join([f"{cls.__name__} ({inspect.getsourcefile(cls)})", *lines, said]) + "\n")
     if counts["failed"]:
         raise Exit(1)
-
-
-def _check_recommender(cls: type[Any]) -> list[CheckResult]:
-    """Whether the source says what the registry must know, and the life cycle, which ends at its first broken promise."""
-    from sidbench.benchmark.testing.recommenders import check_recommender
-    from sidbench.benchmark.testing.tokenizers import CheckResult
-
-    source = inspect.getsourcefile(cls) or ""
-    described = read_plugin("recommender", Path(source))
-    results = [CheckResult("metadata", "failed" if described.broken else "passed", described.broken)]
-    try:
-        check_recommender(cls)
-    except StageError as broken:
-        return [*results, CheckResult("life cycle", "failed", str(broken))]
-    except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything; it becomes a named failure
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
-        where = f" (line {lines[-1]})" if lines else ""
-        return [*results, CheckResult("life cycle", "failed", f"raised {type(error).__name__}: {error}{where}")]
-    return [*results, CheckResult("life cycle", "passed")]
 
 
 def docs_command(out: Path, check: bool) -> None:
@@ -109,7 +92,7 @@ def docs_command(out: Path, check: bool) -> None:
 
 
 def resolve(target: str) -> type[Any]:
-    """The tokenizer or recommender class that ``target`` names (see ``FORMS``).
+    """The plugin class that ``target`` names (see ``FORMS``).
 
     A file without ``:Class`` must hold one public plugin. The working folder is searched last for ``pkg.module``.
     Raises ``InputError`` naming the module, file or class that cannot be found, and the error an import raised.
@@ -127,11 +110,11 @@ def resolve(target: str) -> type[Any]:
 
 
 def _installed(name: str) -> type[Any]:
-    """The class of the one tokenizer or recommender of this name."""
-    known = {kind: {n.replace("-", "_") for n in plugins(kind)} for kind in CHECKED}
-    kinds = [kind for kind in CHECKED if name.replace("-", "_") in known[kind]]
+    """The class of the one plugin of this name."""
+    known = {kind: {n.replace("-", "_") for n in plugins(kind)} for kind in KINDS}
+    kinds = [kind for kind in KINDS if name.replace("-", "_") in known[kind]]
     if not kinds:
-        raise unknown_name("tokenizer or recommender", name, set().union(*known.values()), do="run `bench list`")
+        raise unknown_name("plugin", name, set().union(*known.values()), do="run `bench list`")
     if len(kinds) > 1:
         classes = [load(kind, name) for kind in kinds]
         raise InputError(
@@ -173,22 +156,26 @@ def _guarded(work: Any, place: str) -> Any:
         ) from error
 
 
+def _kind_of(found: Any) -> str:
+    """Kind of a plugin class; empty for anything else."""
+    for kind in KINDS.values():
+        base = getattr(importlib.import_module(f"{kind.package}.base"), kind.base_class)
+        if inspect.isclass(found) and issubclass(found, base):
+            return kind.name
+    return ""
+
+
 def _class_of(module: Any, class_name: str, place: str) -> type[Any]:
-    bases = {
-        kind: getattr(importlib.import_module(f"{KINDS[kind].package}.base"), KINDS[kind].base_class) for kind in CHECKED
+    own = {
+        n: c for n, c in vars(module).items() if _kind_of(c) and c.__module__ == module.__name__ and not n.startswith("_")
     }
-
-    def kind_of(found: Any) -> str:
-        return next((k for k, base in bases.items() if inspect.isclass(found) and issubclass(found, base)), "")
-
-    own = {n: c for n, c in vars(module).items() if kind_of(c) and c.__module__ == module.__name__ and not n.startswith("_")}
     found: Any = getattr(module, class_name, None) if class_name else next(iter(own.values())) if len(own) == 1 else None
-    kind = kind_of(found)
+    kind = _kind_of(found)
     if not kind:
         raise InputError(
             f"{place}: plugin class {class_name}".rstrip(),
             got=repr(found) if found else "nothing",
-            wanted="a subclass of " + " or ".join(f"{b.__module__}.{b.__name__}" for b in bases.values()),
+            wanted="a subclass of " + ", ".join(k.base_class for k in KINDS.values()),
             do=f"this module defines {', '.join(own) or 'none'}",
         )
     cls: type[Any] = found
@@ -197,6 +184,6 @@ def _class_of(module: Any, class_name: str, place: str) -> type[Any]:
             f"{place}: {cls.__name__}",
             got=f"no {', '.join(sorted(cls.__abstractmethods__))}",
             wanted="every method of the contract",
-            do=f"see docs/add-a-{kind}.md",
+            do=f"see {GUIDES[kind]}",
         )
     return cls

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from typer.exceptions import Exit
 
 from sidbench.benchmark.commands.reproduce_paper import ReproduceRequest as ReproduceRequest
 from sidbench.benchmark.commands.reproduce_paper import check_for_paper, records_folder, reproduce_paper
+from sidbench.benchmark.runs.plan import plan_run
 from sidbench.benchmark.runs.replay import later_settings, replay
-from sidbench.benchmark.runs.spec import open_run
+from sidbench.benchmark.runs.run import complete
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.reporter import default_reporter
 from sidbench.benchmark.store.maintenance.runs import find_run
@@ -93,21 +95,17 @@ def _run(request: ReproduceRequest, recorded: RunRecord) -> None:
         )
     reporter = default_reporter()
     again = replay(recorded, request.device, request.threads)
-    runtime = LocalRuntime(
-        request.device, again.config.precision, again.config.threads, reporter, again.config.accumulate, again.config.compile
-    )
+    runtime = LocalRuntime(**again.config.machine, reporter=reporter)
     try:
         spec = again.spec(recorded, request.data_dir, "failed" if request.cached else "always", ("bench", *sys.argv[1:]))
-        builder = open_run(spec, runtime)
-        builder.write_below(home_folder() / RERUNS)
-        builder.folder.parent.mkdir(parents=True, exist_ok=True)
-        repeated = runtime.process_group.together(builder.execute)
+        plan = plan_run(spec, runtime, runs=home_folder() / RERUNS)
+        repeated = runtime.process_group.together(partial(complete, plan))
         leads = runtime.process_group.is_main_process
     finally:
         runtime.process_group.close()
     if not leads:
         return
-    remarks = (*again.assumed, *later_settings(builder.composed, again.groups))
+    remarks = later_settings(plan.composed, again.groups)
     found = compare_records(recorded, repeated, request.tolerance, remarks)
     text = render_repetition(found, request.form)
     if request.out is None:

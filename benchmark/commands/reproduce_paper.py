@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sidbench.benchmark.config.compose import RunConfig, compose_run
+from sidbench.benchmark.config.compose import compose_run
+from sidbench.benchmark.config.run_config import RunConfig
 from sidbench.benchmark.launchers.base import LaunchSettings
 from sidbench.benchmark.launchers.inline import InlineLauncher
 from sidbench.benchmark.plugins.registry import installed

@@ -13,22 +13,21 @@ from typing import Any
 
 from typer.exceptions import Exit
 
+from sidbench.benchmark.api.results import from_outcomes
 from sidbench.benchmark.launchers.base import Launcher, LaunchSettings, Outcome
 from sidbench.benchmark.launchers.inline import InlineLauncher
 from sidbench.benchmark.launchers.worker import PARENT, end_with_parent
 from sidbench.benchmark.runs.command_line import repeat_command
 from sidbench.benchmark.runs.grid import Grid, expand
+from sidbench.benchmark.runs.plan import look_up, plan_run
 from sidbench.benchmark.runs.request import RunRequest
-from sidbench.benchmark.runs.spec import RunSpec, look_up
+from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.benchmark.runtime.cpu import threads_each
 from sidbench.benchmark.runtime.local import LocalRuntime
-from sidbench.benchmark.runtime.reporter import PlainReporter, Reporter, default_reporter
+from sidbench.benchmark.runtime.reporter import Notes, PlainReporter, Reporter, default_reporter
+from sidbench.benchmark.stages.shared import SharedData
 from sidbench.benchmark.store.failures import cause
-from sidbench.benchmark.store.paths import runs_folder
 from sidbench.datasets.foundation.errors import InputError, SidbenchError
-from sidbench.leaderboards.board.store import read_runs
-from sidbench.leaderboards.board.table import build_tables
-from sidbench.leaderboards.render.formats import render
 
 LOCAL_JOBS = 2
 
@@ -36,13 +35,12 @@ LOCAL_JOBS = 2
 def run_command(request: RunRequest) -> None:
     """Execute the request and print its table (or JSON). Exits with 1 when a run failed, after trying all of them."""
     reporter = _reporter(request)
+    reporter = Notes(reporter) if request.dry_run else reporter  # a warning of many runs is shown once
     end_with_parent()
     request, settings = _settings(request)
     grid = expand(request, ("bench", *sys.argv[1:]))
     if request.launch.launcher == "inline" or request.dry_run:
-        runtime = LocalRuntime(
-            request.device, request.precision, request.threads, reporter, request.accumulate, request.compile
-        )
+        runtime = LocalRuntime(**request.common.machine, reporter=reporter)
         try:
             if request.dry_run:
                 _dry_run(request, grid, runtime)
@@ -68,7 +66,7 @@ def _settings(request: RunRequest) -> tuple[RunRequest, LaunchSettings]:
     Local workers divide ``--threads``, or all cores; on a cluster it is the number of one run, one by default. Where no
     number is given a run keeps 0 as its setting, and so its identity, and the environment bounds it.
     """
-    launch, threads = request.launch, request.threads
+    launch, threads = request.launch, request.common.threads
     if launch.launcher == "inline":
         return request, LaunchSettings(debug=request.debug)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -82,8 +80,9 @@ def _settings(request: RunRequest) -> tuple[RunRequest, LaunchSettings]:
     if launch.launcher == "local":
         jobs = launch.jobs or LOCAL_JOBS
         each = threads_each(threads, jobs)
-        request = replace(request, threads=each if threads else 0)
-    return request, LaunchSettings(jobs, each, request.device, launch.memory_gb, launch.address, launch.slurm, request.debug)
+        request = replace(request, common=replace(request.common, threads=each if threads else 0))
+    device = request.common.device
+    return request, LaunchSettings(jobs, each, device, launch.memory_gb, launch.address, launch.slurm, request.debug)
 
 
 def _launcher(name: str, reporter: Reporter) -> Launcher:
@@ -154,10 +153,7 @@ def _show(request: RunRequest, outcomes: Sequence[Outcome]) -> None:
         sys.stdout.write(json.dumps(result) + "\n")
         return
     if records:
-        store, wanted, keys = read_runs(runs_folder()), {r.run_id for r in records}, {r.comparability_key for r in records}
-        # Controls recorded earlier under the same conditions belong in the table of whatever runs now.
-        wanted |= {r.record.run_id for r in store.runs if r.record.control and r.record.comparability_key in keys}
-        sys.stdout.write(render(build_tables(store.only(wanted)), "md"))
+        sys.stdout.write(from_outcomes(o for o in outcomes if o.record is not None).leaderboard().to_markdown())
     for failure, error in zip(failures, _each_once([f.error for f in failures]), strict=True):
         sys.stderr.write(f"failed: {failure.run}: {error}\n  repeat with: {failure.command}\n")
     if len(outcomes) > 1:
@@ -175,7 +171,8 @@ def _each_once(reasons: Sequence[str]) -> list[str]:
 
 def _dry_run(request: RunRequest, grid: Grid, runtime: LocalRuntime) -> None:
     """Each run with what the store knows of it; reads data sets, trains nothing."""
-    rows = [_foreseen(spec, runtime) for spec in grid.specs]
+    shared = SharedData()
+    rows = [_foreseen(spec, runtime, shared) for spec in grid.specs]
     if not runtime.process_group.is_main_process:
         return
     counts = Counter(row["state"] for row in rows)
@@ -192,14 +189,14 @@ def _dry_run(request: RunRequest, grid: Grid, runtime: LocalRuntime) -> None:
     sys.stdout.write(f"{len(rows)} runs: {', '.join(f'{n} {state}' for state, n in counts.items())}\n")
 
 
-def _foreseen(spec: RunSpec, runtime: LocalRuntime) -> dict[str, str]:
+def _foreseen(spec: RunSpec, runtime: LocalRuntime, shared: SharedData) -> dict[str, str]:
     row = {"run": spec.label, "run_id": "", "state": "refused", "reason": "", "command": repeat_command(spec)}
     try:
         anew = spec.rerun == "always"
-        opened = look_up(replace(spec, rerun="failed") if anew else spec, runtime)
+        plan = look_up(plan_run(replace(spec, rerun="failed") if anew else spec, runtime, shared))
     except SidbenchError as error:
         return {**row, "reason": cause(error)}
-    row["run_id"] = opened.builder.id
-    if opened.refusal is not None:
-        return {**row, "reason": opened.refusal}
-    return {**row, "state": "recorded" if opened.record is not None and not anew else "to run"}
+    row["run_id"] = plan.run_id
+    if plan.refusal is not None:
+        return {**row, "reason": plan.refusal}
+    return {**row, "state": "recorded" if plan.record is not None and not anew else "to run"}

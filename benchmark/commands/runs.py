@@ -12,10 +12,12 @@ from rich.filesize import decimal as size_text
 from typer.exceptions import Exit
 
 from sidbench.benchmark.commands.printing import print_json, print_table
-from sidbench.benchmark.store.maintenance.runs import find_run, headline, remove_runs, run_files
+from sidbench.benchmark.metrics.metric import Metric
+from sidbench.benchmark.store.maintenance.headline import headline
+from sidbench.benchmark.store.maintenance.runs import find_run, remove_runs, run_files
 from sidbench.benchmark.store.maintenance.units import path_bytes
 from sidbench.benchmark.store.paths import RECORD_NAME, runs_folder
-from sidbench.benchmark.store.records import Metric, PluginRecord, RunRecord, UnreadableRecord, read_record
+from sidbench.benchmark.store.records import PluginRecord, RunRecord, UnreadableRecord, read_record
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.leaderboards.board.store import StoredRun, read_runs
 

@@ -178,7 +178,8 @@ def import_command(
     overrides: Sequence[str],
 ) -> None:
     """Check a table made elsewhere against a catalogue, write it as parquet with item keys, and say how to run it."""
-    from sidbench.benchmark.config.compose import RunConfig, compose_run
+    from sidbench.benchmark.config.compose import compose_run
+    from sidbench.benchmark.config.run_config import RunConfig
     from sidbench.benchmark.plugins.registry import installed
     from sidbench.benchmark.runtime.reporter import default_reporter
     from sidbench.benchmark.stages.dataset import dataset_stage
@@ -192,7 +193,7 @@ def import_command(
     locate = LocalFiles(data_dir or (Path(own) if own else None))
     places = [str(place) for place in locate.roots().values()]
     plugin = installed().load("dataset", name)(config)
-    catalog = dataset_stage(StageCache(cache_folder(), default_reporter()), name, plugin, locate, places).catalog
+    catalog = dataset_stage(StageCache(cache_folder(), default_reporter()), name, plugin, locate, places).value.catalog
     table = read_table(file, form, n_items=len(catalog), layout=layout)
     if sizes:
         table = table.with_sizes(_whole_numbers(sizes), "--sizes")

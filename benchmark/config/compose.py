@@ -12,77 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sidbench.benchmark.config.run_config import BUDGETS as BUDGETS
+from sidbench.benchmark.config.run_config import RunConfig as RunConfig
+from sidbench.benchmark.config.run_config import options_of
 from sidbench.benchmark.plugins.registry import Registry, installed
 from sidbench.datasets.foundation.errors import InputError, unknown_name
-from sidbench.datasets.foundation.settings import check_settings, setting
+from sidbench.datasets.foundation.settings import type_hints, type_words
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-BUDGETS = ("smoke", "quick", "standard", "paper")
-_BY_OPTION = (
-    "dataset",
-    "tokenizer",
-    "recommenders",
-    "seed",
-    "budget",
-    "ties",
-    "device",
-    "precision",
-    "threads",
-    "collisions",
-    "accumulate",
-    "compile",
-)
 _STORED_AS = "sidbench_run"
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What one run is: names, seed, budget and the evaluation protocol. ``tokenizer`` is ``None`` for baselines.
-
-    At most one retriever and one ranker may stand in ``recommenders``.
-    """
-
-    dataset: str = setting("synthetic", "dataset plugin")
-    tokenizer: str | None = setting("adasid", "tokenizer plugin, none for item-ID baselines")
-    recommenders: tuple[str, ...] = setting(("mtp", "ppnet"), "at most one retriever and one ranker")
-    seed: int = setting(0, "root of every random stream", low=0)
-    budget: str = setting("quick", "steps and sizes of every stage", choices=BUDGETS)
-    ties: str = setting("shuffled", "order of one user's events with equal time", choices=("shuffled", "file"))
-    ranking_split: str = setting(
-        "auto",
-        "split of the ranking task: auto takes global_time where enough users stand on both sides of the cut",
-        choices=("auto", "global_time", "per_user_time"),
-    )
-    cutoffs: tuple[int, ...] = setting((5, 10, 50, 100), "list lengths of Recall and NDCG", unit="items")
-    device: str = setting("auto", "where tensors live", choices=("auto", "cpu", "cuda"))
-    precision: str = setting("fp32", "arithmetic of neural stages", choices=("fp32", "bf16"))
-    threads: int = setting(0, "CPU threads, 0 for all cores", low=0, high=4096)
-    collisions: str = setting("none", "what happens to items that share a SID")
-    accumulate: int = setting(
-        1, "batches of one optimiser step, shared by the processes", unit="batches", low=1, high=65_536
-    )
-    compile: bool = setting(False, "losses of trainings through torch.compile")
-
-    def __post_init__(self) -> None:
-        if self.budget not in BUDGETS:
-            raise unknown_name("budget", self.budget, BUDGETS, do="use --budget with one of these")
-        check_settings(self)
-        if self.tokenizer is None and self.collisions != "none":
-            raise InputError(
-                "collision policy",
-                got=f"{self.collisions} without tokenizer",
-                wanted="a tokenizer's SIDs",
-                do="add --tokenizer NAME, or leave --collisions out",
-            )
-        if not self.cutoffs or min(self.cutoffs) < 1 or list(self.cutoffs) != sorted(set(self.cutoffs)):
-            raise InputError(
-                "run.cutoffs",
-                got=list(self.cutoffs),
-                wanted="increasing positive numbers",
-                do="for example run.cutoffs=[5,10,50,100]",
-            )
 
 
 @dataclass(frozen=True)
@@ -107,8 +47,7 @@ class ComposedRun:
 
 def field_type(config_class: type[Any], name: str) -> str:
     """The type of a config field in words ("int", "tuple[int, ...]", "float | None")."""
-    hint = typing.get_type_hints(config_class)[name]
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+    return type_words(type_hints(config_class)[name])
 
 
 def compose_run(
@@ -294,12 +233,8 @@ def _check_overrides(classes: Mapping[str, type[Any]], overrides: Sequence[str])
                 "a setting has one value", got=repr(text), wanted="group.field=value", do="start one run for each value"
             )
         _check_fields(f"{group} settings", classes[group], {name: None})
-        if group == "run" and name in _BY_OPTION:
-            raise InputError(
-                f"run.{name} is a command-line option",
-                got=repr(text),
-                do=f"use --{name.removesuffix('s') if name == 'recommenders' else name}",
-            )
+        if group == "run" and name in (by_option := options_of(RunConfig)):
+            raise InputError(f"run.{name} is a command-line option", got=repr(text), do=f"use {by_option[name].name}")
         parsed.append(override)
     return parsed
 

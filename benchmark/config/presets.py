@@ -55,6 +55,10 @@ class Preset:
     recommenders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     effort: Mapping[str, float] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        """As ``--preset`` names it."""
+        return self.name
+
     @property
     def groups(self) -> dict[str, dict[str, Any]]:
         """The preset as ``compose_run`` takes it."""

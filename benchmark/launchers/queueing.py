@@ -12,9 +12,11 @@ from sidbench.benchmark.launchers.base import LaunchSettings, Outcome
 from sidbench.benchmark.launchers.worker import Exit, Work, last_line, starts
 from sidbench.benchmark.runs.command_line import arguments, repeat_command
 from sidbench.benchmark.runs.grid import spread
-from sidbench.benchmark.runs.spec import RunSpec, look_up
+from sidbench.benchmark.runs.plan import look_up, plan_run
+from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.benchmark.runtime.local import LocalRuntime
-from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.runtime.reporter import Notes, Reporter
+from sidbench.benchmark.stages.shared import SharedData
 from sidbench.benchmark.store.failures import Failure, cause, write_note
 from sidbench.benchmark.store.paths import RECORD_NAME, home_folder, runs_folder
 from sidbench.benchmark.store.records import read_record
@@ -39,21 +41,21 @@ def tasks(specs: Sequence[RunSpec], settings: LaunchSettings, reporter: Reporter
     A run is looked up when it is its turn. Its data set is read here, so raw files are parsed once, before any worker
     needs them.
     """
-    runtime = LocalRuntime("cpu", reporter=reporter)
+    runtime, shared = LocalRuntime("cpu", reporter=Notes(reporter)), SharedData()  # a warning of many runs is shown once
     for spec in spread(specs):
         anew = spec.rerun == "always"
         try:
             # With --rerun always looking would parse the raw files anew, which is left to the worker.
-            opened = look_up(replace(spec, rerun="failed") if anew else spec, runtime)
+            plan = look_up(plan_run(replace(spec, rerun="failed") if anew else spec, runtime, shared))
         except Exception as error:  # noqa: BLE001 - a stranger's dataset may raise anything
             yield Outcome(spec, failure=_failure(spec, cause(error)), attempts=0, error=error)
             continue
-        if opened.record is not None and not anew:
-            yield Outcome(spec, opened.record, recorded=True, attempts=0)
-        elif opened.refusal is not None:
-            yield Outcome(spec, failure=_failure(spec, opened.refusal), attempts=0)
+        if plan.record is not None and not anew:
+            yield Outcome(spec, plan.record, recorded=True, attempts=0)
+        elif plan.refusal is not None:
+            yield Outcome(spec, failure=_failure(spec, plan.refusal), attempts=0)
         else:
-            work = _work(spec, opened.builder.id, settings)
+            work = _work(spec, plan.run_id, settings)
             yield Task(spec, work, starts(Path(work.log)))
 
 

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.metrics.ranking_at_k import as_metric, ratio_intervals
 from sidbench.benchmark.metrics.strata import NAMES as STRATA
 from sidbench.benchmark.metrics.strata import stratum_mask
-from sidbench.benchmark.store.records import Metric
 from sidbench.datasets.foundation.errors import InputError
 
 AUC_RESAMPLES = 200

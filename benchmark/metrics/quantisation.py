@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sidbench.benchmark.metrics import alignment, collisions, distribution, probe, reconstruction, strata
-from sidbench.benchmark.store.records import Metric
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng

@@ -27,13 +27,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from sidbench.benchmark.metrics.cutoffs import CUTOFFS, lead_cutoff
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.metrics.strata import NAMES as STRATA
 from sidbench.benchmark.metrics.strata import stratum_mask
-from sidbench.benchmark.store.records import Metric
 from sidbench.datasets.foundation.errors import InputError
 
-CUTOFFS = (5, 10, 50, 100)
-STRATUM_CUTOFF = 10
 ITEM_FAMILIES = (
     "item_recall",
     "item_ndcg",
@@ -226,8 +225,8 @@ def retrieval_metrics(
         for stratum in STRATA:
             inside = stratum_mask(target_strata, stratum)
             per_user[f"in_{stratum}"] = inside
-            for kind in ("recall", "ndcg") if STRATUM_CUTOFF in cutoffs else ():
-                name = f"item_{kind}_at_{STRATUM_CUTOFF}"
+            for kind in ("recall", "ndcg"):
+                name = f"item_{kind}_at_{lead_cutoff(cutoffs)}"
                 if name in undefined:
                     undefined[f"{name}_{stratum}"] = undefined[name]
                 else:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from sidbench.benchmark.metrics.declaration import STRATA
+
 HEAD, TORSO, TAIL, COLD = 0, 1, 2, 3
-NAMES = ("head", "torso", "tail", "cold")
+NAMES = STRATA
 
 
 def item_strata(train_counts: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sidbench.benchmark.commands.show import setting_number, setting_range, settings_of
 from sidbench.benchmark.config.compose import BUDGETS
+from sidbench.benchmark.config.describe import setting_number, setting_range, settings_of
 from sidbench.benchmark.plugins.registry import Plugin, Registry
 
 _CODE = re.compile(r"(``.+?``|`[^`]+`)", re.DOTALL)
@@ -82,6 +82,26 @@ def budgets(declared: Mapping[str, Mapping[str, Any]]) -> str:
         ("budget", "sets"),
         [(f"`{b}`", ", ".join(f"{k}={value(v)}" for k, v in declared.get(b, {}).items()) or "nothing") for b in BUDGETS],
     )
+
+
+def paper_facts(plugin: Plugin) -> list[tuple[str, str]]:
+    """Rows of a page's table: paper, year and where to read it, as far as there is one; the version of the plugin."""
+    info = plugin.info
+    facts = [("paper", str(info["paper"]) or "none")]
+    facts += [("year", str(info["year"]))] if info["year"] is not None else []
+    facts += [("read", f"[{info['url'].removeprefix('https://')}]({info['url']})")] if info["url"] else []
+    return [*facts, ("version", str(info["version"]))]
+
+
+def year(plugin: Plugin) -> str:
+    """Year of the paper, a dash without one."""
+    return "–" if plugin.info["year"] is None else str(plugin.info["year"])
+
+
+def citation(plugin: Plugin) -> list[str]:
+    """Heading and BibTeX entry of the paper; nothing without one."""
+    bibtex = str(plugin.info["bibtex"])
+    return ["## Cite", f"```bibtex\n{bibtex}\n```"] if bibtex else []
 
 
 def deviations(plugin: Plugin) -> list[str]:

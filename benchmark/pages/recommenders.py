@@ -10,8 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sidbench.benchmark.commands.show import settings_of
-from sidbench.benchmark.pages.markdown import budgets, deviations, mark, method, settings, source_link, table, value
+from sidbench.benchmark.config.describe import settings_of
+from sidbench.benchmark.pages.markdown import (
+    budgets,
+    citation,
+    deviations,
+    mark,
+    method,
+    paper_facts,
+    settings,
+    source_link,
+    table,
+    value,
+    year,
+)
 from sidbench.benchmark.plugins.registry import Plugin, Registry
 from sidbench.datasets.foundation.errors import InputError
 
@@ -26,8 +38,7 @@ def recommender_page(plugin: Plugin, registry: Registry) -> str:
     task = plugin.info["task"]
     facts = [
         ("name", f"`{plugin.name}`"),
-        ("paper", str(plugin.info["paper"]) or "none"),
-        ("year", plugin.info["year"]),
+        *paper_facts(plugin),
         ("task", TASKS[task]),
         ("reads SIDs", _reads_sids(loaded)),
     ]
@@ -47,6 +58,7 @@ def recommender_page(plugin: Plugin, registry: Registry) -> str:
                 "## Budgets",
                 budgets(loaded.budgets),
                 *deviations(plugin),
+                *citation(plugin),
             ]
         )
         + "\n"
@@ -57,9 +69,9 @@ def recommender_index(plugins: Sequence[Plugin], registry: Registry) -> str:
     """The index: a table of retrievers and one of rankers."""
     loaded = {p.name: registry.load("recommender", p.name) for p in plugins}
     rows = {task: [p for p in plugins if p.info["task"] == task] for task in TASKS}
-    ranking = [(f"[{p.name}]({p.name}.md)", p.title, p.info["year"], _reads_sids(loaded[p.name])) for p in rows["ranking"]]
+    ranking = [(f"[{p.name}]({p.name}.md)", p.title, year(p), _reads_sids(loaded[p.name])) for p in rows["ranking"]]
     retrieval = [
-        (f"[{p.name}]({p.name}.md)", p.title, p.info["year"], _reads_sids(loaded[p.name]), _ranks(loaded[p.name]))
+        (f"[{p.name}]({p.name}.md)", p.title, year(p), _reads_sids(loaded[p.name]), _ranks(loaded[p.name]))
         for p in rows["retrieval"]
     ]
     heads = ("name", "title", "year", "reads SIDs")

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from sidbench.benchmark.config.presets import ANY_DATASET, presets_of
 from sidbench.benchmark.pages.markdown import (
     budgets,
+    citation,
     deviations,
     mark,
     method,
+    paper_facts,
     prose,
     settings,
     source_link,
     table,
     value,
+    year,
 )
 from sidbench.benchmark.plugins.registry import Plugin, Registry
 
@@ -34,8 +37,7 @@ def tokenizer_page(plugin: Plugin, registry: Registry) -> str:
                     ("", ""),
                     [
                         ("name", f"`{plugin.name}`"),
-                        ("paper", str(plugin.info["paper"]) or "none"),
-                        ("year", plugin.info["year"]),
+                        *paper_facts(plugin),
                         ("kind", "control" if plugin.info["control"] else "method"),
                         ("reads", _modalities(plugin)),
                         ("needs", _required(plugin)),
@@ -55,6 +57,7 @@ def tokenizer_page(plugin: Plugin, registry: Registry) -> str:
                 "## Where settings come from",
                 _presets(plugin),
                 *deviations(plugin),
+                *citation(plugin),
             ]
         )
         + "\n"
@@ -67,7 +70,7 @@ def tokenizer_index(plugins: Sequence[Plugin]) -> str:
         (
             f"[{p.name}]({p.name}.md)",
             p.title,
-            p.info["year"],
+            year(p),
             _modalities(p),
             "ordered" if p.info["ordered"] else "unordered",
             _length(p),

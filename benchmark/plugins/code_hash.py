@@ -1,102 +1,174 @@
-"""Fingerprints of code: a stage's key changes when the code that computes it changes, and not when comments do."""
+"""Hashes of code: what a plugin does, followed through everything that it reaches, whatever it is called and wherever it is.
+
+The hash of a piece of code covers each definition of this project that the code reaches by name, from module to module,
+in the form of ``canonical``. A function that moves to another file, or gets another name, keeps every hash; so does code
+that stands in the same file and is not reached.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
 from collections.abc import Iterable, Mapping
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+
+from sidbench.benchmark.plugins.canonical import bound_names, canonical, statements
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "sidbench"
+ROUNDS = 3  # how far the hash of one definition looks into those it names; each of them is covered by itself, too
 
 
-class _DropDocstrings(ast.NodeTransformer):
-    def _strip(self, node: ast.AST) -> ast.AST:
-        self.generic_visit(node)
-        body = getattr(node, "body", [])
-        if (
-            body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-            and isinstance(body[0].value.value, str)
-        ):
-            node.body = body[1:]  # type: ignore[attr-defined]
-        return node
+@dataclass(frozen=True)
+class Symbol:
+    """A definition of a module; an empty name stands for the statements that define nothing."""
 
-    visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _strip
+    path: Path
+    name: str
 
 
-@cache
-def _file_digest(path: Path, size: int, modified: int) -> str:
-    source = path.read_text(encoding="utf-8")
-    try:
-        tree: ast.AST = _DropDocstrings().visit(ast.parse(source))
-    except SyntaxError:
-        return hashlib.sha256(source.encode()).hexdigest()
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+@dataclass(frozen=True, eq=False)
+class Module:
+    """A parsed file: statements by the name they bind, and what its imports, anywhere in it, bring in.
 
-
-def code_fingerprint(paths: Iterable[Path]) -> str:
-    """SHA-256 over the syntax trees of Python files and of all files in given folders, docstrings left out."""
-    files: set[Path] = set()
-    for path in paths:
-        files.update(path.rglob("*.py") if path.is_dir() else [path])
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        stat = path.stat()
-        name = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
-        digest.update(f"{name}:{_file_digest(path, stat.st_size, stat.st_mtime_ns)}\n".encode())
-    return digest.hexdigest()
-
-
-@cache
-def _imports(path: Path, size: int, modified: int) -> frozenset[Path]:
-    """Files of this project that a file imports, anywhere in its text."""
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except SyntaxError:
-        return frozenset()
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    found: set[Path] = set()
-    for name in names:
-        package, *parts = name.split(".")
-        if package == PACKAGE and parts:
-            module = ROOT.joinpath(*parts)
-            found.update(p for p in (module.with_suffix(".py"), module / "__init__.py") if p.is_file())
-    return frozenset(found)
-
-
-def import_closure(path: Path) -> frozenset[Path]:
-    """A file and every file of this project that it imports, directly or not.
-
-    A file outside this project that belongs to a package brings the Python files of that package's folder along.
+    imports: local name -> (dotted module, name in it; "" where the module itself is bound).
     """
-    waiting = {path}
-    if not path.is_relative_to(ROOT) and (path.parent / "__init__.py").is_file():
-        waiting.update(path.parent.rglob("*.py"))
-    seen: set[Path] = set()
-    while waiting:
-        file = waiting.pop()
-        seen.add(file)
-        stat = file.stat()
-        waiting |= _imports(file, stat.st_size, stat.st_mtime_ns) - seen
-    return frozenset(seen)
+
+    path: Path
+    text: str
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """Empty for a file that is no Python, whose text counts as it is."""
+        try:
+            return ast.parse(self.text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return ast.Module([], [])
+
+    @property
+    def opaque(self) -> bool:
+        """Whether the file has text that could not be parsed."""
+        return not self.tree.body and bool(self.text.strip())
+
+    @cached_property
+    def defined(self) -> dict[str, list[ast.stmt]]:
+        found: dict[str, list[ast.stmt]] = {}
+        for node in statements(self.tree.body):
+            for name in bound_names(node) or {""}:
+                found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def imports(self) -> dict[str, tuple[str, str]]:
+        found: dict[str, tuple[str, str]] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    name = alias.asname or alias.name.partition(".")[0]
+                    found[name] = (alias.name if alias.asname else name, "")
+            elif isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    found[alias.asname or alias.name] = (node.module or "", alias.name)
+        return found
 
 
-def room_code(*names: str) -> str:
-    """Fingerprint of files or folders named relative to the package root ("tokenizers/blocks")."""
-    return code_fingerprint(ROOT / name for name in names)
+@dataclass(frozen=True, eq=False)
+class CodeBase:
+    """Source trees by the package name they have; modules outside them are named, not followed."""
+
+    packages: Mapping[str, Path] = field(default_factory=lambda: {PACKAGE: ROOT})
+    _modules: dict[Path, Module] = field(default_factory=dict, repr=False)
+    _texts: dict[tuple[Symbol, int], tuple[str, frozenset[Symbol]]] = field(default_factory=dict, repr=False)
+
+    def module(self, path: Path) -> Module:
+        """The file, parsed once. Raises ``OSError`` or ``ValueError`` for one that cannot be read."""
+        if path not in self._modules:
+            self._modules[path] = Module(path, path.read_text(encoding="utf-8"))
+        return self._modules[path]
+
+    def add_text(self, text: str, name: str) -> Path:
+        """Code that lies in no file (a class of a notebook), as a module of its own; returns its made-up path."""
+        path = Path(f"<{name}>")
+        self._modules[path] = Module(path, text)
+        return path
+
+    def symbols(self, path: Path) -> set[Symbol]:
+        """Everything that a file defines, or that is below a folder."""
+        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        return {Symbol(file, name) for file in files for name in self.module(file).defined or {""}}
+
+    def hash(self, roots: Iterable[Symbol]) -> str:
+        """SHA-256 over the definitions that ``roots`` reach."""
+        return hashlib.sha256("".join(sorted({self.digest(s) for s in self.reached(roots)})).encode()).hexdigest()
+
+    def reached(self, roots: Iterable[Symbol]) -> set[Symbol]:
+        """``roots`` and all definitions that they name, directly or not, with the loose statements of their modules."""
+        waiting, seen = set(roots), set[Symbol]()
+        while waiting:
+            symbol = waiting.pop()
+            seen.add(symbol)
+            loose = {Symbol(symbol.path, "")} if "" in self.module(symbol.path).defined else set()
+            waiting |= (self._text(symbol, 1)[1] | loose) - seen
+        return seen
+
+    def digest(self, symbol: Symbol, rounds: int = ROUNDS) -> str:
+        """SHA-256 of a definition, in which names of other definitions are replaced by digests of one round less."""
+        return hashlib.sha256(self._text(symbol, rounds)[0].encode()).hexdigest() if rounds else ""
+
+    def _text(self, symbol: Symbol, rounds: int) -> tuple[str, frozenset[Symbol]]:
+        """The canonical text, and the definitions it names."""
+        known = self._texts.get((symbol, rounds))
+        if known is not None:
+            return known
+        named: set[Symbol] = set()
+        module = self.module(symbol.path)
+
+        def resolve(name: str, attribute: str) -> str | None:
+            found = self._find(module, name, attribute)
+            if not isinstance(found, Symbol):
+                return found
+            if found.name.endswith("Error"):  # what errors say is no part of what code does
+                return found.name
+            named.add(found)
+            return f"<{self.digest(found, rounds - 1)}>"
+
+        nodes = module.defined.get(symbol.name, ())
+        text = module.text if module.opaque else "\n".join(canonical(node, resolve) for node in nodes)
+        self._texts[symbol, rounds] = text, frozenset(named)
+        return self._texts[symbol, rounds]
+
+    def _find(self, module: Module, name: str, attribute: str) -> Symbol | str | None:
+        """What a name of a module, or an attribute of a module that it imports, stands for.
+
+        A text names something outside the packages; ``None``: nothing that modules define.
+        """
+        if name in module.defined:
+            return None if attribute else Symbol(module.path, name)
+        if name not in module.imports:
+            return None
+        dotted, imported = module.imports[name]
+        whole = f"{dotted}.{imported}" if imported else dotted
+        path = self._path(whole)
+        if path is not None:
+            return self._find(self.module(path), attribute, "") if attribute else None
+        owner = self._path(dotted)
+        if owner is not None:
+            return None if attribute else self._find(self.module(owner), imported, "")
+        return f"{whole}.{attribute}" if attribute else whole
+
+    def _path(self, dotted: str) -> Path | None:
+        package, *parts = dotted.split(".")
+        if package not in self.packages:
+            return None
+        place = self.packages[package].joinpath(*parts)
+        return next((p for p in (place.with_suffix(".py"), place / "__init__.py") if parts and p.is_file()), None)
 
 
-def base_of(config: object) -> str:
-    """The plugin that settings (a dataclass, or its mapping on a record) name as their ``base``; empty without one."""
-    named = config.get("base", "") if isinstance(config, Mapping) else getattr(config, "base", "")
-    return named if isinstance(named, str) else ""
+def source_hash(*rooms: str) -> str:
+    """SHA-256 over the bytes of every Python file of the given folders of this project: which code was there at all."""
+    digest = hashlib.sha256()
+    for file in sorted(file for room in rooms for file in (ROOT / room).rglob("*.py")):
+        digest.update(f"{file.relative_to(ROOT)}:{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()

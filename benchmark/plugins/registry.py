@@ -61,6 +61,7 @@ class Plugin:
     name: canonical name. module, class_name: where ``load`` finds the class (no class name: the only public one).
     path: source file, ``None`` when it could not be located. summary: first line of the docstring. info: arguments of
     its ``INFO``. source: "sidbench" or the distribution that adds it. broken: why it cannot be used, empty when it can.
+    live: the class itself, of a plugin registered in memory, which has no file. fingerprint: that of its code.
     """
 
     kind: str
@@ -72,6 +73,8 @@ class Plugin:
     info: Mapping[str, Any] = field(default_factory=dict)
     source: str = "sidbench"
     broken: str = ""
+    live: type[Any] | None = None
+    fingerprint: str = ""
 
     @property
     def title(self) -> str:
@@ -191,6 +194,16 @@ def _locate(module: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 
 
+def _plain(name: str) -> str:
+    """A name as it is compared: ``_`` and ``-`` are alike."""
+    return name.replace("_", "-")
+
+
+def _path(cls: type[Any] | None) -> str:
+    """Module and name of a class; a class that is defined again keeps them."""
+    return "" if cls is None else f"{cls.__module__}.{cls.__qualname__}"
+
+
 class Registry:
     """All plugins of one installation. ``root``: the folder of the rooms; entry points follow ``sys.path``."""
 
@@ -242,8 +255,7 @@ class Registry:
     def find(self, kind: str, name: str) -> Plugin:
         """The plugin called ``name`` (``_`` and ``-`` alike). Raises ``InputError`` when unknown or broken."""
         plugins = self.plugins(kind)
-        by_plain = {n.replace("_", "-"): p for n, p in plugins.items()}
-        plugin = by_plain.get(name.replace("_", "-"))
+        plugin = {_plain(n): p for n, p in plugins.items()}.get(_plain(name))
         if plugin is None:
             raise unknown_name(kind, name, plugins, do="run `bench list`")
         if plugin.broken:
@@ -253,9 +265,35 @@ class Registry:
             )
         return plugin
 
+    def register(self, plugin: Plugin) -> None:
+        """Add a plugin that lives in memory (``live.live_plugin``); a later definition of the same class replaces it.
+
+        Raises ``InputError`` when another class has the name.
+        """
+        taken = next((p for p in self.plugins(plugin.kind).values() if _plain(p.name) == _plain(plugin.name)), None)
+        if taken is not None and (taken.live is None or _path(taken.live) != _path(plugin.live)):
+            raise InputError(
+                f"{plugin.kind} {plugin.name!r}",
+                got=f"two classes of this name: {_path(plugin.live)} and {taken.path or _path(taken.live)}",
+                wanted="one class a name",
+                do="rename the class",
+            )
+        self._plugins[plugin.kind] = dict(sorted({**self.plugins(plugin.kind), plugin.name: plugin}.items()))
+
+    def forget(self, kind: str, name: str) -> None:
+        """Undo ``register``; nothing happens when no plugin of that name lives in memory."""
+        plugins = self.plugins(kind)
+        if name in plugins and plugins[name].live is not None:
+            self._plugins[kind] = {n: p for n, p in plugins.items() if n != name}
+
     def names(self, kind: str) -> tuple[str, ...]:
         """Names of the usable plugins."""
         return tuple(n for n, p in self.plugins(kind).items() if not p.broken)
+
+    def controls(self) -> tuple[str, ...]:
+        """Names of the suite's own tokenizers that are controls, which belong in every table."""
+        own = self.plugins("tokenizer").values()
+        return tuple(p.name for p in own if not p.broken and p.source == "sidbench" and p.info["control"])
 
     def load(self, kind: str, name: str) -> type[Any]:
         """Import a plugin and return its class.
@@ -264,6 +302,8 @@ class Registry:
         exactly one public class of its kind.
         """
         plugin, chosen = self.find(kind, name), _kind(kind)
+        if plugin.live is not None:
+            return plugin.live
         base = getattr(importlib.import_module(f"{chosen.package}.base"), chosen.base_class)
 
         def broken(cause: str) -> InputError:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from importlib import metadata
 
-from sidbench.benchmark.plugins.code_hash import ROOT, room_code
+from sidbench.benchmark.plugins.code_hash import ROOT, source_hash
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.store.records import EnvironmentRecord
 
@@ -33,7 +33,7 @@ def environment(runtime: LocalRuntime, command_line: tuple[str, ...]) -> Environ
         versions={name: metadata.version(name) for name in LIBRARIES},
         git_commit=_git("rev-parse", "HEAD"),
         git_dirty=bool(_git("status", "--porcelain", "--untracked-files=no")),
-        code=room_code("benchmark", "datasets", "tokenizers", "recommenders"),
+        code=source_hash("benchmark", "datasets", "tokenizers", "recommenders"),
         command_line=command_line,
         platform=f"{sys.platform} {platform.machine()}",
         processes=runtime.process_group.size,

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import islice, product
 
 from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
 
-from sidbench.benchmark.config.compose import RunConfig, parse_override
+from sidbench.benchmark.config.compose import parse_override
+from sidbench.benchmark.config.run_config import NO_POLICY
 from sidbench.benchmark.plugins.registry import installed
-from sidbench.benchmark.runs.request import NO_POLICY, NO_TOKENIZER, RunRequest
+from sidbench.benchmark.runs.request import NO_TOKENIZER, RunRequest
 from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.datasets.foundation.errors import InputError
 
@@ -60,18 +61,14 @@ def _cells(request: RunRequest, settings: Sequence[tuple[str, ...]], command_lin
         for (recommenders, tokenizers), preset in product(sets, request.presets.values()):
             for policy, overrides, seed, tokenizer in product(request.collisions, settings, request.seeds, tokenizers):
                 baseline = tokenizer == NO_TOKENIZER
-                config = RunConfig(
+                config = replace(
+                    request.common,
                     dataset=dataset,
                     tokenizer=None if baseline else tokenizer,
                     recommenders=recommenders,
                     seed=seed,
                     budget=budget,
                     ties=ties,
-                    device=request.device,
-                    precision=request.precision,
-                    threads=request.threads,
-                    accumulate=request.accumulate,
-                    compile=request.compile,
                     collisions=NO_POLICY if baseline else policy,
                 )
                 yield RunSpec(

@@ -8,23 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sidbench.benchmark.config.compose import ComposedRun, RunConfig
+from sidbench.benchmark.config.compose import ComposedRun
 from sidbench.benchmark.config.presets import Preset
+from sidbench.benchmark.config.run_config import NO_POLICY, RunConfig
 from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.benchmark.store.records import RunRecord
 from sidbench.datasets.foundation.errors import InputError
 
-NO_POLICY = "none"
-
 
 @dataclass(frozen=True)
 class Replay:
-    """config: the run's own settings. groups: group -> field -> value of every part. assumed: what the record does not
-    say, in words, with the value taken instead."""
+    """config: the run's own settings. groups: group -> field -> value of every part."""
 
     config: RunConfig
     groups: Mapping[str, Mapping[str, Any]]
-    assumed: tuple[str, ...]
 
     def spec(self, record: RunRecord, data_dir: Path | None, rerun: str, command_line: tuple[str, ...]) -> RunSpec:
         """The run as a value; its settings are said to come from the record."""
@@ -44,11 +41,14 @@ class Replay:
 def replay(record: RunRecord, device: str = "auto", threads: int | None = None) -> Replay:
     """The run that made ``record``.
 
-    device: where to repeat it. threads: ``None`` for those of the record. Records of the first releases have no settings
-    of their own; what their protocols and environment do not say is taken at its default and listed. Raises
-    ``InputError`` for settings that this release does not know.
+    device: where to repeat it. threads: ``None`` for those of the record. Raises ``InputError`` for a record without
+    settings of its own and for settings that this release does not know.
     """
-    settings, assumed = (dict(record.run), []) if record.run else _gathered(record)
+    if not record.run:
+        raise InputError(
+            f"record {record.run_id}", got="no run settings", wanted="the settings that it was run with, under `run`"
+        )
+    settings = dict(record.run)
     known = {f.name for f in dataclasses.fields(RunConfig)}
     if unknown := sorted(set(settings) - known):
         raise InputError(
@@ -61,41 +61,14 @@ def replay(record: RunRecord, device: str = "auto", threads: int | None = None) 
     plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
     try:
         config = RunConfig(**plain)
-    except TypeError as error:  # a damaged or foreign record may hold values of any type
+    except (TypeError, InputError) as error:  # a damaged or foreign record may hold values of any type
         raise InputError(
             f"run settings of record {record.run_id}",
             got=str(error),
             wanted="values of the settings' types",
             do="see `bench show`, or take the record from its source again",
         ) from error
-    return Replay(config, _groups(record), tuple(assumed))
-
-
-def _gathered(record: RunRecord) -> tuple[dict[str, Any], list[str]]:
-    """The run's settings from what else stands on an older record, and what had to be assumed."""
-    protocols = {t.task: t.protocol for t in record.tasks}
-    where, usual, assumed = record.environment, RunConfig(), []
-    settings: dict[str, Any] = {
-        "dataset": record.dataset.name,
-        "tokenizer": None if record.tokenizer is None else record.tokenizer.name,
-        "recommenders": tuple(t.recommender.name for t in record.tasks),
-        "seed": record.seed,
-        "budget": record.budget,
-        "precision": where.precision,
-        "accumulate": where.accumulate,
-        "compile": where.compiled,
-        "collisions": NO_POLICY if record.sids is None else record.sids.collision_policy,
-    }
-    said = {
-        "ties": protocols.get("retrieval", {}).get("ties"),
-        "cutoffs": protocols.get("retrieval", {}).get("cutoffs"),
-        "ranking_split": protocols.get("ranking", {}).get("split"),
-    }
-    for name, value in said.items():
-        settings[name] = getattr(usual, name) if value is None else value
-        if value is None and (name != "cutoffs" or "retrieval" in protocols):
-            assumed.append(f"the record does not say run.{name}; taken: {settings[name]}")
-    return settings, assumed
+    return Replay(config, _groups(record))
 
 
 def _groups(record: RunRecord) -> dict[str, Mapping[str, Any]]:

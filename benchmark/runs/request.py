@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sidbench.benchmark.config.presets import Preset, choose_presets
+from sidbench.benchmark.config.run_config import NO_POLICY as NO_POLICY
+from sidbench.benchmark.config.run_config import RunConfig
 from sidbench.benchmark.plugins.registry import Plugin, Registry, installed
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 
 RERUN = ("never", "failed", "always")
 NO_TOKENIZER = "none"
 NO_RECOMMENDER = "none"
-NO_POLICY = "none"
 NO_PRESET = "none"
 LAUNCHERS = ("inline", "local", "ray", "slurm")
 CONTROLS = "controls"  # as a tokenizer: every control
@@ -130,12 +132,11 @@ class RunRequest:
     """`bench run`: every combination of its lists, one run each.
 
     tokenizers, recommenders, datasets, collisions: canonical plugin names, known to exist. overrides: Hydra overrides
-    (``tokenizer.codebook_size=256``, or several values ``tokenizer.codebook_size=64,128``). threads: 0 for all cores.
-    skipped: plugins that ``all`` left out, because they are broken or need a setting, with the reason; to be shown, never
-    dropped in silence. debug: show the traceback of every failed run. json: print one JSON object instead of tables.
-    presets: preset name -> (dataset, tokenizer) -> the preset a run has; "none" is the defaults. accumulate: batches of
-    one optimiser step. compile: losses of trainings through ``torch.compile``. launch: where the runs happen. dry_run:
-    say what would be run.
+    (``tokenizer.codebook_size=256``, or several values ``tokenizer.codebook_size=64,128``). common: the settings that all
+    runs share (device, threads, ...); its other fields mean nothing. presets: preset name -> (dataset, tokenizer) -> the
+    preset a run has; "none" is the defaults. skipped: plugins that ``all`` left out, because they are broken or need a
+    setting, with the reason; to be shown, never dropped in silence. launch: where the runs happen. debug: show the
+    traceback of every failed run. json: print one JSON object instead of tables. dry_run: say what would be run.
     """
 
     tokenizers: tuple[str, ...]
@@ -144,20 +145,16 @@ class RunRequest:
     seeds: tuple[int, ...] = (0,)
     budgets: tuple[str, ...] = ("quick",)
     ties: tuple[str, ...] = ("shuffled",)
-    data_dir: Path | None = None
-    device: str = "auto"
-    precision: str = "fp32"
-    threads: int = 0
-    json: bool = False
-    rerun: str = "failed"
-    overrides: tuple[str, ...] = ()
-    debug: bool = False
-    skipped: tuple[str, ...] = ()
     collisions: tuple[str, ...] = (NO_POLICY,)
+    overrides: tuple[str, ...] = ()
+    common: RunConfig = RunConfig()
     presets: Mapping[str, Mapping[tuple[str, str], Preset]] = field(default_factory=lambda: {NO_PRESET: {}})
-    accumulate: int = 1
-    compile: bool = False
+    data_dir: Path | None = None
+    rerun: str = "failed"
+    skipped: tuple[str, ...] = ()
     launch: LaunchOptions = LaunchOptions()
+    debug: bool = False
+    json: bool = False
     dry_run: bool = False
 
     @staticmethod
@@ -167,25 +164,24 @@ class RunRequest:
         recommender: str,
         seed: str,
         *,
-        budget: str,
-        ties: str,
-        data_dir: Path | None,
-        device: str,
-        precision: str,
-        threads: int,
-        json: bool,
-        rerun: str,
-        overrides: Sequence[str],
-        debug: bool = False,
-        registry: Registry | None = None,
+        budget: str = "quick",
+        ties: str = "shuffled",
         collisions: str = NO_POLICY,
+        overrides: Sequence[str] = (),
         preset: str = "",
-        accumulate: int = 1,
-        compile: bool = False,
+        data_dir: Path | None = None,
+        rerun: str = "failed",
+        common: Mapping[str, Any] | None = None,
         launch: LaunchOptions = LaunchOptions(),
+        debug: bool = False,
+        json: bool = False,
         dry_run: bool = False,
+        registry: Registry | None = None,
     ) -> RunRequest:
-        """Check the options against the installed plugins; raises ``InputError`` before any work is done."""
+        """Check the options against the installed plugins; raises ``InputError`` before any work is done.
+
+        common: values of `SHARED_OPTIONS`, the defaults where none are given.
+        """
         registry = registry or installed()
         if rerun not in RERUN:
             raise unknown_name("--rerun rule", rerun, RERUN, do="use one of these")
@@ -235,20 +231,16 @@ class RunRequest:
             seed_list(seed),
             option_list("--budget", budget),
             option_list("--ties", ties),
-            data_dir,
-            device,
-            precision,
-            threads,
-            json,
-            rerun,
-            tuple(overrides),
-            debug,
-            tuple(skipped),
             policies,
+            tuple(overrides),
+            RunConfig(**(common or {})),
             presets,
-            accumulate,
-            compile,
+            data_dir,
+            rerun,
+            tuple(skipped),
             launch,
+            debug,
+            json,
             dry_run,
         )
 

@@ -98,7 +98,6 @@ class LocalRuntime:
         self.precision, self.accumulate, self.compiled = precision, accumulate, compiled
         self.reporter = reporter if reporter is not None and self.process_group.is_main_process else Reporter()
         self.checkpoints: Path | None = None
-        self.training_logs: dict[str, TrainingLog] = {}
 
     @property
     def device(self) -> torch.device:
@@ -135,7 +134,7 @@ class LocalRuntime:
 
     def train(self, plan: TrainingPlan) -> TrainingLog:
         path = None if self.checkpoints is None else self.checkpoints / f"{plan.name}.safetensors"
-        log = Training(
+        return Training(
             plan,
             self.accelerator,
             self.reporter,
@@ -144,8 +143,6 @@ class LocalRuntime:
             accumulate=self.accumulate,
             compiled=self.compiled,
         ).run()
-        self.training_logs[plan.name] = log
-        return log
 
     def report(self, message: str) -> None:
         self.reporter.line(message)

@@ -1,13 +1,14 @@
 """Progress for people: bars on a terminal, plain lines elsewhere, nothing in tests. Always on stderr.
 
-A reporter also keeps the warnings of a run, because each of them must stand on the record.
+A reporter shows and keeps nothing. Warnings that must stand on a record are gathered by ``Notes``, which is made for one
+piece of work (a stage, a run) and goes with it.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -19,19 +20,17 @@ def _figures(values: Mapping[str, float]) -> str:
     return " ".join(f"{name}={value:.4g}" for name, value in values.items())
 
 
-class Reporter:
-    """Quiet reporter and base class: remembers messages and warnings, shows nothing."""
+Watch = Callable[[int, float], None]  # hears of each validation: epoch and value
 
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
+
+class Reporter:
+    """Quiet reporter and base class: shows nothing."""
 
     def line(self, message: str) -> None:
         """One line of progress."""
 
     def warn(self, message: str) -> None:
-        """Keep a warning once."""
-        if message not in self.warnings:
-            self.warnings.append(message)
+        """A warning."""
 
     def begin(self, name: str, total: int) -> None:
         """A training of ``total`` steps starts."""
@@ -43,11 +42,45 @@ class Reporter:
         """The training is over."""
 
 
+class Notes(Reporter):
+    """What one piece of work says: its warnings, each once, are gathered; everything is passed on to ``shown``.
+
+    watch: hears of every validation of the trainings inside; what it raises ends the training.
+    """
+
+    def __init__(self, shown: Reporter | None = None, watch: Watch | None = None) -> None:
+        self._shown, self._watch = shown or Reporter(), watch
+        self._warnings: dict[str, None] = {}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """In the order in which they were first said."""
+        return tuple(self._warnings)
+
+    def line(self, message: str) -> None:
+        self._shown.line(message)
+
+    def warn(self, message: str) -> None:
+        if message not in self._warnings:
+            self._warnings[message] = None
+            self._shown.warn(message)
+
+    def begin(self, name: str, total: int) -> None:
+        self._shown.begin(name, total)
+
+    def step(self, done: int, figures: Mapping[str, float]) -> None:
+        self._shown.step(done, figures)
+        if self._watch is not None and "validation" in figures:
+            self._watch(int(figures["epoch"]), figures["validation"])
+
+    def end(self) -> None:
+        self._shown.end()
+
+
 class PlainReporter(Reporter):
     """Lines on stderr, at most one every ten seconds while training."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._name, self._total, self._last = "", 0, 0.0
 
@@ -55,9 +88,7 @@ class PlainReporter(Reporter):
         self._console.print(message, markup=False)
 
     def warn(self, message: str) -> None:
-        if message not in self.warnings:
-            self._console.print(f"warning: {message}", markup=False)
-        super().warn(message)
+        self._console.print(f"warning: {message}", markup=False)
 
     def begin(self, name: str, total: int) -> None:
         self._name, self._total, self._last = name, total, time.monotonic()

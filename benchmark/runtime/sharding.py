@@ -16,14 +16,24 @@ from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation.errors import StageError
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import Ranker, RankingData, Retriever, TargetRanks
+from sidbench.recommenders.base import (
+    COMBINATIONS,
+    MAX,
+    MEAN,
+    MIN,
+    SAME,
+    SUM,
+    Ranker,
+    RankingData,
+    Recommender,
+    Retriever,
+    TargetRanks,
+)
 from sidbench.recommenders.blocks.windows import take_sequences
 from sidbench.tokenizers.base import SemanticIds, Tokenizer
 from sidbench.tokenizers.blocks.quantisers.streaming import encode_in_blocks
 
 BLOCK_ITEMS = 65_536  # catalogues of more items are encoded in blocks, where the tokenizer treats items one by one
-# Words in the names of diagnostics that tell how those of several parts of the users become one number.
-ADDED, LARGEST, SMALLEST = {"truncated", "widened", "dropped"}, {"widest", "longest"}, {"covered", "shortest"}
 
 
 def part_of(n: int, rank: int, size: int) -> slice:
@@ -96,7 +106,7 @@ def rank_users(
         ranks = model.rank_targets(take_sequences(histories, users), targets[part], sids, runtime)
     columns = {} if ranks is None else {f.name: getattr(ranks, f.name) for f in fields(ranks)}
     whole = _joined(process_group.gather_arrays({n: a for n, a in columns.items() if a is not None}))
-    return TargetRanks(**whole), merged_notes(model.diagnostics() if len(users) else {}, len(users), runtime)
+    return TargetRanks(**whole), merged_notes(model, len(users), runtime)
 
 
 def predict_rows(
@@ -112,7 +122,7 @@ def predict_rows(
     if len(own):
         scores["score"] = model.predict(replace(data, rows={**data.rows, split: own}), split, sids, runtime)
     whole = _joined(process_group.gather_arrays(scores))
-    return whole["score"], merged_notes(model.diagnostics() if len(own) else {}, len(own), runtime)
+    return whole["score"], merged_notes(model, len(own), runtime)
 
 
 def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -121,16 +131,53 @@ def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in filled]) for name in filled[0]}
 
 
-def merged_notes(own: Mapping[str, float], weight: int, runtime: LocalRuntime) -> dict[str, float]:
-    """Diagnostics over all parts, ``weight`` being the users of this one: averaged by users unless a word of the name says
-    that it is a count (``ADDED``), a maximum (``LARGEST``) or a minimum (``SMALLEST``)."""
-    told = [(notes, w) for notes, w in runtime.process_group.gather([dict(own), weight]) if w]
-    merged: dict[str, float] = {}
-    for name in dict.fromkeys(name for notes, _ in told for name in notes):
-        values, weights = zip(*((notes[name], w) for notes, w in told if name in notes), strict=True)
-        words = set(name.split("_"))
-        if words & LARGEST or words & SMALLEST:
-            merged[name] = max(values) if words & LARGEST else min(values)
-        else:
-            merged[name] = float(sum(values) if words & ADDED else np.average(values, weights=weights))
+def merged_notes(model: Recommender, weight: int, runtime: LocalRuntime) -> dict[str, float]:
+    """The model's diagnostics over all parts, as its class declares them; ``weight``: the users or rows of this part.
+
+    What does not fit its declaration is a warning on the record, see ``combined_notes``.
+    """
+    own = model.diagnostics() if weight else {}
+    parts = [(notes, float(w)) for notes, w in runtime.process_group.gather([dict(own), weight]) if w]
+    merged, warnings = combined_notes(parts, type(model).combinations(), type(model).__name__)
+    for warning in warnings:
+        runtime.warn(warning)
     return merged
+
+
+def combined_notes(
+    parts: Sequence[tuple[Mapping[str, float], float]], combinations: Mapping[str, str], who: str
+) -> tuple[dict[str, float], list[str]]:
+    """Diagnostics of all parts as one, and warnings.
+
+    parts: diagnostics of a part and the number of its users or rows. combinations: name -> one of ``COMBINATIONS``. A
+    number declared ``SAME`` that differs is left out with a warning; one without a declaration is taken where all parts
+    agree, else its mean stands with a warning. Raises ``StageError`` for a declaration that is no combination.
+    """
+    merged: dict[str, float] = {}
+    warnings: list[str] = []
+    for name in dict.fromkeys(name for notes, _ in parts for name in notes):
+        values, weights = zip(*((notes[name], w) for notes, w in parts if name in notes), strict=True)
+        how, alike = combinations.get(name), all(value == values[0] for value in values)
+        if how is not None and how not in COMBINATIONS:
+            raise StageError(
+                f"{who}: diagnostic_combine[{name!r}] is {how!r}; use one of {', '.join(map(repr, COMBINATIONS))}."
+            )
+        if how == SUM:
+            merged[name] = float(sum(values))
+        elif how in (MAX, MIN):
+            merged[name] = max(values) if how == MAX else min(values)
+        elif how != MEAN and alike:
+            merged[name] = values[0]
+        elif how == SAME:
+            warnings.append(
+                f"{who}: the diagnostic {name} is declared {SAME!r} and differs between processes "
+                f"({', '.join(f'{v:g}' for v in values)}), so it is left out; declare how it combines."
+            )
+        else:
+            merged[name] = float(np.average(values, weights=weights))
+            if how is None:
+                warnings.append(
+                    f"{who}: the diagnostic {name} differs between processes and its class does not declare how it "
+                    f"combines; its mean over users stands. Add it to diagnostic_combine."
+                )
+    return merged, warnings

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sidbench.benchmark.metrics.catalogue import describe
 from sidbench.benchmark.metrics.distribution import prefix_ids
 from sidbench.benchmark.metrics.quantisation import collision_numbers, distribution_numbers
 from sidbench.benchmark.store.records import RunRecord
@@ -18,9 +19,8 @@ from sidbench.tokenizers.sid_tables.table import PAD, SidTable
 
 SHOWN_ITEMS = 5
 SHOWN_GROUPS = 10
-ALIGNMENT = ("cat_", "cooc_", "knn_overlap_", "probe_", "nmse_", "kendall_tau")
-STRATA = ("_head", "_tail", "_rare")
-ACTIVITY = ("active_count_spearman", "dead_positions")
+BEHIND = ("alignment", "reconstruction")  # families that compare codes with what they were made from
+ACTIVITY = ("active_count_spearman", "dead_positions")  # shown with the vectors of the same routers
 _NEAREST_AMONG = 100_000  # difflib takes about a second for so many keys
 
 
@@ -73,15 +73,20 @@ def record_report(record: RunRecord) -> dict[str, Any]:
     if record.sids is None:
         return {}
     values = {name: m.value for name, m in record.sids.metrics.items()}
-    head_tail = {n: v for n, v in values.items() if n.endswith(STRATA)}
+    known = {n: entry for n in values if (entry := describe(n)) is not None}
+    head_tail = {n: v for n, v in values.items() if n in known and known[n].of_part}
     report: dict[str, Any] = {
         "head_and_tail": head_tail,
-        "alignment": {n: v for n, v in values.items() if n.startswith(ALIGNMENT) and n not in head_tail},
+        "alignment": {
+            n: v
+            for n, v in values.items()
+            if n in known and known[n].family.name in BEHIND and n not in head_tail and n not in ACTIVITY
+        },
         "activity": {
             **{n: v for n, v in values.items() if n in ACTIVITY},
             **{n: list(v) for n, v in record.sids.vectors.items() if n.endswith("_by_quartile")},
         },
-        "before_collision_policy": {n: v for n, v in values.items() if n.endswith("_before")},
+        "before_collision_policy": {n: v for n, v in values.items() if n in known and known[n].before_policy},
     }
     if record.tokenizer is not None:
         report["diagnostics"] = dict(record.tokenizer.diagnostics)

@@ -1,6 +1,6 @@
 """The dataset stage: raw files to a cached ``Dataset``, keyed by the bytes that were read.
 
-Which files a plugin reads is known only after it has run, so a small index remembers them per (plugin, config, code,
+Which files a plugin reads is known only after it has run, so a small index remembers them per (plugin, config, version,
 places): as long as every remembered file still has its size and modification time, or else its SHA-256, the cached
 dataset is used without parsing anything.
 """
@@ -14,15 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sidbench.benchmark.plugins.code_hash import code_fingerprint, room_code
-from sidbench.benchmark.plugins.registry import plugin_path
+from sidbench.benchmark.plugins.identity import plugin_version
 from sidbench.benchmark.store.serialization import load_dataset, save_dataset
-from sidbench.benchmark.store.stage_cache import Stage, StageCache
+from sidbench.benchmark.store.stage_cache import Stage, StageCache, Traced
 from sidbench.datasets.base import Dataset, DatasetPlugin, FileLocator, check_dataset_values
 from sidbench.datasets.foundation.files import write_whole
 from sidbench.datasets.foundation.hashing import canonical_json, hash_file, hash_json
-
-DATASET_CODE = ("datasets/base.py", "datasets/amazon", "datasets/reading", "datasets/planted", "datasets/foundation")
 
 
 @dataclass(frozen=True)
@@ -104,19 +101,20 @@ def _write_index(path: Path, index: dict[str, Any]) -> None:
     write_whole(path, canonical_json({"index": index, "checksum": hash_json(index)}))
 
 
-def dataset_stage(cache: StageCache, name: str, plugin: DatasetPlugin, locate: FileLocator, places: list[str]) -> Dataset:
+def dataset_stage(
+    cache: StageCache, name: str, plugin: DatasetPlugin, locate: FileLocator, places: list[str]
+) -> Traced[Dataset]:
     """The dataset ``name``, parsed at most once for the same bytes and config.
 
     places: the folders that ``locate`` searches; part of the index key only, never of the cache key.
     """
-    code = code_fingerprint([plugin_path("dataset", name)]) + room_code(*DATASET_CODE)
-    identity = {"name": name, "config": plugin.config, "code": code}
+    identity = {"name": name, "config": plugin.config, "version": plugin_version("dataset", name)}
     index_path = cache.root / "dataset-index" / f"{hash_json({**identity, 'places': places})}.json"
     index = _read_index(index_path)
     known = None if index is None else _unchanged(index, locate)
     if known is not None:
         depends = {**identity, **known}
-        return cache.run(Stage("dataset", depends, lambda _: _parse(plugin, locate), save_dataset, load_dataset))
+        return cache.trace(Stage("dataset", depends, lambda _: _parse(plugin, locate), save_dataset, load_dataset))
     recorder = RecordingLocator(locate)
     wall, cpu = time.perf_counter(), time.process_time()
     dataset = _parse(plugin, recorder)
@@ -131,7 +129,7 @@ def dataset_stage(cache: StageCache, name: str, plugin: DatasetPlugin, locate: F
     # The place of the pictures belongs to the key: the same files moved elsewhere must not leave a stale path behind.
     pictures = None if dataset.catalog.image_root is None else str(dataset.catalog.image_root)
     depends = {**identity, "files": sorted(f.sha256 for f in seen), "pictures": pictures}
-    value = cache.run(Stage("dataset", depends, lambda _: dataset, save_dataset, load_dataset), already_spent=spent)
+    value = cache.trace(Stage("dataset", depends, lambda _: dataset, save_dataset, load_dataset), already_spent=spent)
     try:
         _write_index(index_path, {"files": seen, "missing": recorder.missing, "pictures": pictures})
     except OSError as error:  # a store on a read-only disk is read all the same

@@ -6,14 +6,14 @@ Features have a fixed seed of their own, so that every seed of a run sees the sa
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sidbench.benchmark.plugins.code_hash import room_code
-from sidbench.benchmark.plugins.sources import plugin_code
-from sidbench.benchmark.stages.pipeline import StageContext
+from sidbench.benchmark.plugins.identity import plugin_version, unit_version, unit_versions
+from sidbench.benchmark.stages.context import StageContext
 from sidbench.benchmark.store.serialization import load_json, load_mapped, save_json, save_mapped
-from sidbench.benchmark.store.stage_cache import Stage
+from sidbench.benchmark.store.stage_cache import Stage, Traced, traces
 from sidbench.datasets.base import Dataset, FileLocator, Interactions
 from sidbench.datasets.features.assemble import FeaturesConfig, assemble_features
 from sidbench.datasets.features.base import ItemFeatures, scale_modality
@@ -34,21 +34,27 @@ def build_features(
     config: FeaturesConfig,
     behaviour: BehaviourConfig,
     locate: FileLocator,
-) -> ItemFeatures:
+) -> Traced[ItemFeatures]:
     """Item features from the catalogue and from ``training`` events only (training data of every protocol)."""
     sequences = Sequences.from_interactions(training, dataset.n_users)
     counts = np.bincount(training.item, minlength=dataset.n_items).astype(np.int64)
-    content, content_key = _content(context, dataset, config, locate)
+    encoded, content_key = _content(context, dataset, config, locate)
+    made: list[Traced[Any]] = [encoded]
+    content = encoded.value
     raw, keys = dict(content.raw), dict.fromkeys(content.raw, content_key)
     if config.behaviour == "sasrec":
-        raw["behaviour"], keys["behaviour"] = _behaviour(context, sequences, dataset.n_items, behaviour)
+        learned, keys["behaviour"] = _behaviour(context, sequences, dataset.n_items, behaviour)
+        raw["behaviour"] = learned.value
+        made.append(learned)
 
     def scale(name: str, embeddings: np.ndarray, available: np.ndarray, n_items: int) -> tuple[np.ndarray, float]:
         if embeddings.nbytes < MAPPED_BYTES:
             return scale_modality(name, embeddings, available, n_items)
-        return _scaled_on_disk(context, name, embeddings, available, keys[name])
+        scaled = _scaled_on_disk(context, name, embeddings, available, keys[name])
+        made.append(scaled)
+        return scaled.value
 
-    return assemble_features(
+    features = assemble_features(
         raw=raw,
         available=content.available,
         absent=content.absent,
@@ -61,17 +67,18 @@ def build_features(
         notes={name: float(n) for name, n in content.counts.items()},
         scale=scale,
     )
+    return Traced(features, *traces(made))
 
 
 def _scaled_on_disk(
     context: StageContext, name: str, embeddings: np.ndarray, available: np.ndarray, raw_key: str
-) -> tuple[np.ndarray, float]:
+) -> Traced[tuple[np.ndarray, float]]:
     """What ``scale_modality`` gives, as a memory map of a cache entry: a second copy of the rows may not fit."""
     depends = {
         "raw": raw_key,
         "modality": name,
         "available": hash_arrays({"available": available}),
-        "code": room_code("datasets/features", "datasets/foundation"),
+        "version": unit_version("features"),
     }
 
     def compute(partial: Path) -> tuple[np.ndarray, float]:
@@ -82,7 +89,7 @@ def _scaled_on_disk(
         save_mapped(folder / "scaled", {"rows": value[0]})
         save_json(folder / "scale.json", value[1])
 
-    return context.cache.run(
+    return context.cache.trace(
         Stage(
             "scaled",
             depends,
@@ -93,17 +100,21 @@ def _scaled_on_disk(
     )
 
 
-def _content(context: StageContext, dataset: Dataset, config: FeaturesConfig, locate: FileLocator) -> tuple[RawContent, str]:
+def _content(
+    context: StageContext, dataset: Dataset, config: FeaturesConfig, locate: FileLocator
+) -> tuple[Traced[RawContent], str]:
     """Content embeddings, and the key of their stage."""
     depends = {
         "dataset": dataset.content_hash(),
         "config": config,
-        "code": room_code("datasets/features", "datasets/foundation"),
+        "version": unit_version("features"),
         "files": {m: hash_file(p) for m, p in content_files(dataset, config, locate).items()},
     }
 
-    def compute(_: Path) -> RawContent:
-        return encode_content(dataset, config, Rng(FEATURES_SEED).child("content"), context.runtime, locate)
+    def compute(_: Path) -> Traced[RawContent]:
+        runtime = context.stage_runtime()
+        made = encode_content(dataset, config, Rng(FEATURES_SEED).child("content"), runtime, locate)
+        return Traced(made, runtime.warnings)
 
     def save(value: RawContent, folder: Path) -> None:
         save_mapped(folder / "raw", value.raw)
@@ -124,29 +135,30 @@ def _content(context: StageContext, dataset: Dataset, config: FeaturesConfig, lo
             None if text is None else tuple(text),
         )
 
-    stage = Stage("content", depends, compute, save, load)
-    return context.cache.run(stage), stage.key
+    stage: Stage[RawContent] = Stage("content", depends, compute, save, load)
+    return context.cache.trace(stage), stage.key
 
 
-def _behaviour(context: StageContext, sequences: Sequences, n_items: int, config: BehaviourConfig) -> tuple[np.ndarray, str]:
+def _behaviour(
+    context: StageContext, sequences: Sequences, n_items: int, config: BehaviourConfig
+) -> tuple[Traced[np.ndarray], str]:
     """Behaviour embeddings, and the key of their stage."""
     events = hash_arrays({"indptr": sequences.indptr, "items": sequences.items})
     depends = {
         "events": events,
         "n_items": n_items,
         "config": config,
-        "code": plugin_code("recommender", "sasrec"),
+        "version": plugin_version("recommender", "sasrec"),
+        **unit_versions("training"),
         **context.runtime.numerics,
     }
 
-    def compute(partial: Path) -> np.ndarray:
-        def work() -> np.ndarray:
+    def compute(partial: Path) -> Traced[np.ndarray]:
+        with context.guarded("behaviour encoder", partial) as runtime:
             rng = Rng(FEATURES_SEED).child("behaviour")
-            return behaviour_embeddings(sequences, n_items, rng, context.runtime, config)
+            return Traced(behaviour_embeddings(sequences, n_items, rng, runtime, config), runtime.warnings)
 
-        return context.guarded("behaviour encoder", partial, work)
-
-    stage = Stage(
+    stage: Stage[np.ndarray] = Stage(
         "behaviour",
         depends,
         compute,
@@ -154,4 +166,4 @@ def _behaviour(context: StageContext, sequences: Sequences, n_items: int, config
         lambda f: load_mapped(f / "behaviour")["embeddings"],
         by_all=True,
     )
-    return context.cache.run(stage), stage.key
+    return context.cache.trace(stage), stage.key

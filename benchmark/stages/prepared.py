@@ -1,4 +1,4 @@
-"""What every run on one dataset shares: splits, task data, features; made once per command from the stage cache."""
+"""What every run on one dataset shares: its splits and the data of both tasks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sidbench.benchmark.config.compose import ComposedRun
-from sidbench.benchmark.stages.features import build_features
-from sidbench.benchmark.stages.pipeline import StageContext
+from sidbench.benchmark.config.run_config import RunConfig
 from sidbench.benchmark.stages.tasks import ranking_data, retrieval_data
-from sidbench.datasets.base import Dataset, FileLocator
-from sidbench.datasets.features.base import ItemFeatures
+from sidbench.datasets.base import Dataset, Interactions
 from sidbench.datasets.foundation.hashing import hash_arrays
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Split
@@ -29,14 +26,11 @@ UNSEEN_USERS_LIMIT = 0.5  # share of test rows from unseen users above which a g
 
 @dataclass(frozen=True)
 class Prepared:
-    """A dataset with its splits. Task data and features are made when first asked for."""
+    """A dataset with its splits. Task data are made when first asked for."""
 
-    composed: ComposedRun
     dataset: Dataset
     retrieval_split: Split
     ranking_split: Split | None
-    context: StageContext
-    locate: FileLocator
 
     @cached_property
     def dataset_hash(self) -> str:
@@ -50,17 +44,10 @@ class Prepared:
     def ranking(self) -> RankingData | None:
         return None if self.ranking_split is None else ranking_data(self.ranking_split, self.dataset)
 
-    @cached_property
-    def features(self) -> ItemFeatures:
-        splits = [s for s in (self.retrieval_split, self.ranking_split) if s is not None]
-        return build_features(
-            self.context,
-            self.dataset,
-            shared_training(*splits),
-            self.composed.features,
-            self.composed.behaviour,
-            self.locate,
-        )
+    @property
+    def shared_training(self) -> Interactions:
+        """Training events of every protocol of the run, so that features hold no test event of any."""
+        return shared_training(*(s for s in (self.retrieval_split, self.ranking_split) if s is not None))
 
     @property
     def retrieval_dropped(self) -> Mapping[str, int]:
@@ -132,12 +119,11 @@ class Prepared:
         }
 
 
-def prepare(composed: ComposedRun, dataset: Dataset, context: StageContext, locate: FileLocator) -> Prepared:
+def prepare(run: RunConfig, dataset: Dataset) -> Prepared:
     """Split a dataset for both tasks. Data without ratings (declared on its card) have no ranking split."""
-    run = composed.run
     retrieval = leave_last_out(dataset.interactions, dataset.n_users, run.ties, Rng(SPLIT_SEED).child("split", "ties"))
     ranking = None if dataset.interactions.rating is None else _ranking_split(dataset, run.ranking_split)
-    return Prepared(composed, dataset, retrieval, ranking, context, locate)
+    return Prepared(dataset, retrieval, ranking)
 
 
 def _ranking_split(dataset: Dataset, rule: str) -> Split:

@@ -22,8 +22,8 @@ from sidbench.datasets.foundation.paths import leaves_folder
 
 MANIFEST = "stage.json"
 KEY = re.compile(r"[0-9a-f]{64}")
-_NEEDED = frozenset({"cost", "files", "depends", "warnings"})
 _SEAL = "checksum"
+_NEEDED = frozenset({"cost", "files", "depends", "warnings", _SEAL})
 
 
 def lock_path(folder: Path) -> Path:
@@ -57,12 +57,12 @@ def write_manifest(folder: Path, cost: Mapping[str, Any], depends: Mapping[str, 
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of an entry; the checksum over itself is absent in entries of the first release.
+    """The manifest of an entry, without the checksum over itself.
 
     Raises ``OSError`` where there is none, ``ValueError`` when it is damaged.
     """
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    if not isinstance(manifest, dict) or manifest.keys() - {_SEAL} != _NEEDED:
+    if not isinstance(manifest, dict) or manifest.keys() != _NEEDED:
         raise ValueError(f"{MANIFEST} has not the fields of a manifest")
     files, warnings = manifest["files"], manifest["warnings"]
     if not (
@@ -74,8 +74,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{MANIFEST} has values of other types than a manifest")
     if any(leaves_folder(name) for name in manifest["files"]):
         raise ValueError(f"{MANIFEST} names files outside the entry")
-    seal = manifest.pop(_SEAL, None)
-    if seal is not None and seal != hash_json(manifest):
+    if manifest.pop(_SEAL) != hash_json(manifest):
         raise ValueError(f"{MANIFEST} does not match its checksum")
     return manifest
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.paths import plain_name
 from sidbench.datasets.foundation.strict_json import parse_json
@@ -28,16 +29,6 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Metric(_Frozen):
-    """One number with its doubt. ``n``: users, rows or items it averages; ``low``/``high``: 95 % interval over those
-    units (absent where the number is exact for the catalogue)."""
-
-    value: float
-    n: int
-    low: float | None = None
-    high: float | None = None
-
-
 class StageRecord(_Frozen):
     """What one stage cost. Seconds and bytes are those of the computation, also when this run read it from the cache.
 
@@ -54,7 +45,10 @@ class StageRecord(_Frozen):
 
 
 class PluginRecord(_Frozen):
-    """A plugin and the full config it ran with; ``code`` is the hash of its source and the blocks it imports.
+    """A plugin and the full config it ran with.
+
+    version: identity of its code in keys ("2"; "2+<hash>" of code that no lock file held; "" on records of release 0.1.0,
+    whose versions a data file of the leaderboards tells). code: hash of what the code did.
 
     settings_source: where the config comes from: "defaults" of the budget or a preset and its source, and which
     settings the command line changed. curves: what its trainings did, ``<training>_loss`` per epoch and
@@ -64,6 +58,7 @@ class PluginRecord(_Frozen):
 
     name: str
     config: dict[str, Any]
+    version: str = ""
     code: str = ""
     n_parameters: int = 0
     diagnostics: dict[str, float] = Field(default_factory=dict)
@@ -100,10 +95,11 @@ class SidsRecord(_Frozen):
     """The SID table that the recommenders saw. ``code_length`` counts stored positions; ``mean_active`` the mean
     non-PAD codes an item has.
 
-    collision_policy, collision_config, collision_code: the policy behind it, "none" where items may share SIDs, with
-    the hash of its source. collision_report: its numbers (``CollisionReport``). collision_costs: "tokenizer" or
-    "estimated", where the costs of moving items came from, "" when none were needed. collision_notes: sentences for the
-    reader. The tokenizer's own collision metrics stand in ``metrics`` as ``<name>_before``.
+    collision_policy, collision_config, collision_version, collision_code: the policy behind it, "none" where items may
+    share SIDs, with the version and hash of its code. collision_report: its numbers (``CollisionReport``).
+    collision_costs: "tokenizer" or "estimated", where the costs of moving items came from, "" when none were needed.
+    collision_notes: sentences for the reader. The tokenizer's own collision metrics stand in ``metrics`` as
+    ``<name>_before``.
     """
 
     code_length: int
@@ -116,6 +112,7 @@ class SidsRecord(_Frozen):
     vectors: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     collision_policy: str = "none"
     collision_config: dict[str, Any] = Field(default_factory=dict)
+    collision_version: str = ""
     collision_code: str = ""
     collision_report: dict[str, float] = Field(default_factory=dict)
     collision_costs: str = ""
@@ -172,7 +169,8 @@ class RunRecord(_Frozen):
     comparability_key: hash of (dataset, splits, features, recommenders and their budget, evaluation protocol); only rows
     with equal keys stand in one table. protocol_key leaves out features and recommenders: baselines that use neither
     SIDs nor features join every table with the same protocol key, marked as baselines. run: the run's own settings
-    (``RunConfig``), which with the configs of its parts repeat it; empty in records of the first releases.
+    (``RunConfig``), which with the configs of its parts repeat it. units: versions of the shared code (splits, features,
+    training, evaluation, metrics) that the run used.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -192,6 +190,7 @@ class RunRecord(_Frozen):
     environment: EnvironmentRecord
     warnings: tuple[str, ...] = ()
     run: dict[str, Any] = Field(default_factory=dict)
+    units: dict[str, str] = Field(default_factory=dict)
 
     def metric(self, name: str, task: str | None = None) -> Metric | None:
         """The named metric of a task, or of the SID table when ``task`` is None; None when this run has none."""

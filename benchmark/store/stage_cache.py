@@ -15,16 +15,16 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from filelock import FileLock, Timeout
 
 from sidbench.benchmark.runtime.process_group import ProcessGroup
-from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.runtime.reporter import Notes, Reporter
 from sidbench.benchmark.store.cache_entries import (
     check_files,
     damaged_folder,
@@ -47,17 +47,37 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Traced(Generic[T]):
+    """A value with what a record says of its making: the warnings, and the cost of each stage behind it."""
+
+    value: T
+    warnings: tuple[str, ...] = ()
+    stages: tuple[StageRecord, ...] = ()
+
+    def again(self) -> Traced[T]:
+        """The same value for another run, which computes nothing for it."""
+        return replace(self, stages=tuple(stage.model_copy(update={"cached": True}) for stage in self.stages))
+
+
+def traces(parts: Iterable[Traced[Any]]) -> tuple[tuple[str, ...], tuple[StageRecord, ...]]:
+    """Warnings and costs of several values, in their order."""
+    all_parts = list(parts)
+    return tuple(w for part in all_parts for w in part.warnings), tuple(s for part in all_parts for s in part.stages)
+
+
+@dataclass(frozen=True)
 class Stage(Generic[T]):
     """A pure computation and how its value is kept.
 
     name: "tokenizer", "behaviour", ... depends: everything the value depends on (JSON-able; upstream keys, config,
-    seed, code). compute: given a folder for checkpoints, the value. save / load: to and from an entry folder.
-    by_all: all processes of a command compute it together; else the leader does and the others wait.
+    seed, code). compute: given a folder for checkpoints, the value, traced where warnings belong to it. save / load: to
+    and from an entry folder. by_all: all processes of a command compute it together; else the leader does and the others
+    wait.
     """
 
     name: str
     depends: dict[str, Any]
-    compute: Callable[[Path], T]
+    compute: Callable[[Path], T | Traced[T]]
     save: Callable[[T, Path], None]
     load: Callable[[Path], T]
     by_all: bool = False
@@ -80,14 +100,15 @@ def peak_memory_bytes() -> int:
 class StageCache:
     """Stages under one root folder.
 
-    refresh: compute every stage anew, once each, and replace what is cached. process_group: the processes of this command.
+    reporter: where progress and warnings are shown. refresh: compute every stage anew, once each, and replace what is
+    cached. process_group: the processes of this command.
     """
 
     def __init__(
         self, root: Path, reporter: Reporter, refresh: bool = False, process_group: ProcessGroup | None = None
     ) -> None:
-        self.root, self.reporter, self.refresh, self.process_group = root, reporter, refresh, process_group or ProcessGroup()
-        self.stages: list[StageRecord] = []
+        self.root, self.refresh, self.process_group = root, refresh, process_group or ProcessGroup()
+        self.reporter = Notes(reporter)  # a warning of several stages is shown once
         self._fresh: set[str] = set()
 
     def folder(self, stage: Stage[Any]) -> Path:
@@ -95,7 +116,12 @@ class StageCache:
         return self.root / stage.name / stage.key
 
     def run(self, stage: Stage[T], already_spent: tuple[float, float] = (0.0, 0.0)) -> T:
-        """The stage's value: read if present and intact, else computed, saved and returned.
+        """The value of ``trace``, where nobody asks for its warnings and cost."""
+        return self.trace(stage, already_spent).value
+
+    def trace(self, stage: Stage[T], already_spent: tuple[float, float] = (0.0, 0.0)) -> Traced[T]:
+        """The stage's value: read if present and intact, else computed, saved and returned; with the warnings that belong
+        to it, also when they were said long ago, and its cost.
 
         already_spent: wall and CPU seconds of work done before the key could be known (parsing raw files).
 
@@ -110,33 +136,34 @@ class StageCache:
             )
         )
 
-    def _lead(self, stage: Stage[T], folder: Path, already_spent: tuple[float, float]) -> T:
-        if (found := self._read(stage, folder)) is not None:
+    def _lead(self, stage: Stage[T], folder: Path, already_spent: tuple[float, float]) -> Traced[T]:
+        if isinstance(found := self._read(stage, folder), Traced):
             self.process_group.broadcast(READ)
-            return found[0]
+            return found
         with storing(f"stage {stage.name}", self.root):
             folder.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(lock_path(folder))
             self._acquire(lock, stage)
         try:
             # Another command may have finished it while we waited; what cannot be read now is damaged.
-            if (found := self._read(stage, folder, locked=True)) is not None:
-                self.process_group.broadcast(READ)
-                return found[0]
-            value = self._compute(stage, folder, already_spent)
+            found, damage = self._read(stage, folder), ""
+            if isinstance(found, Exception) and folder.exists():
+                damage = self._set_aside(stage, folder, found)
+            if not isinstance(found, Traced):
+                found = self._compute(stage, folder, already_spent)
             self.process_group.broadcast(READ)
-            return value
+            return replace(found, warnings=(damage, *found.warnings)) if damage else found
         finally:
             lock.release()
 
-    def _follow(self, stage: Stage[T], folder: Path) -> T:
+    def _follow(self, stage: Stage[T], folder: Path) -> Traced[T]:
         """What the leader read or wrote; computed here too where all processes are needed for it."""
         if self.process_group.broadcast(None) == COMPUTE:
             if stage.by_all:
                 stage.compute(partial_folder(folder))
             self.process_group.broadcast(None)  # the leader has written it
         try:
-            return stage.load(folder)
+            return Traced(stage.load(folder))  # the leader alone writes records
         except (OSError, ValueError, KeyError) as error:
             raise StageError(
                 f"{stage.name}: process {self.process_group.rank} cannot read what the leader wrote to {folder} "
@@ -151,9 +178,10 @@ class StageCache:
             self.reporter.line(f"{stage.name}: another process is computing this stage; waiting for it")
             lock.acquire()
 
-    def _read(self, stage: Stage[T], folder: Path, locked: bool = False) -> tuple[T] | None:
-        """The value of an intact entry. Only under the lock is one that cannot be read known to be damaged: without it,
-        another process may be replacing or evicting the entry just now."""
+    def _read(self, stage: Stage[T], folder: Path) -> Traced[T] | Exception | None:
+        """The value of an intact entry, else why it cannot be read; ``None`` where it is not to be read. Only under the
+        lock is what cannot be read known to be damaged: without it, another process may be replacing or evicting the
+        entry just now."""
         if self.refresh and stage.key not in self._fresh:
             return None
         try:
@@ -162,26 +190,28 @@ class StageCache:
             cost = StageRecord(cached=True, **manifest["cost"])
             value = stage.load(folder)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, SidbenchError) as error:  # other shapes inside
-            if locked and folder.exists():
-                self._set_aside(stage, folder, error)
-            return None
+            return error
         touch(folder)
-        self.stages.append(cost)
-        for warning in manifest["warnings"]:
-            self.reporter.warn(warning)
-        return (value,)
+        return Traced(value, self._shown(manifest["warnings"]), (cost,))
 
-    def _set_aside(self, stage: Stage[Any], folder: Path, error: Exception) -> None:
+    def _shown(self, warnings: Sequence[str]) -> tuple[str, ...]:
+        for warning in warnings:
+            self.reporter.warn(warning)
+        return tuple(warnings)
+
+    def _set_aside(self, stage: Stage[Any], folder: Path, error: Exception) -> str:
+        """Move a damaged entry out of the way; returns the warning."""
         aside = damaged_folder(folder)
         with storing(f"damaged cache entry of stage {stage.name}", self.root):
             os.replace(folder, aside)
-        self.reporter.warn(
+        warning = (
             f"cache entry of stage {stage.name} was damaged ({error}); it is set aside as {aside.name} and computed again"
         )
+        self.reporter.warn(warning)
+        return warning
 
-    def _compute(self, stage: Stage[T], folder: Path, already_spent: tuple[float, float]) -> T:
+    def _compute(self, stage: Stage[T], folder: Path, already_spent: tuple[float, float]) -> Traced[T]:
         partial, temporary = partial_folder(folder), temporary_folder(folder)
-        known = list(self.reporter.warnings)
         self.reporter.line(f"{stage.name}: computing")
         wall, cpu = time.perf_counter() - already_spent[0], time.process_time() - already_spent[1]
         if self.refresh:
@@ -190,7 +220,8 @@ class StageCache:
             try:
                 self.process_group.broadcast(COMPUTE)
                 with nullcontext() if stage.by_all else self.process_group.solo():
-                    value = stage.compute(partial)
+                    made = stage.compute(partial)
+                value, warnings = (made.value, made.warnings) if isinstance(made, Traced) else (made, ())
                 cost = StageRecord(
                     name=stage.name,
                     key=stage.key,
@@ -202,12 +233,7 @@ class StageCache:
                 shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir(parents=True)
                 stage.save(value, temporary)
-                write_manifest(
-                    temporary,
-                    cost.model_dump(exclude={"cached"}),
-                    stage.depends,
-                    [w for w in self.reporter.warnings if w not in known],
-                )
+                write_manifest(temporary, cost.model_dump(exclude={"cached"}), stage.depends, list(warnings))
                 if folder.exists():  # refresh
                     discard(folder)
                 os.replace(temporary, folder)
@@ -216,6 +242,5 @@ class StageCache:
                 raise
         shutil.rmtree(partial, ignore_errors=True)
         self._fresh.add(stage.key)
-        self.stages.append(cost)
         self.reporter.line(f"{stage.name}: done in {cost.wall_seconds:.1f} s")
-        return value
+        return Traced(value, self._shown(warnings), (cost,))

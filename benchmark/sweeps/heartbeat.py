@@ -35,7 +35,7 @@ def worker_name() -> str:
     return f"{platform.node() or 'host'}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
-class Liveness(Protocol):
+class Heartbeat(Protocol):
     """Tells the others that this worker lives, and marks the trials of dead ones as failed."""
 
     worker: str
@@ -82,7 +82,7 @@ class Orphans:
 
 
 class LockLiveness:
-    """Liveness by a lock file of each worker in ``folder``."""
+    """Heartbeat by a lock file of each worker in ``folder``."""
 
     def __init__(self, folder: Path, orphan_seconds: float) -> None:
         self.worker = worker_name()
@@ -128,7 +128,7 @@ class LockLiveness:
 
 
 class BeatLiveness:
-    """Liveness by Optuna's heartbeat table of a database."""
+    """Heartbeat by Optuna's heartbeat table of a database."""
 
     def __init__(self, storage: BaseStorage, beat_seconds: float, orphan_seconds: float) -> None:
         self.worker = worker_name()
@@ -165,7 +165,9 @@ class BeatLiveness:
         return self._orphans.bury(study, trials)
 
 
-def liveness_of(storage: BaseStorage, folder: Path, beat_seconds: float, orphan_seconds: float = ORPHAN_SECONDS) -> Liveness:
+def heartbeat_of(
+    storage: BaseStorage, folder: Path, beat_seconds: float, orphan_seconds: float = ORPHAN_SECONDS
+) -> Heartbeat:
     """How workers of a study in ``storage`` see each other; ``folder``: of the lock files beside a journal."""
     if isinstance(storage, RDBStorage):
         return BeatLiveness(storage, beat_seconds, orphan_seconds)

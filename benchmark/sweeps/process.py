@@ -33,7 +33,7 @@ def main(worker: int, text: str) -> int:
     reporter = NamedReporter(worker)
     try:
         order = json.loads(text)
-        request = SweepRequest.from_json(json.dumps(order["request"]))
+        request = SweepRequest.of(order["request"])
         for tokenizer in request.tokenizers:
             open_session(request, tokenizer, reporter, int(order["threads"])).work()
     except SidbenchError as error:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sidbench.benchmark.config.compose import RunConfig
+from sidbench.benchmark.config.run_config import RunConfig
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 
 SEARCHABLE = ("tokenizer", "recommender")
@@ -75,14 +74,9 @@ class SweepRequest:
     def data_folder(self) -> Path | None:
         return Path(self.data_dir) if self.data_dir else None
 
-    def to_json(self) -> str:
-        """For another process."""
-        return json.dumps(asdict(self))
-
     @staticmethod
-    def from_json(text: str) -> SweepRequest:
-        """What ``to_json`` wrote."""
-        values: Mapping[str, Any] = json.loads(text)
+    def of(values: Mapping[str, Any]) -> SweepRequest:
+        """The request whose fields went through JSON, where tuples become lists."""
         tuples = {f.name for f in fields(SweepRequest) if str(f.type).startswith("tuple")}
         arguments: dict[str, Any] = {n: tuple(v) if n in tuples else v for n, v in values.items()}
         return SweepRequest(**arguments)

@@ -13,13 +13,14 @@ from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.study import Study
 
-from sidbench.benchmark.plugins.code_hash import base_of
-from sidbench.benchmark.plugins.sources import plugin_code
-from sidbench.benchmark.runs.spec import RunSpec, open_run
+from sidbench.benchmark.plugins.identity import plugin_version
+from sidbench.benchmark.plugins.names import base_of
+from sidbench.benchmark.runs.plan import plan_run
+from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.reporter import Reporter
-from sidbench.benchmark.sweeps.heartbeat import Liveness, liveness_of
-from sidbench.benchmark.sweeps.objective import OBJECTIVES, RunObjective, TrialReporter
+from sidbench.benchmark.sweeps.heartbeat import Heartbeat, heartbeat_of
+from sidbench.benchmark.sweeps.objective import OBJECTIVES, RunObjective
 from sidbench.benchmark.sweeps.request import SweepRequest, study_names
 from sidbench.benchmark.sweeps.space import Space, build_space, split_overrides
 from sidbench.benchmark.sweeps.storage import BEAT_SECONDS, open_storage, sweeps_folder
@@ -55,12 +56,12 @@ class Session:
     study: Study
     plan: WorkPlan
     objective: RunObjective
-    liveness: Liveness
+    heartbeat: Heartbeat
     notes: tuple[str, ...]
 
     def work(self) -> TrialStates:
         """Work until the study is finished; returns its states."""
-        return work(self.study, self.plan, self.objective, self.liveness, self.objective.reporter.line)
+        return work(self.study, self.plan, self.objective, self.heartbeat, self.objective.tell)
 
 
 def open_session(request: SweepRequest, tokenizer: str, reporter: Reporter, threads: int | None = None) -> Session:
@@ -70,8 +71,8 @@ def open_session(request: SweepRequest, tokenizer: str, reporter: Reporter, thre
     something else; nothing was trained then.
     """
     check_tasks(request)
-    watcher = TrialReporter(reporter)
-    runtime = LocalRuntime(request.device, request.precision, request.threads if threads is None else threads, watcher)
+    config = request.config(tokenizer, threads)
+    runtime = LocalRuntime(**config.machine, reporter=reporter)
     if runtime.process_group.size > 1:
         raise InputError(
             "bench sweep",
@@ -80,7 +81,7 @@ def open_session(request: SweepRequest, tokenizer: str, reporter: Reporter, thre
             do="start it without torchrun and use --workers, or one command on each machine",
         )
     asked, fixed = split_overrides(request.overrides)
-    base = open_run(RunSpec(request.config(tokenizer, threads), fixed, None, request.data_folder), runtime)
+    base = plan_run(RunSpec(config, fixed, None, request.data_folder), runtime)
     composed = base.composed
     groups = {
         "tokenizer": composed.tokenizer,
@@ -103,15 +104,15 @@ def open_session(request: SweepRequest, tokenizer: str, reporter: Reporter, thre
     ]
     study, storage = open_study(request, name, identity)
     code = {
-        tokenizer: plugin_code("tokenizer", tokenizer, base_of(composed.tokenizer)),
-        **{r: plugin_code("recommender", r) for r in request.recommenders},
+        tokenizer: plugin_version("tokenizer", tokenizer, base_of(composed.tokenizer)),
+        **{r: plugin_version("recommender", r) for r in request.recommenders},
     }
     notes = (*space.notes, *_code_note(study, code))
     plan = WorkPlan(space, request.trials, request.seconds, _slots(request, space))
     if request.sampler == GRID and request.trials > len(plan.slots):
         notes += (f"the grid has {len(plan.slots)} points with the default; the other trials are drawn at random",)
-    liveness = liveness_of(storage, sweeps_folder() / name / "workers", BEAT_SECONDS)
-    return Session(study, plan, RunObjective(base, watcher, space, request.objectives, request.seeds), liveness, notes)
+    heartbeat = heartbeat_of(storage, sweeps_folder() / name / "workers", BEAT_SECONDS)
+    return Session(study, plan, RunObjective(base, space, request.objectives, request.seeds), heartbeat, notes)
 
 
 def check_tasks(request: SweepRequest) -> None:

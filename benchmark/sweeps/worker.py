@@ -18,7 +18,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from sidbench.benchmark.store.failures import cause
-from sidbench.benchmark.sweeps.heartbeat import Liveness
+from sidbench.benchmark.sweeps.heartbeat import Heartbeat
 from sidbench.benchmark.sweeps.space import Space
 from sidbench.benchmark.sweeps.suggest import suggest
 from sidbench.benchmark.sweeps.trial_states import (
@@ -73,15 +73,17 @@ class WorkPlan:
     poll_seconds: float = POLL_SECONDS
 
 
-def work(study: Study, plan: WorkPlan, objective: Objective, liveness: Liveness, tell: Callable[[str], None]) -> TrialStates:
+def work(
+    study: Study, plan: WorkPlan, objective: Objective, heartbeat: Heartbeat, tell: Callable[[str], None]
+) -> TrialStates:
     """Work until the study is finished, also by others, or its seconds are spent; returns the final states.
 
     Raises ``InputError`` and whatever else stops a sweep as a whole; the trial at hand is given back.
     """
     waiting = False
-    with liveness.alive():
+    with heartbeat.alive():
         while True:
-            if buried := liveness.bury(study, study.get_trials(deepcopy=False)):
+            if buried := heartbeat.bury(study, study.get_trials(deepcopy=False)):
                 tell(f"{study.study_name}: took over {buried} trial(s) whose worker died")
             states = _queued(study, plan)
             spent = 0 < plan.seconds <= states.seconds
@@ -97,8 +99,8 @@ def work(study: Study, plan: WorkPlan, objective: Objective, liveness: Liveness,
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Heartbeat of storage")
                 trial = study.ask()
-            with liveness.working(trial._trial_id):
-                if _claim(study, plan, trial, liveness.worker):
+            with heartbeat.working(trial._trial_id):
+                if _claim(study, plan, trial, heartbeat.worker):
                     _run(study, plan, trial, objective, tell)
 
 

@@ -1,4 +1,4 @@
-"""Walks of the planted law: sequences, times and ratings of all users."""
+"""Walks of the planted transition model: sequences, times and ratings of all users."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from sidbench.datasets.base import Interactions
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.datasets.planted.transition_model import Law
+from sidbench.datasets.planted.transition_model import TransitionModel
 
 MINIMUM_LENGTH = 5
 FIRST_TIME = 1_325_376_000
@@ -16,10 +16,10 @@ _START_DAYS, _MEAN_GAP_DAYS, _TIE_SHARE = 600, 30.0, 0.1
 _UNTIED = 3  # events at the end of a sequence that share their time with nobody
 
 
-def draw_events(law: Law, n_users: int, mean_length: float, rng: Rng) -> tuple[Interactions, np.ndarray]:
+def draw_events(transitions: TransitionModel, n_users: int, mean_length: float, rng: Rng) -> tuple[Interactions, np.ndarray]:
     """Let every user walk; returns (events, noisy bool ``[E]``), both in (user, time, step) order with row = 0..E-1.
 
-    Lengths are 5 plus a geometric number with mean ``mean_length - 5``. Ratings: 4 or 5 with the law's like
+    Lengths are 5 plus a geometric number with mean ``mean_length - 5``. Ratings: 4 or 5 with the model's like
     probability, else 1, 2 or 3. A tenth of the early steps happens at the same second as the step before; the last
     three events of a user never do, so validation and test targets and the items before them are the same under every
     tie rule, and the oracle of (user, last item) stays exact.
@@ -33,11 +33,11 @@ def draw_events(law: Law, n_users: int, mean_length: float, rng: Rng) -> tuple[I
     generator, last = rng.child("walk").numpy(), np.full(n_users, -1, np.int32)
     for step in range(int(lengths.max())):
         active = np.flatnonzero(lengths > step)
-        last[active], noisy[first[active] + step] = law.draw_next(active, last[active], generator)
+        last[active], noisy[first[active] + step] = transitions.draw_next(active, last[active], generator)
         item[first[active] + step] = last[active]
     timestamp = _times(lengths, first, rng)
     draw = rng.child("ratings").numpy()
-    liked = draw.random(len(user)) < law.like(user, item)
+    liked = draw.random(len(user)) < transitions.like(user, item)
     rating = np.where(liked, draw.integers(4, 6, len(user)), draw.integers(1, 4, len(user))).astype(np.float32)
     return Interactions(user, item, timestamp, rating, np.arange(len(user), dtype=np.int64)), noisy
 

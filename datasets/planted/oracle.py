@@ -6,7 +6,7 @@ metric that pays a non-increasing reward by rank, so
     E Recall@K <= sum of the K largest p,        E NDCG@K <= sum_{r=1..K} p_(r) / log2(r + 1).
 
 The bounds hold for rankings of the whole catalogue; removing a user's history from the candidates changes the
-problem, since the planted law allows repeats. Realised values scatter around the expectation by sampling error.
+problem, since the planted transition model allows repeats. Realised values scatter around the expectation by sampling error.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def rank_rewards(k: int) -> dict[str, np.ndarray]:
 
 
 def expected_metrics(probability: np.ndarray, ranking: np.ndarray) -> dict[str, np.ndarray]:
-    """Expected "recall" and "ndcg" float64 ``[B]`` of top lists under the true law.
+    """Expected "recall" and "ndcg" float64 ``[B]`` of top lists under the true transition model.
 
-    probability: ``[B, N]`` true next-item law. ranking: int ``[B, K]`` distinct items, best first.
+    probability: ``[B, N]`` true next-item probabilities. ranking: int ``[B, K]`` distinct items, best first.
     Raises ``InputError`` when a list names an item twice.
     """
     if np.any(np.diff(np.sort(ranking, axis=1), axis=1) == 0):

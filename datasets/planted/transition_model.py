@@ -1,4 +1,4 @@
-"""The planted law of behaviour: which item a user takes next, and whether the user likes it.
+"""The planted transition model of behaviour: which item a user takes next, and whether the user likes it.
 
 With ``i`` the user's last item, a *proposal* is drawn from
 
@@ -12,7 +12,7 @@ a proposal in the tail ``B`` is replaced, at rate ``rho``, by a tail item drawn 
     P(j | u, i) = (1 - rho) S(j) + rho S(B | u, i) pop(j) / pop(B)                j in B
 
 So exactly the share ``rho`` of tail events is replacement noise, whatever user and history. Before the first event
-(``i = -1``) the weight alpha belongs to Q. Repeats are allowed: the law depends on user and last item only, so the
+(``i = -1``) the weight alpha belongs to Q. Repeats are allowed: the model depends on user and last item only, so the
 oracle is exact. Sampling draws a component, then a slice of the popularity table, and never forms a dense row.
 Liking: P(like | u, j) = sigmoid(b + g <v_u, z_j> + q_j), with v_u = sum_k w_uk leaf_latent(leaf_uk).              (4)
 """
@@ -34,8 +34,8 @@ _LIKE_SLOPE, _LIKE_BIAS, _QUALITY_DEVIATION = 4.0, -0.4, 0.5
 
 
 @dataclass(frozen=True)
-class Law:
-    """Law (1)-(4) over ``U`` users and ``N`` items.
+class TransitionModel:
+    """The transition model, equations (1)-(4), over ``U`` users and ``N`` items.
 
     interest: int32 ``[U, 3]`` leaves; interest_weight: float64 ``[U, 3]`` rows summing to 1 (w).
     successor: int32 ``[N, 4]`` items with the weights ``SUCCESSOR_WEIGHTS`` (T). quality: float32 ``[N]`` (q).
@@ -82,13 +82,13 @@ class Law:
             np.add.at(proposal, (rows[started], self.successor[last_item[started], k]), self.transition * weight)
         in_tail = proposal[:, tree.tail].sum(axis=1, keepdims=True)
         noise = np.where(tree.tail, tree.popularity, 0.0) / tree.popularity[tree.tail].sum()
-        law = np.where(tree.tail, (1.0 - self.tail_noise) * proposal, proposal) + self.tail_noise * in_tail * noise
-        return np.asarray(law / law.sum(axis=1, keepdims=True), np.float32)
+        mixed = np.where(tree.tail, (1.0 - self.tail_noise) * proposal, proposal) + self.tail_noise * in_tail * noise
+        return np.asarray(mixed / mixed.sum(axis=1, keepdims=True), np.float32)
 
     def draw_next(
         self, user: np.ndarray, last_item: np.ndarray, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw (item int32 ``[B]``, noisy bool ``[B]``) from the law in O(B log N).
+        """Draw (item int32 ``[B]``, noisy bool ``[B]``) from the model in O(B log N).
 
         noisy: the item came from ``eps pop`` or replaced a tail proposal, so neither user nor history caused it.
         """
@@ -124,11 +124,15 @@ class Law:
         ):
             if len(values) and (values.min() < low or values.max() >= size):
                 raise InputError(
-                    f"{name} index of the planted law", got=f"{values.min()}..{values.max()}", wanted=f"{low}..{size - 1}"
+                    f"{name} index of the planted transition model",
+                    got=f"{values.min()}..{values.max()}",
+                    wanted=f"{low}..{size - 1}",
                 )
 
 
-def build_law(tree: Tree, n_users: int, transition: float, noise: float, tail_noise: float, rng: Rng) -> Law:
+def build_transition_model(
+    tree: Tree, n_users: int, transition: float, noise: float, tail_noise: float, rng: Rng
+) -> TransitionModel:
     """Draw interests, transitions and item quality.
 
     Every second successor lies near the item (same parent node), the others in a complementary leaf elsewhere in the
@@ -137,7 +141,7 @@ def build_law(tree: Tree, n_users: int, transition: float, noise: float, tail_no
     """
     if transition + noise >= 1.0:
         raise InputError(
-            "weights of the planted law",
+            "weights of the planted transition model",
             got=f"transition {transition} + noise {noise}",
             wanted="a sum below 1, the rest being preferences",
             do="lower dataset.transition or dataset.noise",
@@ -156,7 +160,7 @@ def build_law(tree: Tree, n_users: int, transition: float, noise: float, tail_no
         successor[:, k] = tree.draw(*places, items.random(tree.n_items))
     taste = np.einsum("uk,ukw->uw", weight, tree.leaf_latent[interest])
     quality = _QUALITY_DEVIATION * items.normal(size=tree.n_items)
-    return Law(
+    return TransitionModel(
         tree,
         interest,
         weight,

@@ -134,7 +134,10 @@ def find_column(table: pl.DataFrame, role: str, chosen: Mapping[str, str]) -> st
 
 
 def as_keys(column: pl.Series) -> pl.Series:
-    """Raw keys as text, white space at the ends removed; empty becomes null. Whole floats lose their ".0"."""
+    """Raw keys as text, white space at the ends removed; empty becomes null, and so do lists and records. Whole floats
+    lose their ".0"."""
+    if column.dtype.is_nested():
+        return pl.Series(column.name, [None] * len(column), dtype=pl.String)
     if column.dtype.is_float() and (column.drop_nulls() % 1 == 0).all():
         column = column.cast(pl.Int64, strict=False)
     text = column.cast(pl.String, strict=False).str.strip_chars()
@@ -143,6 +146,8 @@ def as_keys(column: pl.Series) -> pl.Series:
 
 def as_numbers(column: pl.Series) -> pl.Series:
     """Float64; cells that are no finite number become null."""
+    if column.dtype.is_nested():
+        return pl.Series(column.name, [None] * len(column), dtype=pl.Float64)
     number = column.cast(pl.Float64, strict=False)
     return pl.select(pl.when(number.is_finite()).then(number)).to_series()
 

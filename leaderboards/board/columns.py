@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from sidbench.benchmark.metrics.catalogue import (
+    column_names,
+    describe,
+    heading,
+    headline_names,
+    stratified_names,
+    tasks_in_order,
+)
+from sidbench.benchmark.store.records import RunRecord
 from sidbench.leaderboards.board.values import EXACT, OVER_SEEDS, UNKNOWN, Cell, Column, Costs, Row, Table
 
 READING = (
@@ -42,14 +51,50 @@ COSTS = (
 )
 
 
-def heading(metric: str) -> str:
-    """A metric's name as a heading: "R@50", "SID N@10", "AUC tail"; others with spaces."""
-    found = re.fullmatch(r"(item|sid)_(recall|ndcg)_at_(\d+)((?:_\w+)?)", metric)
-    if found is not None:
-        name = f"{'SID ' if found[1] == 'sid' else ''}{'R' if found[2] == 'recall' else 'N'}@{found[3]}{found[4]}"
-    else:
-        name = re.sub(r"^g?auc(?=_|$)", lambda word: word[0].upper(), metric)
-    return name.replace("_", " ")
+def column_of(metric: str, task: str | None) -> Column:
+    """The column of a metric, as the catalogue declares it."""
+    entry = describe(metric)
+    return Column(heading(metric), task, metric) if entry is None else Column(heading(metric), task, metric, entry.digits)
+
+
+def columns_of(*sides: Sequence[RunRecord]) -> tuple[Column, ...]:
+    """The columns of a table of these records: the declared ones whose metrics some record holds, with a number or with
+    the reason why there is none; tasks before the SID table. Of several sides, what every side holds."""
+    return tuple(column_of(m, task) for task, names in _names_of(sides) for m in column_names(task, *names))
+
+
+def headlines_of(*sides: Sequence[RunRecord]) -> tuple[str, ...]:
+    """The metrics by which tables of these records rank: one a task."""
+    return tuple(m for task, names in _names_of(sides) if task is not None for m in headline_names(task, *names))
+
+
+def stratified_of(task: str, *sides: Sequence[RunRecord]) -> tuple[str, ...]:
+    """The metrics of a task that are also taken within strata of items."""
+    return tuple(m for own, names in _names_of(sides) if own == task for m in stratified_names(task, *names))
+
+
+_Names = tuple[list[str], list[str]]
+
+
+def _names_of(sides: Sequence[Sequence[RunRecord]]) -> list[tuple[str | None, _Names]]:
+    """Task in the order of columns -> the metrics that the records of every side know of, and those with a number."""
+    found = []
+    for task in tasks_in_order():
+        both = [_held(side, task) for side in sides]
+        known, measured = ([n for n in both[0][i] if all(n in names[i] for names in both)] for i in (0, 1))
+        found.append((task, (known, measured)))
+    return found
+
+
+def _held(records: Sequence[RunRecord], task: str | None) -> _Names:
+    known: dict[str, None] = {}
+    measured: dict[str, None] = {}
+    for record in records:
+        entry = record.sids if task is None else next((t for t in record.tasks if t.task == task), None)
+        if entry is not None:
+            measured |= dict.fromkeys(entry.metrics)
+            known |= dict.fromkeys((*entry.metrics, *getattr(entry, "undefined", ())))
+    return list(known), list(measured)
 
 
 def present_costs(table: Table) -> tuple[CostColumn, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sidbench.benchmark.store.records import RunRecord, TaskRecord
+from sidbench.leaderboards.board.recorded_versions import recorded_version
 
 ABSENT = "(absent)"
 
@@ -114,7 +115,7 @@ def settings(record: RunRecord) -> dict[str, Any]:
         if record.tokenizer is None
         else {
             "name": record.tokenizer.name,
-            "code": record.tokenizer.code,
+            "version": recorded_version("tokenizer", record.tokenizer.name, record.tokenizer.version, record.tokenizer.code),
             "config": record.tokenizer.config,
             "settings_source": record.tokenizer.settings_source,
             "effort": record.tokenizer.effort,
@@ -124,14 +125,18 @@ def settings(record: RunRecord) -> dict[str, Any]:
         else {
             "policy": record.sids.collision_policy,
             "config": record.sids.collision_config,
-            "code": record.sids.collision_code,
+            "version": recorded_version(
+                "collisions", record.sids.collision_policy, record.sids.collision_version, record.sids.collision_code
+            ),
         },
         "sids": None
         if record.sids is None
         else {"code_length": record.sids.code_length, "sizes": list(record.sids.sizes), "ordered": record.sids.ordered},
     }
     for task in record.tasks:
-        chosen[task.task] = {"recommender": _recommender(task), "code": task.recommender.code, "protocol": task.protocol}
+        model = task.recommender
+        version = recorded_version("recommender", model.name, model.version, model.code)
+        chosen[task.task] = {"recommender": _recommender(task), "version": version, "protocol": task.protocol}
     chosen["environment"] = {
         **_numerics(record),
         "device": where.device,

@@ -7,18 +7,17 @@ from collections.abc import Sequence
 
 from sidbench.leaderboards.board.store import StoredRun
 
-CONTROLS = ("random", "shuffled", "hash", "category_prefix", "popularity", "item_id")
 _SHARED_GROUPS = ("dataset.", "features.", "behaviour.", "retriever.", "ranker.")  # overrides that decide the table
 
 
-def missing_controls(members: Sequence[StoredRun]) -> tuple[str, ...]:
+def missing_controls(members: Sequence[StoredRun], controls: Sequence[str]) -> tuple[str, ...]:
     """One sentence that names the controls without a row and the command that adds them; none for a complete table.
 
-    A table of baselines alone has no SIDs to control for.
+    controls: tokenizers that say so in their ``INFO``. A table of baselines alone has no SIDs to control for.
     """
     records = [r.record for r in members if r.record.tokenizer is not None]
     present = {r.tokenizer.name for r in records if r.tokenizer is not None}
-    missing = [name for name in CONTROLS if name not in present]
+    missing = [name for name in controls if name not in present]
     if not records or not missing:
         return ()
     lead = records[0]

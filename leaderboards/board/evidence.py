@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sidbench.benchmark.metrics.catalogue import statistic_of
+from sidbench.benchmark.metrics.declaration import ROW_AUC
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.leaderboards.board.store import StoredRun, read_users
+from sidbench.leaderboards.board.store import DISAGREE, StoredRun, read_users
 from sidbench.leaderboards.board.values import EXACT, OVER_SEEDS, OVER_USERS, UNKNOWN, Column
-from sidbench.leaderboards.publish.verification import DISAGREE
 from sidbench.leaderboards.statistics.bca import acceleration, bca_interval
 from sidbench.leaderboards.statistics.contributions import Auc, Columns, Ratio, contributions
 from sidbench.leaderboards.statistics.groups import Evidence
@@ -35,7 +36,7 @@ def collect(
     keys = np.arange(max((int(u["user"].max()) + 1 for u in users.values()), default=0))
     metrics = [c.metric for c in columns]
     parts = {run_id: {m: p for m in metrics if (p := contributions(u, m, keys)) is not None} for run_id, u in users.items()}
-    drawn = bootstrap(list(users.values()), [m for m in metrics if m != "auc"], rng) if users else []
+    drawn = bootstrap(list(users.values()), [m for m in metrics if statistic_of(m) != ROW_AUC], rng) if users else []
     draws = dict(zip(users, drawn, strict=True))
     found: list[dict[str, Evidence]] = []
     for group in groups:
@@ -115,7 +116,7 @@ def _user_interval(
     n, value = len(influence), float(np.mean([s.value for s in shares]))
     if n < 2 or not np.isfinite(influence).all():
         return None
-    if metric == "auc":
+    if statistic_of(metric) == ROW_AUC:
         reach = 1.959964 * float(np.sqrt((influence**2).sum() * n / (n - 1)))
         return max(0.0, value - reach), min(1.0, value + reach)
     present = [d for d in draws if d is not None]

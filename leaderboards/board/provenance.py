@@ -6,13 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from sidbench.benchmark.plugins.code_hash import base_of
 from sidbench.benchmark.store.records import RunRecord
 from sidbench.datasets.foundation.hashing import canonical_json
+from sidbench.leaderboards.board.recorded_versions import Plugin, versions_of
 from sidbench.leaderboards.board.store import StoredRun
 from sidbench.leaderboards.board.values import Costs
-
-Plugin = tuple[str, str, str]  # kind, name and, of a wrapper, what it runs: ("tokenizer", "shuffled", "rqkmeans")
 
 
 def costs_of(group: Sequence[StoredRun]) -> Costs:
@@ -62,16 +60,6 @@ def effort_of(record: RunRecord) -> str:
     return "; ".join(dict.fromkeys(parts))
 
 
-def plugins_of(record: RunRecord) -> dict[Plugin, str]:
-    """(kind, name, base) -> fingerprint of the code each plugin of a run had."""
-    found: dict[Plugin, str] = {("recommender", t.recommender.name, ""): t.recommender.code for t in record.tasks}
-    if record.tokenizer is not None:
-        found["tokenizer", record.tokenizer.name, base_of(record.tokenizer.config)] = record.tokenizer.code
-    if record.sids is not None and record.sids.collision_code:
-        found["collisions", record.sids.collision_policy, ""] = record.sids.collision_code
-    return found
-
-
 def newest_data(runs: Sequence[StoredRun]) -> dict[str, str]:
     """(dataset and its settings) -> content hash in the newest record; ``runs`` are in order of creation."""
     return {_data(r.record): r.record.dataset.content_hash for r in runs}
@@ -84,17 +72,17 @@ def _data(record: RunRecord) -> str:
 def stale_reasons(record: RunRecord, current: Mapping[Plugin, str] | None, data: Mapping[str, str]) -> tuple[str, ...]:
     """Why a run's numbers may not be what would be computed now; nothing when all is as it was.
 
-    current: fingerprints of the installed plugins, or ``None`` where they are not to be compared. data: of
-    ``newest_data``. Plugins that left no fingerprint are not judged.
+    current: versions of the installed plugins, or ``None`` where they are not to be compared. data: of ``newest_data``.
+    Plugins that left no version are not judged.
     """
     reasons = []
-    for plugin, code in plugins_of(record).items() if current is not None else ():
+    for plugin, version in versions_of(record).items() if current is not None else ():
         kind, name, _ = plugin
         now = current.get(plugin) if current is not None else None
         if now is None:
             reasons.append(f"{kind} {name} is not installed")
-        elif code and now != code:
-            reasons.append(f"the code of {kind} {name} changed since")
+        elif version and now != version:
+            reasons.append(f"{kind} {name} had version {version} and has {now} now")
     if data.get(_data(record), record.dataset.content_hash) != record.dataset.content_hash:
         reasons.append(f"the data of {record.dataset.name} changed since")
     return tuple(reasons)

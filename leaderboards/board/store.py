@@ -15,7 +15,10 @@ from sidbench.benchmark.store.records import RunRecord, TaskRecord, read_record
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.hashing import canonical_json
 from sidbench.datasets.foundation.paths import inside
-from sidbench.leaderboards.publish.compact import expand, stratum_labels, units_of
+from sidbench.leaderboards.board.compact import expand, stratum_labels, units_of
+from sidbench.leaderboards.board.recorded_versions import versions_of
+
+DISAGREE = 1e-5  # relative; per-user columns are float32, so their mean is not the recorded number to the last digit
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,6 @@ class Store:
         """Only the runs on one dataset."""
         return replace(self, runs=tuple(r for r in self.runs if r.record.dataset.name == name))
 
-    def only(self, run_ids: Collection[str]) -> Store:
-        """Only these runs, and no unreadable ones."""
-        return Store(tuple(r for r in self.runs if r.record.run_id in run_ids))
-
 
 def read_runs(folder: Path) -> Store:
     """All records below ``folder`` (``<run id>/record.json``); unreadable ones are returned with their reason."""
@@ -85,27 +84,21 @@ def identity(record: RunRecord) -> str:
 
 
 def newest(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], tuple[str, ...]]:
-    """The newest record of every (row, seed), of the newest code only, and the ids of the records this replaces.
+    """The newest record of every (row, seed), of the newest versions only, and the ids of the records this replaces.
 
-    Seeds of different code versions must not be averaged, so a row is what its latest code gives. ``runs`` are in order
+    Seeds of different versions must not be averaged, so a row is what its latest versions give. ``runs`` are in order
     of creation.
     """
-    code = {identity(r.record): _code(r.record) for r in runs}  # later entries replace earlier ones
-    latest = {(identity(r.record), r.record.seed): r for r in runs if _code(r.record) == code[identity(r.record)]}
+    versions = {identity(r.record): versions_of(r.record) for r in runs}  # later entries replace earlier ones
+    latest = {(identity(r.record), r.record.seed): r for r in runs if versions_of(r.record) == versions[identity(r.record)]}
     kept = {r.record.run_id for r in latest.values()}
     return list(latest.values()), tuple(r.record.run_id for r in runs if r.record.run_id not in kept)
-
-
-def _code(record: RunRecord) -> str:
-    own = "" if record.tokenizer is None else record.tokenizer.code
-    policy = "" if record.sids is None else record.sids.collision_code
-    return "|".join([own, policy, *(t.recommender.code for t in record.tasks)])
 
 
 def read_users(run: StoredRun, task: str, wanted: Collection[str]) -> dict[str, np.ndarray] | str:
     """The columns ``wanted`` of a task's per-user file, ``user`` as strings; or the reason why there are none.
 
-    Full and compact files (``leaderboards/publish/compact.py``) give the same columns; those a file lacks are left out.
+    Full and compact files (``leaderboards/board/compact.py``) give the same columns; those a file lacks are left out.
     ``stratum``: int8 labels of ``benchmark/metrics/strata.py``, from the flags ``in_head`` ... where the file has those.
     """
     entry = run.task(task)

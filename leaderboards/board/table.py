@@ -14,47 +14,34 @@ from typing import Any
 
 import numpy as np
 
-from sidbench.benchmark.metrics.descriptions import HIGHER, LOWER, NEITHER, describe
+from sidbench.benchmark.metrics.catalogue import describe
+from sidbench.benchmark.metrics.declaration import HIGHER, LOWER, NEITHER
 from sidbench.benchmark.store.records import PluginRecord, RunRecord
+from sidbench.leaderboards.board.caption import caption, titles, warnings_of
+from sidbench.leaderboards.board.columns import columns_of, headlines_of
 from sidbench.leaderboards.board.controls import missing_controls
 from sidbench.leaderboards.board.evidence import collect
 from sidbench.leaderboards.board.oracle_row import oracle_rows
-from sidbench.leaderboards.board.provenance import Plugin, costs_of, effort_of, newest_data, stale_reasons
+from sidbench.leaderboards.board.provenance import costs_of, effort_of, newest_data, stale_reasons
+from sidbench.leaderboards.board.recorded_versions import Plugin
 from sidbench.leaderboards.board.store import Store, StoredRun, identity, newest
 from sidbench.leaderboards.board.values import BASELINE, CONTROL, TOKENIZER, Cell, Column, Leaderboard, Row, Table
-from sidbench.leaderboards.render.caption import caption, titles, warnings_of
 from sidbench.leaderboards.statistics.groups import Evidence, marks, ranks
 
 _HAVE_COLUMNS = ("code_length", "codebook_size")
 
-COLUMNS = (
-    Column("R@10", "retrieval", "item_recall_at_10"),
-    Column("N@10", "retrieval", "item_ndcg_at_10"),
-    Column("R@50", "retrieval", "item_recall_at_50"),
-    Column("R@100", "retrieval", "item_recall_at_100"),
-    Column("N@100", "retrieval", "item_ndcg_at_100"),
-    Column("SID R@10", "retrieval", "sid_recall_at_10"),
-    Column("inflation", "retrieval", "inflation_recall_at_10", 3),
-    Column("AUC", "ranking", "auc"),
-    Column("GAUC", "ranking", "gauc"),
-    Column("entropy", None, "entropy", 3),
-    Column("utilisation", None, "utilisation", 3),
-    Column("collision rate", None, "collision_rate"),
-    Column("before policy", None, "collision_rate_before"),
-    Column("category AMI", None, "cat_ami", 3),
-    Column("co-occurrence lift", None, "cooc_lift", 2),
-    Column("probe text", None, "probe_text", 3),
-    Column("probe vision", None, "probe_vision", 3),
-    Column("probe behaviour", None, "probe_behaviour", 3),
-)
-HEADLINES = ("item_recall_at_10", "auc")  # one a task: ranked, and compared with the best competitor
 
-
-def build_tables(store: Store, current: Mapping[Plugin, str] | None = None, title: str = "Leaderboard") -> Leaderboard:
+def build_tables(
+    store: Store,
+    current: Mapping[Plugin, str] | None = None,
+    title: str = "Leaderboard",
+    controls: Sequence[str] = (),
+) -> Leaderboard:
     """Group, aggregate, compare and mark. Tables are ordered by dataset, budget and key.
 
-    current: (kind, name) -> fingerprint of the installed plugins, by which rows of older code are flagged; ``None``
-    flags none, so that the tables depend on the records alone.
+    current: (kind, name) -> version of the installed plugins, by which rows of other versions are flagged; ``None``
+    flags none. controls: tokenizers that a table must hold to be complete; notes name those without a row. Without both
+    the tables depend on the records alone.
     """
     runs, superseded = newest(store.runs)
     groups: dict[str, list[StoredRun]] = defaultdict(list)
@@ -72,7 +59,7 @@ def build_tables(store: Store, current: Mapping[Plugin, str] | None = None, titl
         groups[run.record.comparability_key].append(run)
     data = newest_data(store.runs)
     tables = sorted(
-        (_table(key, members, current, data) for key, members in groups.items()),
+        (_table(key, members, current, data, controls) for key, members in groups.items()),
         key=lambda t: (t.caption["dataset"], t.caption["budget"], t.key),
     )
     named = zip(tables, titles([t.caption for t in tables]), strict=True)
@@ -85,30 +72,38 @@ def _shared_tasks(baseline: StoredRun, members: Sequence[StoredRun]) -> tuple[An
     return tuple(t for t in baseline.record.tasks if (t.task, t.protocol_key) in protocols)
 
 
-def _table(key: str, members: Sequence[StoredRun], current: Mapping[Plugin, str] | None, data: Mapping[str, str]) -> Table:
+def _table(
+    key: str,
+    members: Sequence[StoredRun],
+    current: Mapping[Plugin, str] | None,
+    data: Mapping[str, str],
+    controls: Sequence[str],
+) -> Table:
     by_row: dict[str, list[StoredRun]] = defaultdict(list)
     for run in members:
         by_row[identity(run.record)].append(run)
     groups = [sorted(g, key=lambda r: r.record.seed) for g in by_row.values()]
     notes: list[str] = []
     evidence: list[dict[str, Evidence]] = [{} for _ in groups]
+    known = columns_of([r.record for r in members])
     for task in (None, *sorted({t.task for r in members for t in r.record.tasks})):
-        found, told = collect(task, [c for c in COLUMNS if c.task == task], groups)
+        found, told = collect(task, [c for c in known if c.task == task], groups)
         for row, more in zip(evidence, found, strict=True):
             row |= more
         notes += told
-    columns = tuple(c for c in COLUMNS if any(c.metric in e for e in evidence))
+    columns = tuple(c for c in known if any(c.metric in e for e in evidence))
     notes += _unequal_units(columns, evidence)
     ranked = {c.metric: _ranks(c, evidence) for c in columns}
-    rows = [_row(i, groups, evidence[i], ranked) for i in range(len(groups))]
+    ranking = headlines_of([r.record for r in members])
+    rows = [_row(i, groups, evidence[i], ranked, ranking) for i in range(len(groups))]
     stale = [tuple(dict.fromkeys(s for r in g for s in stale_reasons(r.record, current, data))) for g in groups]
-    headlines = tuple(c for c in columns if c.metric in HEADLINES)
+    headlines = tuple(c for c in columns if c.metric in ranking)
     rows = [
         replace(row, stale=reasons, improvements=_improvements(row, rows, headlines))
         for row, reasons in zip(rows, stale, strict=True)
     ]
     rows += oracle_rows(members, columns, evidence)
-    order = [c for c in columns if (d := describe(c.metric)) is not None and d.direction == HIGHER]
+    order = [c for c in (*headlines, *columns) if (d := describe(c.metric)) is not None and d.direction == HIGHER]
 
     def standing(row: Row) -> tuple[Any, ...]:
         cell = row.cells.get(order[0].metric) if order else None
@@ -119,7 +114,7 @@ def _table(key: str, members: Sequence[StoredRun], current: Mapping[Plugin, str]
         caption(key, members),
         columns,
         tuple(sorted(rows, key=standing)),
-        (*missing_controls(members), *dict.fromkeys(notes), *warnings_of(members)),
+        (*missing_controls(members, controls), *dict.fromkeys(notes), *warnings_of(members)),
         headlines,
     )
 
@@ -172,6 +167,7 @@ def _row(
     groups: Sequence[Sequence[StoredRun]],
     evidence: Mapping[str, Evidence],
     ranked: Mapping[str, Mapping[int, tuple[int, str]]],
+    ranking: Sequence[str],
 ) -> Row:
     group, record = groups[index], groups[index][0].record
     cells = {}
@@ -199,7 +195,7 @@ def _row(
         tuple(dict.fromkeys(r.record.environment.device for r in group)),
         tuple(r.record.seed for r in group),
         tuple(group),
-        ranks={m: ranked[m][index][0] for m in HEADLINES if index in ranked.get(m, {})},
+        ranks={m: ranked[m][index][0] for m in ranking if index in ranked.get(m, {})},
         costs=costs_of(group),
         effort="; ".join(dict.fromkeys(effort_of(r.record) for r in group)),
     )

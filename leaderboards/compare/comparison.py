@@ -11,10 +11,10 @@ import numpy as np
 from sidbench.benchmark.metrics.strata import NAMES as STRATA
 from sidbench.benchmark.metrics.strata import stratum_mask
 from sidbench.datasets.foundation.seeds import Rng
+from sidbench.leaderboards.board.columns import columns_of, stratified_of
 from sidbench.leaderboards.board.comparability import common_tasks, settings, unequal
 from sidbench.leaderboards.board.provenance import costs_of
 from sidbench.leaderboards.board.store import StoredRun, read_users
-from sidbench.leaderboards.board.table import COLUMNS
 from sidbench.leaderboards.board.values import Column, Costs
 from sidbench.leaderboards.statistics.contributions import Columns, auc_components
 from sidbench.leaderboards.statistics.holm import holm
@@ -29,7 +29,6 @@ from sidbench.leaderboards.statistics.paired import (
 )
 from sidbench.leaderboards.statistics.seeds import SeedTest, seed_test
 
-STRATUM_METRICS = {"retrieval": ("item_recall_at_10", "item_ndcg_at_10"), "ranking": ("auc", "gauc")}
 MOST = 5  # users and items named at either end
 ALL = "all"
 
@@ -38,7 +37,7 @@ ALL = "all"
 class Line:
     """One metric of the comparison.
 
-    stratum: "all", or that of the item. n_left, n_right: runs whose mean the values are. paired: what per-user results
+    stratum: "all", or that of the item. left, right: means over the runs of a side. paired: what per-user results
     say, ``None`` without them. p_adjusted: Holm over all lines with a test. seeds: test over seeds, ``None`` for a
     number that one side lacks.
     """
@@ -106,15 +105,19 @@ def compare_rows(
     extremes: list[Extreme] = []
     rng = Rng(0).child("compare", *(r.record.run_id for r in (*left, *right)))
     tasks = common_tasks(first, second)
+    sides = [r.record for r in left], [r.record for r in right]
+    columns = columns_of(*sides)
     for record, side in ((first, "left"), (second, "right")):
         for task in (t.task for t in record.tasks if t.task not in tasks):
             notes.append(f"{task}: only the {side} side has it.")
     for task in tasks:
-        paired = _paired(task, left, right, bool(incomparable), notes)
-        lines += _task_lines(task, left, right, paired, rng.child(task), notes)
+        own = [c for c in columns if c.task == task]
+        stratified = stratified_of(task, *sides)
+        paired = _paired(task, own, left, right, bool(incomparable), notes)
+        lines += _task_lines(task, own, stratified, left, right, paired, rng.child(task), notes)
         if paired is not None:
-            extremes += _extremes(task, paired)
-    lines += [_line(None, ALL, c, left, right, None) for c in COLUMNS if c.task is None and _both(c, left, right)]
+            extremes += _extremes(task, stratified, paired)
+    lines += [_line(None, ALL, c, left, right, None) for c in columns if c.task is None and _both(c, left, right)]
     warnings = tuple(f"Not comparable: {part}." for part in incomparable)
     return Comparison(
         *names,
@@ -135,9 +138,14 @@ def _devices(runs: Sequence[StoredRun]) -> tuple[str, ...]:
 
 
 def _paired(
-    task: str, left: Sequence[StoredRun], right: Sequence[StoredRun], partial: bool, notes: list[str]
+    task: str,
+    columns: Sequence[Column],
+    left: Sequence[StoredRun],
+    right: Sequence[StoredRun],
+    partial: bool,
+    notes: list[str],
 ) -> Paired | None:
-    wanted = {c.metric for c in COLUMNS if c.task == task} | {"stratum", "item", *RESULT_COLUMNS[task], *UNIT_COLUMNS[task]}
+    wanted = {c.metric for c in columns} | {"stratum", "item", *RESULT_COLUMNS[task], *UNIT_COLUMNS[task]}
     sides: list[list[Columns]] = [[], []]
     for side, runs in zip(sides, (left, right), strict=True):
         for run in runs:
@@ -153,9 +161,16 @@ def _paired(
 
 
 def _task_lines(
-    task: str, left: Sequence[StoredRun], right: Sequence[StoredRun], paired: Paired | None, rng: Rng, notes: list[str]
+    task: str,
+    own: Sequence[Column],
+    stratified: Sequence[str],
+    left: Sequence[StoredRun],
+    right: Sequence[StoredRun],
+    paired: Paired | None,
+    rng: Rng,
+    notes: list[str],
 ) -> list[Line]:
-    columns = {c.metric: c for c in COLUMNS if c.task == task}
+    columns = {c.metric: c for c in own}
     found = {d.metric: d for d in differences(paired, list(columns), rng.child(ALL))} if paired is not None else {}
     lines = [
         _line(task, ALL, c, left, right, found.get(m)) for m, c in columns.items() if _both(c, left, right) or m in found
@@ -164,16 +179,14 @@ def _task_lines(
         return lines
     labels = paired.units.get("stratum")
     if labels is None:
-        notes.append(
-            f"{task}: no strata in these files (an older release wrote them); run again for head, torso, tail and cold."
-        )
+        notes.append(f"{task}: no strata in these files, so no head, torso, tail and cold.")
         return lines
     if any(not np.array_equal(labels, c["stratum"]) for c in (*paired.left, *paired.right) if "stratum" in c):
         notes.append(f"{task}: the runs sort items into other strata, so there is no comparison by stratum.")
         return lines
     for stratum in STRATA:
         mask = stratum_mask(labels, stratum)
-        inside = differences(paired.within(mask), STRATUM_METRICS[task], rng.child(stratum)) if mask.any() else []
+        inside = differences(paired.within(mask), stratified, rng.child(stratum)) if mask.any() else []
         if not inside:
             notes.append(f"{task}: no metric is defined in stratum {stratum} ({int(mask.sum())} results).")
         lines += [_line(task, stratum, columns[d.metric], left, right, d) for d in inside]
@@ -209,9 +222,10 @@ def _adjusted(lines: Sequence[Line]) -> list[Line]:
     return [replace(line, p_adjusted=p.get(i)) for i, line in enumerate(lines)]
 
 
-def _extremes(task: str, paired: Paired) -> list[Extreme]:
+def _extremes(task: str, stratified: Sequence[str], paired: Paired) -> list[Extreme]:
     if task == "retrieval":
-        metric = STRATUM_METRICS[task][1]
+        # The last of them is NDCG at the lead, which tells ranks apart that recall does not.
+        metric = stratified[-1] if stratified else ""
         gaps = user_gaps(paired, metric)
         if gaps is None:
             return []

@@ -1,8 +1,9 @@
-"""Published boards: a folder with the records behind every row, small per-user results, and the rendered tables.
+"""Living boards: a folder with the records behind every row, small per-user results, and the rendered tables.
 
 ``board.toml`` (settings), ``records/<run id>/`` (record and compact per-user files), ``units/`` (what the results belong
 to, without keys), ``board.md`` and the other formats, ``figures/`` (plots of the markdown). Rendering depends on the
-folder's records alone, so anyone can check that the tables are what the records give.
+folder's records alone, so anyone can check that the tables are what the records give. Frozen boards
+(``leaderboards/frozen``) are judged without rendering.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ import pyarrow.parquet
 from sidbench.benchmark.store.paths import RECORD_NAME
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.hashing import hash_arrays, hash_file
+from sidbench.leaderboards.board.compact import UNITS, compact, units_of
 from sidbench.leaderboards.board.store import Store, StoredRun, newest, one_line, read_runs
 from sidbench.leaderboards.board.table import build_tables
-from sidbench.leaderboards.publish.compact import UNITS, compact, units_of
+from sidbench.leaderboards.frozen.index import refuse_frozen
 from sidbench.leaderboards.publish.verification import key_problems, number_problems
 from sidbench.leaderboards.render.formats import FORMATS, SUFFIXES, markdown, render
 
@@ -109,9 +111,10 @@ class Published:
 def publish(settings: BoardSettings, store: Store, folder: Path) -> Published:
     """Write a board of the runs in ``store`` and those the folder already holds, whose place newer ones take.
 
-    Beside ``folder`` and then renamed, so that a reader sees the old board or the new one. Raises ``InputError`` when no
-    run is left, or a per-user file cannot be made compact.
+    Beside ``folder`` and then renamed, so that a reader sees the old board or the new one. Raises ``InputError`` for the
+    folder of a frozen board, when no run is left, or a per-user file cannot be made compact.
     """
+    refuse_frozen(folder)
     old = read_runs(folder / RECORDS) if folder.exists() else Store(())
     there = {r.record.run_id: r.record.created for r in old.runs}
     fresh = [r for r in store.runs if r.record.created > there.get(r.record.run_id, "")]  # repeated runs keep their id
@@ -226,7 +229,7 @@ def rendered(settings: BoardSettings, folder: Path, figures: Path) -> dict[str, 
 
 
 def check(folder: Path) -> list[str]:
-    """What is wrong with a published board, one sentence each; nothing when its tables are what its records give.
+    """What is wrong with a living board, one sentence each; nothing when its tables are what its records give.
 
     Raises ``InputError`` when there is no board or its settings are damaged.
     """

@@ -14,11 +14,9 @@ from sidbench.benchmark.metrics.strata import split_stratum
 from sidbench.benchmark.store.comparability import run_key, task_key
 from sidbench.benchmark.store.records import RunRecord, TaskRecord
 from sidbench.datasets.foundation.hashing import hash_json
-from sidbench.leaderboards.board.store import StoredRun, read_users
+from sidbench.leaderboards.board.store import DISAGREE, StoredRun, read_users
 from sidbench.leaderboards.statistics.contributions import Columns, contributions, within
 from sidbench.leaderboards.statistics.paired import RESULT_COLUMNS
-
-DISAGREE = 1e-5  # per-user columns are float32
 
 
 def key_problems(record: RunRecord) -> list[str]:
@@ -45,13 +43,14 @@ def key_problems(record: RunRecord) -> list[str]:
                     record.budget,
                     accumulate=record.environment.accumulate,
                     precision=record.environment.precision,
+                    versions={"recommender": task.recommender.version, **record.units},
                 ),
             ),
         )
         if own != given
     ]
     tasks = {t.task: t.comparability_key for t in record.tasks}
-    if record.comparability_key != run_key(tasks, record.dataset.content_hash, features, record.budget):
+    if record.comparability_key != run_key(tasks, record.dataset.content_hash, features, record.budget, record.units):
         problems.append("its comparability key is not that of its tasks")
     return problems
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sidbench.benchmark.metrics.descriptions import NEITHER, describe
+from sidbench.benchmark.metrics.catalogue import describe
+from sidbench.benchmark.metrics.declaration import NEITHER
 from sidbench.datasets.foundation.errors import printable
 from sidbench.leaderboards.board import columns as shown
 from sidbench.leaderboards.board.store import StoredRun

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sidbench.benchmark.metrics.descriptions import HIGHER, describe
-from sidbench.benchmark.store.records import Metric, RunRecord
+from sidbench.benchmark.metrics.catalogue import describe
+from sidbench.benchmark.metrics.declaration import HIGHER
+from sidbench.benchmark.metrics.metric import Metric
+from sidbench.benchmark.store.records import RunRecord
 from sidbench.leaderboards.board.values import OVER_USERS, Column, Row, Table
 
 TOKENIZER_STAGES = ("tokenizer", "sids", "collisions")  # what getting the codes costs; all else is shared or evaluation

@@ -13,17 +13,17 @@ from sidbench.leaderboards.report.points import Interval
 from sidbench.leaderboards.report.scatter_plots import Figure
 from sidbench.leaderboards.report.svg import CHARACTER, Drawing, axis_over, number
 
-_BY_STRATUM = {"retrieval": ("item_recall_at_10", "R@10"), "ranking": ("auc", "AUC")}
 _STEP, _PANEL, _GAP = 20.0, 176.0, 22.0
 
 
 def strata_figures(table: Table) -> list[Figure]:
-    """One figure a task: its metric over head, torso, tail and cold items, a panel each."""
-    return [_strata(table, task) for task in data.tasks(table) if task in _BY_STRATUM]
+    """One figure a task: its headline over head, torso, tail and cold items, a panel each."""
+    return [_strata(table, task) for task in data.tasks(table)]
 
 
 def _strata(table: Table, task: str) -> Figure:
-    metric, heading = _BY_STRATUM[task]
+    column = data.headline(table, task)
+    metric, heading = ("", task) if column is None else (column.metric, column.heading)
     title = f"{heading} by popularity of the item ({task})"
     note = (
         "Head: the quarter of the items with most training interactions; tail: the quarter with fewest, cold items "

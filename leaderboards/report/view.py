@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sidbench.benchmark.metrics.descriptions import HIGHER, LOWER, describe
+from sidbench.benchmark.metrics.catalogue import describe
+from sidbench.benchmark.metrics.declaration import HIGHER, LOWER
 from sidbench.leaderboards.board.store import StoredRun
 from sidbench.leaderboards.board.values import EXACT, EXPECTED, OVER_SEEDS, OVER_USERS, TOKENIZER, Cell, Column, Row, Table
 from sidbench.leaderboards.report.points import code_bits, tokenizer_seconds

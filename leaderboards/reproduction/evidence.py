@@ -15,10 +15,10 @@ import numpy as np
 from scipy.stats import t as student
 
 from sidbench.benchmark.metrics.strata import split_stratum
-from sidbench.leaderboards.board.columns import heading
+from sidbench.leaderboards.board.columns import column_of
 from sidbench.leaderboards.board.evidence import collect
 from sidbench.leaderboards.board.store import StoredRun, read_users
-from sidbench.leaderboards.board.values import OVER_USERS, Column
+from sidbench.leaderboards.board.values import OVER_USERS
 from sidbench.leaderboards.reproduction.selection import Ours
 from sidbench.leaderboards.statistics.contributions import Columns, contributions, within
 from sidbench.leaderboards.statistics.groups import Evidence
@@ -86,7 +86,7 @@ def gather(
     users in the same order for all rows, so that differences are paired.
     """
     inside = [m for m in metrics if task == "ranking" and split_stratum(m)[1]]
-    columns = [Column(heading(m), task, m) for m in metrics if m not in inside]
+    columns = [column_of(m, task) for m in metrics if m not in inside]
     evidence, notes = collect(task, columns, [ours.runs for ours in rows.values()])
     found = {row: {metric: _known(e) for metric, e in own.items()} for row, own in zip(rows, evidence, strict=True)}
     for row, own in _of_strata(rows, task, inside).items() if task is not None else ():

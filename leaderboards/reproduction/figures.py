@@ -7,6 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from sidbench.benchmark.metrics.catalogue import heading
 from sidbench.leaderboards.reproduction.sidebyside import SideFigure
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _shares(axes: Axes, figure: SideFigure) -> None:
     points = [
         (float(m[1]), r.values[metric]) for r in figure.rows if metric in r.values and (m := re.search(r"([\d.]+)$", r.row))
     ]
-    axes.set(xlabel="target share of behaviour codes in use", ylabel="R@100", xlim=(0, 1))
+    axes.set(xlabel="target share of behaviour codes in use", ylabel=heading(metric), xlim=(0, 1))
     if not points:
         _empty(axes)
         return

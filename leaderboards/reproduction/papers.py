@@ -14,19 +14,14 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from sidbench.benchmark.metrics.catalogue import all_metrics, named_in_papers
 from sidbench.datasets.foundation.errors import unknown_name
 
 SID_LEVEL = "SID"
 _EVIDENCE = {"P": "the paper", "C": "the authors' code or result files", "S": "a secondary source", "U": "not checked again"}
-# Beside the paper's unnormalised reconstruction loss stands the mean normalised error of all modalities.
-_FIXED = {
-    "L_recon": (None, "seed_like"),
-    "Entropy": (None, "entropy"),
-    "Util.": (None, "utilisation"),
-    "AUC": ("ranking", "auc"),
-    "GAUC": ("ranking", "gauc"),
-}
-OTHER_QUANTITY = frozenset({"L_recon"})  # columns beside which ours measures something else: no difference is taken
+# Columns beside which ours measures something else, so that no difference is taken: beside the paper's unnormalised
+# reconstruction loss stands the mean normalised error of all modalities.
+OTHER_QUANTITY = frozenset({"L_recon"})
 
 
 @dataclass(frozen=True)
@@ -137,10 +132,9 @@ def _table(raw: Mapping[str, Any]) -> PublishedTable:
 
 def our_metric(column: str, level: str) -> tuple[str | None, str]:
     """(task, metric) of ours that stands beside a published column; ``None`` as task is the SID table."""
-    if column in _FIXED:
-        return _FIXED[column]
-    match = re.fullmatch(r"([RN])@(\d+)", column)
-    if match is None:
-        raise unknown_name("published column", column, _FIXED, do="fix the file of published values")
-    family = {"R": "recall", "N": "ndcg"}[match[1]]
-    return "retrieval", f"{'sid' if level == SID_LEVEL else 'item'}_{family}_at_{match[2]}"
+    at_sid_level = named_in_papers(f"{SID_LEVEL} {column}") if level == SID_LEVEL else None
+    found = at_sid_level or named_in_papers(column)
+    if found is None:
+        known = [entry.in_papers for entry in all_metrics() if entry.in_papers]
+        raise unknown_name("published column", column, known, do="fix the file of published values")
+    return found

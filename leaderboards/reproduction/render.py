@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sidbench.leaderboards.board.columns import heading
+from sidbench.benchmark.metrics.catalogue import heading
 from sidbench.leaderboards.reproduction.evidence import Estimate
 from sidbench.leaderboards.reproduction.figures import alignment_curve
 from sidbench.leaderboards.reproduction.papers import OTHER_QUANTITY, our_metric

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sidbench.benchmark.store.records import Metric, PluginRecord, RunRecord
+from sidbench.benchmark.metrics.metric import Metric
+from sidbench.benchmark.store.records import PluginRecord, RunRecord
+from sidbench.leaderboards.board.recorded_versions import recorded_version, versions_of
 
 TOLERANCE = 1e-6
 EQUAL, EXPLAINED, DIFFERS = "equal", "explained", "differs"
@@ -127,10 +129,10 @@ def _facts(record: RunRecord) -> dict[str, str]:
     ]
     for role, plugin in plugins:
         if plugin is not None:
-            facts[f"code of {plugin.name}"] = plugin.code[:12]
+            kind = "tokenizer" if role == "tokenizer" else "recommender"
+            facts[f"version of {plugin.name}"] = recorded_version(kind, plugin.name, plugin.version, plugin.code)
             facts |= {f"setting {role}.{name}": str(value) for name, value in plugin.config.items()}
-    if record.sids is not None and record.sids.collision_code:
-        facts[f"code of {record.sids.collision_policy}"] = record.sids.collision_code[:12]
+    facts |= {f"version of {name}": v for (kind, name, _), v in versions_of(record).items() if kind == "collisions"}
     return facts
 
 

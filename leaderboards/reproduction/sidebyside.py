@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sidbench.benchmark.metrics.catalogue import describe
+from sidbench.leaderboards.board.caption import caption
 from sidbench.leaderboards.board.provenance import effort_of
 from sidbench.leaderboards.board.store import Store
-from sidbench.leaderboards.render.caption import caption
 from sidbench.leaderboards.reproduction.bound_checks import BoundViolation, marked_cells, violations
 from sidbench.leaderboards.reproduction.evidence import Estimate, contrast, gather
 from sidbench.leaderboards.reproduction.papers import OTHER_QUANTITY, PublishedPaper, PublishedTable, our_metric
@@ -185,13 +185,8 @@ def side_by_side(
 
 def _of_ours(column: str, level: str) -> tuple[str | None, str]:
     """(task, metric) of a published column or of a metric name of ours."""
-    if re.fullmatch(r"(g?auc)(_\w+)?", column):
-        return "ranking", column
-    if column.startswith(("item_", "sid_")):
-        return "retrieval", column
-    if column in ("entropy", "utilisation"):
-        return None, column
-    return our_metric(column, level)
+    entry = describe(column)
+    return our_metric(column, level) if entry is None else (entry.task, column)
 
 
 def _metrics(

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sidbench.benchmark.metrics.auc import user_aucs
+from sidbench.benchmark.metrics.catalogue import ratio_of, statistic_of
+from sidbench.benchmark.metrics.declaration import ROW_AUC, USER_AUC, USER_MEAN, USER_RATIO
 from sidbench.benchmark.metrics.strata import stratum_mask
 
 Columns = Mapping[str, np.ndarray]
@@ -76,17 +78,17 @@ def contributions(columns: Columns, metric: str, keys: np.ndarray) -> Ratio | Au
     entry a row. Users the run lacks contribute nothing. ``None`` when the columns do not hold the metric.
     """
     owner = np.searchsorted(keys, columns["user"])
-    if metric in ("auc", "gauc"):
+    statistic = statistic_of(metric)
+    if statistic in (ROW_AUC, USER_AUC):
         if not {"label", "score"} <= columns.keys():
             return None
-        if metric == "auc":
+        if statistic == ROW_AUC:
             return auc_contributions(owner, columns["label"], columns["score"], len(keys))
         inside = user_aucs(owner, columns["label"], columns["score"])
         return Ratio(_sums(inside.user, inside.auc * inside.rows, len(keys)), _sums(inside.user, inside.rows, len(keys)))
-    above, below = metric, ""
-    if metric.startswith("inflation_"):
-        name = metric.removeprefix("inflation_")
-        above, below = f"sid_{name}", f"item_{name}"
+    if statistic not in (USER_MEAN, USER_RATIO):
+        return None
+    above, below = ratio_of(metric) or (metric, "")
     if above not in columns or (below and below not in columns):
         return None
     under = columns[below] if below else np.ones(len(owner))

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from sidbench.benchmark.metrics.auc import user_aucs
+from sidbench.benchmark.metrics.catalogue import statistic_of
+from sidbench.benchmark.metrics.declaration import USER_AUC
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.leaderboards.statistics.bca import acceleration, bca_interval
@@ -137,7 +139,10 @@ def differences(paired: Paired, metrics: Sequence[str], rng: Rng) -> list[Differ
         ratios = [p for p in found if isinstance(p, Ratio)]
         contributed.append(_exchange(ratios, n_left) if ratios else _gap([p.influence() for p in found], n_left))
     statistics = np.array(
-        [value if metric == "auc" else part.sum() for metric, value, part in zip(names, values, contributed, strict=True)]
+        [
+            value if isinstance(usable[metric][0], Auc) else part.sum()
+            for metric, value, part in zip(names, values, contributed, strict=True)
+        ]
     )
     tests = sign_flip_tests(np.stack(contributed, axis=1), rng.child("signs"), statistics)
     results = []
@@ -192,7 +197,7 @@ def _exchange(ratios: Sequence[Ratio], n_left: int) -> np.ndarray:
 def user_values(columns: Columns, metric: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Users int ``[V]`` and their own value float64 ``[V]``: the metric, or for GAUC the AUC within the user; ``None``
     for metrics that single users do not have."""
-    if metric == "gauc" and {"label", "score"} <= columns.keys():
+    if statistic_of(metric) == USER_AUC and {"label", "score"} <= columns.keys():
         inside = user_aucs(columns["user"], columns["label"], columns["score"])
         return inside.user, inside.auc
     if metric in columns and metric not in ("label", "score"):

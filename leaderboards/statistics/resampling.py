@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from sidbench.benchmark.metrics.catalogue import statistic_of
+from sidbench.benchmark.metrics.declaration import ROW_AUC
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.leaderboards.statistics.contributions import Columns, Ratio, contributions
 
@@ -61,17 +63,18 @@ def bootstrap(runs: Sequence[Columns], metrics: Sequence[str], rng: Rng) -> list
         columns.append(values)
         return len(columns) - 1
 
+    of_rows = [metric for metric in metrics if statistic_of(metric) == ROW_AUC]
     ones: dict[bytes, int] = {}  # the denominators of means are the same column for every metric and most runs
     for found, run in zip(places, runs, strict=True):
-        for metric in metrics:
-            part = contributions(run, metric, keys) if metric != "auc" else None
+        for metric in (m for m in metrics if m not in of_rows):
+            part = contributions(run, metric, keys)
             if isinstance(part, Ratio):
                 mark = part.denominator.tobytes()
                 if mark not in ones:
                     ones[mark] = place(part.denominator)
                 found[metric] = (place(part.numerator), ones[mark])
     matrix = np.stack(columns, axis=1) if columns else np.zeros((len(keys), 0))
-    ranked = [AucRows(run, keys) if "auc" in metrics and {"label", "score"} <= run.keys() else None for run in runs]
+    ranked = [AucRows(run, keys) if of_rows and {"label", "score"} <= run.keys() else None for run in runs]
     totals: list[np.ndarray] = []
     aucs: list[list[np.ndarray]] = [[] for _ in runs]
     for weights in draws(len(keys), rng):
@@ -83,7 +86,7 @@ def bootstrap(runs: Sequence[Columns], metrics: Sequence[str], rng: Rng) -> list
     result: list[dict[str, np.ndarray]] = []
     for found, parts in zip(places, aucs, strict=True):
         values = {metric: _ratio(drawn[:, above], drawn[:, below]) for metric, (above, below) in found.items()}
-        result.append(values | ({"auc": np.concatenate(parts)} if parts else {}))
+        result.append(values | (dict.fromkeys(of_rows, np.concatenate(parts)) if parts else {}))
     return result
 
 

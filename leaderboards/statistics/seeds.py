@@ -28,8 +28,6 @@ class SeedTest:
     difference: float
     p: float
     smallest: float
-    n_left: int
-    n_right: int
     exact: bool = True
 
 
@@ -57,12 +55,12 @@ def seed_test(left: Sequence[float], right: Sequence[float], rng: Rng | None = N
     n_splits, least = comb(total, n), smallest_p(n, len(right))
     if n_splits <= EXACT_SPLITS:
         splits = np.array([values[list(chosen)].sum() for chosen in combinations(range(total), n)])
-        return SeedTest(observed, float(np.mean(statistic(splits) >= limit)), least, n, len(right))
+        return SeedTest(observed, float(np.mean(statistic(splits) >= limit)), least)
     generator = (rng or Rng(0).child("seed test")).numpy()
     splits = np.array([values[generator.permutation(total)[:n]].sum() for _ in range(DRAWN_SPLITS)])
     count = int(np.count_nonzero(statistic(splits) >= limit))
     least = max(least, 1 / (DRAWN_SPLITS + 1))
-    return SeedTest(observed, (count + 1) / (DRAWN_SPLITS + 1), least, n, len(right), exact=False)
+    return SeedTest(observed, (count + 1) / (DRAWN_SPLITS + 1), least, exact=False)
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:

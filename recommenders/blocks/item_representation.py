@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.settings import check_settings, setting
+from sidbench.recommenders.base import SAME
 from sidbench.recommenders.blocks.hashing import prefix_hashes
 from sidbench.recommenders.blocks.sid_tables import CodeLayout, CodeTable, fused_rows
 from sidbench.tokenizers.base import PAD, SemanticIds
@@ -84,6 +85,20 @@ def layout_for(config: RepresentationConfig, sids: SemanticIds | None, who: str)
             do="name a tokenizer or set representation=item_id",
         )
     return CodeLayout.of(sids)
+
+
+# Figures of ``ItemLookup.notes``: they follow from the SIDs and the config, so every process has the same.
+REPRESENTATION_COMBINE = dict.fromkeys(
+    (
+        "hashed_id_rows",
+        "hashed_id_parameters",
+        "hashed_id_items_sharing_a_row",
+        "sid_concat_parameters",
+        "distinct_prefixes",
+        "prefixes_sharing_a_row",
+    ),
+    SAME,
+)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.runtime import Runtime, TrainingPlan, to_numpy
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import setting
-from sidbench.recommenders.base import Ranker, RankingData, RankingRows
+from sidbench.recommenders.base import MEAN, SAME, Ranker, RankingData, RankingRows
 from sidbench.recommenders.blocks.item_representation import (
+    REPRESENTATION_COMBINE,
     ItemLookup,
     ItemRepresentation,
     RepresentationConfig,
@@ -130,13 +131,18 @@ class RankingBatches:
 
 
 class NeuralRanker(Ranker):
-    """A ranker that is a network trained by the shared protocol. A plugin sets ``name`` and ``_make_network``."""
+    """A ranker that is a network trained by the shared protocol. A plugin sets ``_make_network``."""
 
-    name: ClassVar[str]
     config: RankingConfig
+    diagnostic_combine: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("examples_per_second", "training_seconds", "ms_per_row"), MEAN),
+        **dict.fromkeys(("best_epoch", "epochs", "validation_auc"), SAME),
+        **dict.fromkeys(("item_embedding_parameters", "train_rows_without_history"), SAME),
+        **REPRESENTATION_COMBINE,
+    }
 
-    def __init__(self, config: RankingConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: RankingConfig | None = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
         self.network_: RankingNetwork | None = None
         self.layout_: CodeLayout | None = None
         self._notes: dict[str, float] = {}

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import Retriever, TargetRanks
+from sidbench.recommenders.base import MEAN, SAME, SUM, Retriever, TargetRanks
 from sidbench.recommenders.blocks.sid_tables import CodeLayout, fused_rows
-from sidbench.recommenders.blocks.states import load_into, numpy_state
+from sidbench.recommenders.blocks.states import TRAINING_COMBINE, load_into, numpy_state
 from sidbench.recommenders.blocks.windows import check_histories, count_truncated
 from sidbench.tokenizers.base import SemanticIds
 
@@ -33,10 +33,15 @@ class NeuralRetriever(Retriever, Generic[Net]):
     ``fit`` sets ``network_`` and ``_notes``, the figures that ``diagnostics`` hands out.
     """
 
-    name: ClassVar[str]
+    diagnostic_combine: ClassVar[Mapping[str, str]] = {
+        **TRAINING_COMBINE,
+        "ms_per_user": MEAN,
+        "truncated_histories": SUM,
+        "embedding_parameters": SAME,
+    }
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
+    def __init__(self, config: Any = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
         self.network_: Net | None = None
         self._notes: dict[str, float] = {}
 
@@ -76,8 +81,8 @@ class SidRetriever(NeuralRetriever[Net]):
 
     saves: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
+    def __init__(self, config: Any = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
         self.layout_: CodeLayout | None = None
         self.saved_: dict[str, np.ndarray] = {}
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.runtime import TrainingLog, to_numpy
+from sidbench.recommenders.base import MEAN, SAME
 from sidbench.recommenders.blocks.prefixes import PrefixInstances
 from sidbench.recommenders.blocks.windows import TrainingWindows
 
@@ -40,9 +41,16 @@ def load_into(module: nn.Module, state: Mapping[str, np.ndarray], who: str) -> N
     module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})
 
 
+TRAINING_COMBINE = {
+    **dict.fromkeys(("examples_per_second", "training_seconds"), MEAN),  # every process has its own clock
+    **dict.fromkeys(("best_epoch", "epochs", "validation_ndcg_at_10"), SAME),
+    **dict.fromkeys(("train_targets", "train_truncated_histories", "train_users_without_target"), SAME),
+}
+
+
 def training_notes(log: TrainingLog, windows: TrainingWindows | PrefixInstances) -> dict[str, float]:
-    """Diagnostics every sequence model shares; examples are labelled positions, histories are users' sequences,
-    and NDCG@10 is what selected the epoch."""
+    """Diagnostics every sequence model shares, the names of ``TRAINING_COMBINE``; examples are labelled positions,
+    histories are users' sequences, and NDCG@10 is what selected the epoch."""
     return {
         "examples_per_second": log.examples_per_second,
         "best_epoch": float(log.best_epoch),

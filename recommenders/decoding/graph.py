@@ -21,6 +21,7 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Sequences
+from sidbench.recommenders.base import MEAN, MIN, SAME
 from sidbench.recommenders.blocks.exact import CELLS
 from sidbench.recommenders.blocks.hashing import HASH_STEP, mix
 from sidbench.recommenders.decoding.beam import Beam
@@ -146,6 +147,11 @@ def walk_seeds(histories: Sequences, max_length: int, rng: Rng) -> np.ndarray:
     word = mix(mix(histories.items.astype(np.uint64)) + HASH_STEP * back.astype(np.uint64))
     total = np.add.reduceat(np.where(back > max_length, np.uint64(0), word), histories.indptr[:-1])
     return mix(total + np.uint64(rng.integer()))
+
+
+# The figures of ``GraphWalks.notes`` where several processes walk, each for its users. Others reach other items, so the
+# fewest items that one of them left unreached bound those that all left unreached from above.
+WALK_COMBINE = {"graph_orphan_items": SAME, "graph_unreached_items": MIN, "graph_scored_sids": MEAN}
 
 
 class GraphWalks:

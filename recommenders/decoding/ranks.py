@@ -17,7 +17,7 @@ from torch import Tensor
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.runtime import Runtime, to_numpy
 from sidbench.datasets.splits.base import Sequences
-from sidbench.recommenders.base import TargetRanks
+from sidbench.recommenders.base import MAX, MEAN, MIN, SAME, SUM, TargetRanks
 from sidbench.recommenders.blocks.exact import Candidates, RankCollector
 from sidbench.recommenders.decoding.beam import Beam, beam_search
 from sidbench.recommenders.decoding.session import DecodingSession
@@ -55,6 +55,16 @@ def rank_by_beam(
         cover,
         runtime,
     )
+
+
+# The figures of ``rank_by_search``: of a search that several processes share, each for its users.
+SEARCH_COMBINE = {
+    "beam_width": SAME,
+    "beam_widest": MAX,
+    "beam_widened_users": SUM,
+    "beam_covered_items": MIN,
+    **dict.fromkeys(("beam_proven_items", "beam_targets_found", "invalid_rate"), MEAN),
+}
 
 
 @torch.no_grad()

@@ -91,10 +91,6 @@ class SidTrie:
     def length(self) -> int:
         return self.layout.length
 
-    def n_nodes(self, depth: int) -> int:
-        """Distinct prefixes of ``depth`` classes; 1 at depth 0, ``U`` at depth ``L``."""
-        return 1 if depth == 0 else len(self.label[depth - 1])
-
     @cached_property
     def classes(self) -> Tensor:
         """int64 ``[U, L]`` classes of every SID; made at first use, since it is the largest array by far."""

@@ -88,6 +88,13 @@ def test_tfidf_recovers_planted_topics_and_a_shuffled_control_does_not() -> None
     assert _neighbour_share(found, np.random.default_rng(0).permutation(label)) < 0.35
 
 
+@pytest.mark.parametrize("dim", [1, 7, 16])
+def test_tfidf_is_as_wide_as_asked(dim: int) -> None:
+    found = encode_tfidf(_topics()[0], dim, Rng(0))
+    assert found.embeddings.shape == (240, dim) and found.counts["text_width"] == dim
+    assert np.linalg.matrix_rank(found.embeddings, tol=1e-3) == dim  # no direction is filled up with zeros
+
+
 def test_tfidf_puts_similar_texts_closer() -> None:
     soap, wash, drill = "rose soap bar gentle skin", "rose soap liquid gentle skin", "cordless drill battery steel case"
     rows = encode_tfidf(_texts([soap, wash, drill, "steel battery charger case"]), 8, Rng(0)).embeddings

@@ -25,7 +25,7 @@ from sidbench.datasets.planted.oracle import (
     oracle_ranking,
     oracle_ranks,
 )
-from sidbench.datasets.planted.transition_model import Law, build_law
+from sidbench.datasets.planted.transition_model import TransitionModel, build_transition_model
 from sidbench.datasets.planted.tree import build_tree
 from sidbench.datasets.splits.global_time import global_time
 from sidbench.datasets.splits.leave_last_out import leave_last_out
@@ -56,9 +56,9 @@ def small() -> tuple[Dataset, PlantedTruth]:
 
 
 @pytest.fixture(scope="module")
-def law() -> Law:
+def law() -> TransitionModel:
     tree = build_tree(40, (3, 2), 0.7, Rng(1))
-    return build_law(tree, 6, transition=0.3, noise=0.1, tail_noise=0.4, rng=Rng(1))
+    return build_transition_model(tree, 6, transition=0.3, noise=0.1, tail_noise=0.4, rng=Rng(1))
 
 
 # -- the dataset -------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_latents_texts_and_pictures_reveal_the_tree(small: tuple[Dataset, Plante
     catalog = dataset.catalog
     assert catalog.categories is not None
     assert catalog.image_arrays is not None
-    latent = Synthetic(SMALL)._law.tree.latent
+    latent = Synthetic(SMALL)._transition_model.tree.latent
     words = [" ".join((title, *path)) for title, path in zip(catalog.text["title"], catalog.categories, strict=True)]
     text = TruncatedSVD(50, random_state=0).fit_transform(TfidfVectorizer().fit_transform(words))
     titles = TruncatedSVD(50, random_state=0).fit_transform(TfidfVectorizer().fit_transform(catalog.text["title"]))
@@ -193,7 +193,7 @@ def test_categories_follow_the_path(small: tuple[Dataset, PlantedTruth]) -> None
 
 
 # -- the law is exact --------------------------------------------------------------------------------------------------
-def slow_law(law: Law, user: int, last: int) -> np.ndarray:
+def slow_law(law: TransitionModel, user: int, last: int) -> np.ndarray:
     """Equations (1)-(3) written out item by item."""
     tree, n = law.tree, law.tree.n_items
     path = tree.path()
@@ -214,7 +214,7 @@ def slow_law(law: Law, user: int, last: int) -> np.ndarray:
     return kept + law.tail_noise * proposal[tree.tail].sum() * tail_popularity
 
 
-def test_next_item_equals_the_equations(law: Law) -> None:
+def test_next_item_equals_the_equations(law: TransitionModel) -> None:
     users, last = np.array([0, 1, 2, 3, 4, 5, 0]), np.array([-1, 0, 5, 17, 39, -1, 8])
     got = law.next_item(users, last)
     assert got.dtype == np.float32
@@ -225,7 +225,7 @@ def test_next_item_equals_the_equations(law: Law) -> None:
 
 
 @pytest.mark.parametrize(("user", "last"), [(0, -1), (1, 7), (4, 30)])
-def test_draws_follow_the_law(law: Law, user: int, last: int) -> None:
+def test_draws_follow_the_law(law: TransitionModel, user: int, last: int) -> None:
     n = 60_000
     items, noisy = law.draw_next(np.full(n, user), np.full(n, last), Rng(9).child(user).numpy())
     expected = n * slow_law(law, user, last)
@@ -256,7 +256,7 @@ def test_generated_events_follow_the_law(default: tuple[Dataset, PlantedTruth]) 
 
 def test_tail_events_are_noisier(default: tuple[Dataset, PlantedTruth]) -> None:
     dataset, truth = default
-    tail = Synthetic(SyntheticConfig())._law.tree.tail[dataset.interactions.item]
+    tail = Synthetic(SyntheticConfig())._transition_model.tree.tail[dataset.interactions.item]
     assert truth.noisy[~tail].mean() == pytest.approx(0.1, abs=0.02)
     assert 0.3 < truth.noisy[tail].mean() < 0.45
     clean, clean_truth = generate(replace(SMALL, noise=0.0, tail_noise=0.0))
@@ -278,7 +278,7 @@ def test_ratings_follow_the_like_probability(default: tuple[Dataset, PlantedTrut
     assert truth.like(x.user[:0], x.item[:0]).shape == (0,)
 
 
-def test_out_of_range_queries_are_refused(law: Law) -> None:
+def test_out_of_range_queries_are_refused(law: TransitionModel) -> None:
     with pytest.raises(InputError, match="user index"):
         law.next_item(np.array([6]), np.array([0]))
     with pytest.raises(InputError, match="item index"):

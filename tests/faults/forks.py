@@ -26,10 +26,10 @@ for variable in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "MKL_NUM_THREADS"):
 from sidbench.benchmark.cli.app import invoke  # noqa: E402
 from sidbench.benchmark.commands import run as _run  # noqa: E402, F401 - imported once, before the forks
 from sidbench.benchmark.config.compose import RunConfig, compose_run  # noqa: E402
-from sidbench.benchmark.plugins.code_hash import room_code  # noqa: E402
+from sidbench.benchmark.plugins.code_hash import source_hash  # noqa: E402
+from sidbench.benchmark.plugins.identity import plugin_version  # noqa: E402
 from sidbench.benchmark.plugins.registry import installed  # noqa: E402
-from sidbench.benchmark.plugins.sources import plugin_code  # noqa: E402
-from sidbench.benchmark.runtime import training  # noqa: E402
+from sidbench.benchmark.runtime.local import training  # noqa: E402
 
 TOLERANCE = 1e-6
 CHECKPOINT_SECONDS = 0.05  # so that these short trainings write checkpoints at all
@@ -232,8 +232,8 @@ def warm_up() -> None:
         for plugin in plugins:
             installed().load(kind, plugin)
             if kind != "dataset":
-                plugin_code(kind, plugin)
-    room_code("benchmark", "datasets", "tokenizers", "recommenders")
+                plugin_version(kind, plugin)
+    source_hash("benchmark", "datasets", "tokenizers", "recommenders")
     for name in VARIANTS:
         tokenizer, _, policy = name.partition("+")
         compose_run(RunConfig(tokenizer=tokenizer, collisions=policy or "none", budget="smoke"))

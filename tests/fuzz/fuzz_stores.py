@@ -19,8 +19,10 @@ import torch
 from accelerate import Accelerator
 from fuzz_parser import Parser
 
-from sidbench.benchmark.config.compose import RunConfig, compose_run
+from sidbench.benchmark.config.compose import compose_run
 from sidbench.benchmark.config.presets import read_preset
+from sidbench.benchmark.config.run_config import RunConfig
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.plugins.registry import read_plugin
 from sidbench.benchmark.runs.replay import replay
 from sidbench.benchmark.runtime.reporter import Reporter
@@ -30,7 +32,6 @@ from sidbench.benchmark.store.records import (
     DatasetRecord,
     EnvironmentRecord,
     FeaturesRecord,
-    Metric,
     PluginRecord,
     RunRecord,
     SidsRecord,
@@ -53,12 +54,13 @@ from sidbench.benchmark.store.serialization import (
     save_state,
 )
 from sidbench.benchmark.store.stage_cache import Stage, StageCache
+from sidbench.datasets.foundation.hashing import canonical_json, hash_json
 from sidbench.datasets.foundation.runtime import TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.reading.locate import LocalFiles
 from sidbench.datasets.synthetic import Synthetic
+from sidbench.leaderboards.board.compact import compact
 from sidbench.leaderboards.board.store import identity, newest, read_runs, read_users
-from sidbench.leaderboards.publish.compact import compact
 from sidbench.leaderboards.publish.publishing import read_settings
 from sidbench.recommenders.base import TargetRanks
 from sidbench.tokenizers.base import SemanticIds
@@ -184,6 +186,7 @@ def _replayable() -> list[bytes]:
             "features": None,
             "dataset": found.dataset.model_copy(update={"config": {"n_items": 50}}),
             "tasks": (),
+            "run": json.loads(canonical_json(RunConfig(tokenizer="rqkmeans", recommenders=()))),
         }
     )
     return [plain.model_dump_json(indent=1).encode()]
@@ -329,10 +332,21 @@ def _manifest() -> bytes:
 
 
 def _unsealed() -> bytes:
-    """As entries of the first release have it, without a checksum over itself that every mutation would break."""
+    """Without the checksum over itself, which every mutation would break."""
     manifest = json.loads(_manifest())
-    manifest.pop("checksum", None)
+    del manifest["checksum"]
     return json.dumps(manifest).encode()
+
+
+def _sealed(data: bytes) -> bytes:
+    """A mutated manifest with the checksum that a stranger would write over it; bytes that are no such thing as they are."""
+    try:
+        manifest = json.loads(data)
+        if isinstance(manifest, dict) and "checksum" not in manifest:
+            return json.dumps({**manifest, "checksum": hash_json(manifest)}).encode()
+    except (ValueError, RecursionError):
+        pass
+    return data
 
 
 @cache
@@ -462,6 +476,7 @@ STORES: tuple[Parser, ...] = (
         _stage,
         lambda: [_manifest(), _unsealed()],
         lambda: {f"{STAGE_FOLDER}/v.json": VALUE},
+        wrap=_sealed,
         share=0.5,
     ),
     _entry("sids/codes.npy", load_sids),

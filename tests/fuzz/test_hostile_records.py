@@ -20,12 +20,13 @@ from sidbench.benchmark.commands.local_data import dataset_at_hand
 from sidbench.benchmark.config.compose import RunConfig, compose_run
 from sidbench.benchmark.config.presets import read_preset
 from sidbench.benchmark.plugins.registry import KINDS, installed
-from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.runtime.reporter import Notes, Reporter
 from sidbench.benchmark.store.records import RunRecord, UnreadableRecord, read_record
 from sidbench.benchmark.store.serialization import load_json, save_json
 from sidbench.benchmark.store.stage_cache import Stage, StageCache
 from sidbench.datasets.custom import Custom, CustomConfig
 from sidbench.datasets.foundation.errors import InputError, printable
+from sidbench.datasets.foundation.hashing import hash_json
 from sidbench.datasets.foundation.paths import inside, leaves_folder
 from sidbench.datasets.foundation.strict_json import parse_json
 from sidbench.datasets.reading.locate import LocalFiles
@@ -261,10 +262,10 @@ def test_a_manifest_names_files_of_its_own_entry(tmp_path: Path) -> None:
         StageCache(root, Reporter(), refresh=True).run(stage)
         path = root / "s" / stage.key / "stage.json"
         manifest = json.loads(path.read_text())
-        manifest.pop("checksum", None)
+        del manifest["checksum"]
         manifest["files"][name] = "0" * 64
-        path.write_text(json.dumps(manifest))
-        reporter = Reporter()
+        path.write_text(json.dumps({**manifest, "checksum": hash_json(manifest)}))
+        reporter = Notes()
         assert StageCache(root, reporter).run(stage) == 7
         assert "outside" in reporter.warnings[0] and "set aside" in reporter.warnings[0]
 

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from sidbench.benchmark.config.compose import RunConfig, compose_run
 from sidbench.benchmark.config.presets import read_preset
 from sidbench.benchmark.plugins.registry import read_plugin
-from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.runtime.reporter import Notes, Reporter
 from sidbench.benchmark.runtime.training import Training
 from sidbench.datasets.amazon.metadata import read_metadata
 from sidbench.datasets.amazon.reviews import read_ratings
@@ -149,7 +149,7 @@ def test_a_checkpoint_with_other_entries_is_refused(change: dict[str, object], t
     with pytest.raises(InputError, match="delete this file"):
         training(Reporter()).restore()
     path.write_bytes(b"torn")
-    reporter = Reporter()
+    reporter = Notes()
     training(reporter).restore()
     assert "started anew" in reporter.warnings[0]
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
+from sidbench.benchmark.testing import recommenders as testing_recommenders
 from sidbench.benchmark.testing.recommenders import check_recommender, make_ranking, make_sids
-from sidbench.benchmark.testing.tokenizers import recommenders as testing_recommenders
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.runtime import TrainingLog, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
@@ -104,9 +104,7 @@ def test_permuted_labels_leave_nothing_to_learn():
 def test_conformance(representation, monkeypatch):
     make = testing_recommenders.make_sids
     monkeypatch.setattr(testing_recommenders, "make_sids", lambda *a, **k: replace(make(*a, **k), ordered=True))
-    settings = {**Din.budgets["smoke"], "representation": representation, "prefix_rows": 64, "hidden": (16, 8)}
-    info = replace(Din.info, needs_sids=representation != "item_id")
-    check_recommender(type("Checked", (Din,), {"budgets": {"smoke": settings}, "info": info}))
+    check_recommender(Din, {"representation": representation, "prefix_rows": 64, "hidden": (16, 8)})
 
 
 @pytest.mark.parametrize("activation", ["dice", "prelu"])

@@ -88,9 +88,7 @@ def test_other_representations_learn_too_and_survive_saving(representation):
 def test_conformance(representation, monkeypatch):
     make = testing_recommenders.make_sids
     monkeypatch.setattr(testing_recommenders, "make_sids", lambda *a, **k: replace(make(*a, **k), ordered=True))
-    settings = {**Ppnet.budgets["smoke"], "representation": representation, "prefix_rows": 64}
-    info = replace(Ppnet.info, needs_sids=representation != "item_id")
-    check_recommender(type("Checked", (Ppnet,), {"budgets": {"smoke": settings}, "info": info}))
+    check_recommender(Ppnet, {"representation": representation, "prefix_rows": 64})
 
 
 def test_weights_reach_target_history_and_prior_and_survive_saving():
@@ -121,6 +119,25 @@ def test_weights_reach_target_history_and_prior_and_survive_saving():
         )
         moved = network({**made, f"{part}_weights": 0 * made[f"{part}_weights"]})[0]
         assert not torch.equal(moved, network(made)[0])
+
+
+def test_the_gate_reads_the_input_without_gradient_and_moves_its_priors():
+    """Where no input passes the first layer, a gradient could reach what ``x`` is made of through the gates alone."""
+    data, sids = make_ranking(), make_sids()
+    model = Ppnet(PpnetConfig(**Ppnet.budgets["smoke"])).fit(data, sids, Rng(0), local_runtime())
+    network = model.network_
+    lookup = ItemLookup.of(model.config, model.layout_, sids, data.n_items, "ppnet")
+    made = RankingBatches(data, lookup, local_runtime()).make(data.rows["test"], np.arange(40))
+    with torch.no_grad():
+        network.layers[0].weight.zero_()
+        network.layers[0].bias.fill_(1.0)
+    network.zero_grad()
+    network(made)[0].sum().backward()
+    gates = ("gates.", "user_prior_table", "item_prior.", "layers.", "out.")
+    reached = {n for n, p in network.named_parameters() if p.grad is not None and float(p.grad.abs().max()) > 0}
+    assert all(name.startswith(gates) for name in reached), reached
+    assert {"gates.0.0.weight", "user_prior_table"} <= reached
+    assert any(name.startswith("item_prior.") for name in reached)
 
 
 def test_pad_rows_never_reach_a_score():

@@ -9,6 +9,7 @@ import pytest
 from sidbench.benchmark.plugins.code_hash import ROOT
 from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
+from sidbench.benchmark.runtime.stage_runtime import StageRuntime
 from sidbench.benchmark.testing.recommenders import make_ranking, make_retrieval, make_sids
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import Ranker
@@ -39,8 +40,9 @@ def train(name: str, settings: dict[str, Any], runtime: LocalRuntime) -> tuple[f
         )
     )
     data = make_ranking() if issubclass(cls, Ranker) else make_retrieval()
-    model.fit(data, make_sids() if cls.info.needs_sids else None, Rng(5), runtime)
-    (log,) = runtime.training_logs.values()
+    own = StageRuntime(runtime)
+    model.fit(data, make_sids() if cls.info.needs_sids else None, Rng(5), own)
+    (log,) = own.logs.values()
     return log.losses[0], model.state_dict()
 
 

@@ -14,8 +14,7 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.recommenders.base import RetrievalData, TargetRanks
 from sidbench.recommenders.blocks.item_retrieval import ItemNetwork, ItemRetriever
-from sidbench.recommenders.blocks.ranking import NeuralRanker
-from sidbench.recommenders.blocks.retrieval import NeuralRetriever, SidRetriever
+from sidbench.recommenders.blocks.retrieval import SidRetriever
 from sidbench.tokenizers.base import SemanticIds
 
 RUNTIME, DATA, SIDS = local_runtime(), make_retrieval(), make_sids()
@@ -41,7 +40,7 @@ def nothing(n: int) -> TargetRanks:
 class Stub(SidRetriever[Network]):
     """Its network has a row a class; ``saved_`` says what the rows are filled with."""
 
-    name = "stub"
+    config_class = Config
     saves = ("scale",)
 
     def _make_network(self, layout):
@@ -65,7 +64,7 @@ class Items(ItemNetwork):
 
 
 class ItemStub(ItemRetriever[Items]):
-    name = "item_stub"
+    config_class = Config
 
     def _make_network(self, n_items):
         return Items(n_items)
@@ -161,4 +160,4 @@ def test_a_ranking_is_checked_timed_and_says_what_was_cut(cls):
 @pytest.mark.parametrize("name", sorted(n for n, p in installed().plugins("recommender").items() if p.source == "sidbench"))
 def test_errors_of_a_plugin_begin_with_its_name(name):
     cls = installed().load("recommender", name)
-    assert cls.name == name if issubclass(cls, NeuralRetriever | NeuralRanker) else not hasattr(cls, "name")
+    assert cls.name == name

@@ -19,15 +19,9 @@ SMOKE = Rpg.budgets["smoke"]
 N, KEEP = 30, 0.8
 
 
-class GraphRpg(Rpg):
-    """RPG whose smoke budget decodes on the graph."""
-
-    budgets = {**Rpg.budgets, "smoke": {**SMOKE, "decoding": "graph"}}
-
-
-@pytest.mark.parametrize("cls", [Rpg, GraphRpg])
-def test_conformance(cls):
-    check_recommender(cls)
+@pytest.mark.parametrize("decoding", ["exact", "graph"])
+def test_conformance(decoding):
+    check_recommender(Rpg, {"decoding": decoding})
 
 
 def network(length: int, size: int, **settings: int) -> _Network:

@@ -22,6 +22,7 @@ import numpy as np
 
 from sidbench.benchmark.metrics.quantisation import collision_numbers, distribution_numbers, quantisation_metrics
 from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
+from sidbench.benchmark.runtime.stage_runtime import StageRuntime
 from sidbench.benchmark.stages.tasks import retrieval_data
 from sidbench.benchmark.store.serialization import load_mapped, load_sids, load_state, save_sids, save_state
 from sidbench.datasets.base import Interactions
@@ -286,7 +287,7 @@ def quantisation(task: Task, meter: Meter) -> None:
 
 def _recommend(task: Task, meter: Meter, model: Mtp | Sasrec, sids: SemanticIds | None) -> None:
     """Training steps, then exact ranks of some users among all items; peaks are of both together."""
-    data, runtime = task.users(), LocalRuntime("cpu", threads=1)
+    data, runtime = task.users(), StageRuntime(LocalRuntime("cpu", threads=1))
     with meter.measured():
         model.fit(data, sids, Rng(0), runtime)
         start = time.perf_counter()
@@ -295,7 +296,7 @@ def _recommend(task: Task, meter: Meter, model: Mtp | Sasrec, sids: SemanticIds 
         )
         model.rank_targets(histories, data.test_target[:RANKED_USERS], sids, runtime)
         meter.facts["rank_ms_per_user"] = 1e3 * (time.perf_counter() - start) / RANKED_USERS
-    meter.facts["step_ms"] = next(iter(runtime.training_logs.values())).step_ms
+    meter.facts["step_ms"] = next(iter(runtime.logs.values())).step_ms
 
 
 def mtp(task: Task, meter: Meter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
@@ -23,7 +24,7 @@ from sidbench.tokenizers.blocks.actionpiece.construct import Construction
 from sidbench.tokenizers.blocks.actionpiece.corpus import EMPTY, StateList, find_pair
 from sidbench.tokenizers.blocks.actionpiece.encode import permute_and_merge
 from sidbench.tokenizers.blocks.actionpiece.vocabulary import Vocabulary, build_vocabulary
-from sidbench.tokenizers.blocks.actionpiece.weights import MASK, SHIFT, Factors, count_weights, pair_key
+from sidbench.tokenizers.blocks.actionpiece.weights import MASK, SHIFT, Factors, add_weights, pair_key
 
 RUNTIME = local_runtime(threads=1)
 SIZES = np.array([3, 3, 2], np.int32)
@@ -44,6 +45,15 @@ def corpora(draw: st.DrawFn) -> list[np.ndarray]:
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------
+def count_weights(sequences: Iterable[StateList], factors: Factors) -> dict[int, int]:
+    """Weights of all pairs of a corpus, counted from nothing."""
+    total: dict[int, int] = {}
+    for sequence in sequences:
+        if sequence.states:
+            add_weights(sequence, 0, len(sequence.states) - 1, factors, 1, total)
+    return total
+
+
 def weights(sequence: StateList, most: int = 5) -> dict[tuple[int, int], float]:
     factors = Factors(most)
     return {(k >> SHIFT, k & MASK): x / factors.denominator for k, x in count_weights([sequence], factors).items()}

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
+from sidbench.benchmark.runtime.stage_runtime import StageRuntime
 from sidbench.datasets.features.base import ItemFeatures, scale_modality
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
@@ -323,7 +324,11 @@ def test_quantised_mixture_has_the_latents_as_straight_through_gradient(runtime:
         assert torch.allclose(quantised[slot], directions[slot][codes[slot]])
     by_hand = sum(encoded.gates[:, s, None] * quantised[s] for s in range(8))
     assert torch.allclose(mix(quantised, encoded.gates), by_hand, atol=1e-6)  # type: ignore[arg-type]
-    objective.loss(torch.arange(64), 0)["reconstruction"].backward()
+    reconstruction = objective.loss(torch.arange(64), 0)["reconstruction"]
+    decoded = objective.net.decode(by_hand[:64])  # type: ignore[index]
+    from_codes = objective.reconstruction_loss(objective.data.take(torch.arange(64)), decoded)
+    assert float(reconstruction.detach()) == pytest.approx(float(from_codes.detach()), rel=1e-5)
+    reconstruction.backward()
     assert objective.net.codebook.grad is None or float(objective.net.codebook.grad.abs().max()) == 0  # eq. 11 alone
     assert float(objective.net.experts["text"].weight_in.grad.abs().max()) > 0
 
@@ -350,6 +355,43 @@ def test_how_codes_move(runtime: LocalRuntime) -> None:
     latent_codes = (latents @ before[0].T).argmax(1)
     target = 0.99 * before[0, first] + 0.01 * latents[latent_codes == first].mean(0)
     assert torch.allclose(ema.net.codebook[0, first], target / target.norm(), atol=1e-5)
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_unused_codes_restart_where_asked_for(runtime: LocalRuntime, restart: bool) -> None:
+    objective = objective_of(runtime, restart_dead_codes=restart)
+    objective.restart.every, objective.restart.decay = 1, 0.0  # a code that this batch leaves out is dead
+    objective.loss(torch.arange(64), 0)
+    latents, codes, used = objective._last
+    before = objective.net.codebook.detach().clone()
+    objective.after_step(0)
+    moved = (objective.net.codebook != before).any(2)
+    unused = torch.tensor([[k not in codes[s][used[s]] for k in range(12)] for s in range(8)])
+    unused &= used.any(1)[:, None]  # a position that no item uses has no latent to give
+    assert int(unused.sum()) > 8
+    assert torch.equal(moved, unused) if restart else not bool(moved.any())
+    assert objective.restart.restarted == (int(unused.sum()) if restart else 0)
+    for slot, code in moved.nonzero().tolist():
+        nearest = torch.cdist(objective.net.codebook[slot, code][None].detach(), latents[slot][used[slot]]).min()
+        assert float(nearest) < 0.02
+
+
+def test_lambda_follows_the_router_during_a_fit(fitted: AdaSid) -> None:
+    # All behaviour experts start active and 24 steps are few: every step finds the router too dense.
+    assert fitted.diagnostics()["lambda_final"] == pytest.approx(1e-8 * 1.2**24, rel=1e-4)
+
+
+def test_codebooks_start_among_the_latents(runtime: LocalRuntime) -> None:
+    features, config = make_features(), small(steps=9, learning_rate=1e-8)  # nothing moves but the start
+
+    def closeness(net: AdaptiveExperts) -> float:
+        data = Batch.of(features, features.dims(), runtime, features.fit_rows("train"))
+        with torch.no_grad():
+            return float((net.encode(data).latents @ net.directions().transpose(1, 2)).amax(-1).mean())
+
+    started = AdaSid(config).fit(features, Rng(0), runtime).net_
+    drawn = _network(config, features.dims(), runtime.generator(Rng(0).child("init")))
+    assert closeness(started) > closeness(drawn) + 0.2, (closeness(started), closeness(drawn))
 
 
 @pytest.mark.parametrize("vq", ["ema", "ibq"])
@@ -439,7 +481,7 @@ def test_diagnostics_answer_the_questions_of_the_paper(fitted: AdaSid) -> None:
 # -- missing and wrong data ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("absent", "names"), [("vision", ("text 1", "text 2")), ("text", ("vision 1", "vision 2"))])
 def test_missing_content_modality_gives_its_position_away(absent: str, names: tuple[str, str]) -> None:
-    runtime = local_runtime()
+    runtime = StageRuntime(local_runtime())
     features = make_features({m: d for m, d in DIMS.items() if m != absent})
     tokenizer = AdaSid(small()).fit(features, Rng(0), runtime)
     sids = tokenizer.encode(features, runtime).check(300)
@@ -447,7 +489,7 @@ def test_missing_content_modality_gives_its_position_away(absent: str, names: tu
     assert sids.position_names[1:3] == names
     assert sids.weights is not None
     assert sids.weights[:, 1:3].sum(1) == pytest.approx(np.ones(300), abs=1e-5)
-    assert any(f"no {absent} embeddings (not in this test)" in warning for warning in runtime.reporter.warnings)
+    assert any(f"no {absent} embeddings (not in this test)" in warning for warning in runtime.warnings)
     restored = AdaSid(small())
     restored.load_state_dict(tokenizer.state_dict())
     assert np.array_equal(restored.encode(features, runtime).codes, sids.codes)

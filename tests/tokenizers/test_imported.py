@@ -108,9 +108,10 @@ def test_a_path_is_needed(tmp_path: Path, runtime: LocalRuntime) -> None:
 
 def test_offset_codes_are_warned_about(tmp_path: Path) -> None:
     from sidbench.benchmark.runtime.local import local_runtime
+    from sidbench.benchmark.runtime.stage_runtime import StageRuntime
 
-    runtime = local_runtime(threads=1)
+    runtime = StageRuntime(local_runtime(threads=1))
     path = tmp_path / "t.json"
     path.write_text(str([[i, 8 + i] for i in range(6)]))
     fitted(path, runtime)
-    assert any("count on from position to position" in line for line in runtime.reporter.warnings)
+    assert any("count on from position to position" in line for line in runtime.warnings)

@@ -55,7 +55,8 @@ def test_behaviour_loss_by_hand() -> None:
     z_hat = torch.tensor([[3.0, 1.0], [1.0, 1.0], [5.0, -5.0]])
     loss = objective([True, True, False], h, latent_dim=2, alpha=0.5)
     quantised = Quantised(z_hat, torch.zeros(()), torch.zeros(3, 3, dtype=torch.int64))
-    got = loss.extra(torch.arange(3), z_hat, quantised, 0)["behaviour"]
+    z = torch.tensor([[-1.0, 4.0], [2.0, 0.0], [0.5, 3.0]])  # the latents before quantisation are not asked
+    got = loss.extra(torch.arange(3), z, quantised, 0)["behaviour"]
     # <z_0, h> = (3, 2), <z_1, h> = (1, 2); the third item has no behaviour: neither an anchor nor a negative.
     first, second = math.log(math.exp(3) + math.exp(2)) - 3, math.log(math.exp(1) + math.exp(2)) - 2
     assert float(got) == pytest.approx(0.5 * (first + second) / 2, rel=1e-6)
@@ -137,6 +138,56 @@ def test_groups_hold_near_codes_within_bounds_and_depend_on_the_codebooks_only()
     assert torch.equal(groups.groups, resumed.groups)
     sizes = torch.bincount(groups.groups[0], minlength=10)
     assert int(sizes.min()) >= 2 and int(sizes.max()) <= 4
+
+
+def moving_codebook() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Codebook ``[1, 100, 4]`` of ten tight groups, the same after two codes of each went over to the next group, and
+    the group ``[100]`` of each code then."""
+    draw, group = torch.Generator().manual_seed(0), torch.arange(100) // 10
+    centres, noise = 10 * torch.randn(10, 4, generator=draw), 0.1 * torch.randn(100, 4, generator=draw)
+    moved = torch.where(torch.arange(100) % 10 < 2, (group + 1) % 10, group)
+    return (centres[group] + noise)[None], (centres[moved] + noise)[None], moved
+
+
+def same_partition(one: torch.Tensor, two: torch.Tensor) -> bool:
+    return torch.equal(one[:, None] == one, two[:, None] == two)
+
+
+def test_groups_follow_the_codes_at_the_end_of_every_period() -> None:
+    start, moved, group = moving_codebook()
+    codebooks = start.clone()
+    groups = CodeGroups(codebooks, 5, Rng(0), RUNTIME)
+    assert same_partition(groups.groups[0], torch.arange(100) // 10)
+    codebooks.copy_(moved)
+    groups.after_step(3)
+    assert same_partition(groups.groups[0], torch.arange(100) // 10)  # the period is not over
+    groups.after_step(4)
+    assert same_partition(groups.groups[0], group)
+    codebooks.copy_(start)
+    groups.after_step(8)
+    assert same_partition(groups.groups[0], group)
+    groups.after_step(10)  # a stride across the end of the second period
+    assert not same_partition(groups.groups[0], group)
+
+
+def test_a_fit_refreshes_its_groups_once_an_epoch_but_not_within_ten_steps() -> None:
+    start, moved, group = moving_codebook()
+    for n_items, period in ((4 * 15, 15), (4 * 3, 10)):
+        loss = objective(
+            [True] * n_items, torch.zeros(n_items, 4), latent_dim=4, codebook_size=100, code_length=1, batch_size=4
+        )
+        tokenizer = Letter(loss.config)
+        tokenizer.net_ = loss.net
+        loss.net.quantiser.initialise = lambda *_: None  # type: ignore[method-assign]  # 100 codes of a few latents
+        loss.net.quantiser.codebooks.data.copy_(start)
+        tokenizer.start(loss, Rng(0), RUNTIME)
+        loss.net.quantiser.codebooks.data.copy_(moved)
+        settled = []
+        for step in range(period):
+            loss.after_step(step)
+            assert loss.groups is not None
+            settled.append(same_partition(loss.groups.groups[0], group))
+        assert settled == [False] * (period - 1) + [True]
 
 
 def test_diversity_spreads_a_codebook() -> None:

@@ -19,7 +19,7 @@ from sidbench.datasets.splits.base import Sequences
 from sidbench.tokenizers.base import PAD
 from sidbench.tokenizers.blocks.experts.expert_quantiser import ExpertQuantiser
 from sidbench.tokenizers.blocks.experts.expert_slots import Batch, Layout
-from sidbench.tokenizers.blocks.training.next_item import Histories, HistoryWindows, NextItem
+from sidbench.tokenizers.blocks.losses.next_item import Histories, HistoryWindows, NextItem
 from sidbench.tokenizers.mmq import Mmq, MmqConfig, Objective, _network
 
 RUNTIME = local_runtime()
@@ -154,6 +154,40 @@ def test_soft_indices_send_gradient_to_all_codes_and_straight_through_does_not()
     for slot in range(6):
         touched = set((net.codebook.grad[slot].abs().sum(1) > 0).nonzero()[:, 0].tolist())
         assert touched == set(codes[slot][latents.gates[:, slot] > 0].tolist())
+
+
+def test_losses_of_stage_2_by_hand() -> None:
+    features = planted()[0]
+    objective, rows = objective_of(features, tuning_content_weight=0.3), torch.arange(48)
+    net, histories = objective.net, objective.histories.take(torch.arange(48), 0)
+    with torch.no_grad():
+        parts = objective.stage_2(rows, 0)
+        batch = objective.items.take(histories.items)
+        encoded = net.encode(batch)
+        gated = encoded.gates.t()[..., None] * net.quantise(encoded.latents)[1]
+        whole = net.decoder(gated.sum(0)).split([14, 5], dim=1)
+        recon, aux = [], []
+        for (m, e), all_of_it, own in zip(batch.embeddings.items(), whole, (slice(2, 4), slice(4, 6)), strict=True):
+            energy = float((features.modalities[m][features.available[m]] ** 2).sum(1).mean())
+            there = batch.available[m] & histories.real
+            recon.append(float(((e - all_of_it) ** 2).sum(1)[there].mean()) / energy)
+            aux.append(float(((e - net.decoders[m](gated[own].sum(0))) ** 2).sum(1)[there].mean()) / energy)
+    assert float(parts["reconstruction"]) == pytest.approx(0.3 * np.mean(recon), rel=1e-4)
+    assert float(parts["aux"]) == pytest.approx(0.3 * np.mean(aux), rel=1e-4)
+    assert float(parts["loss"]) == pytest.approx(sum(float(v) for k, v in parts.items() if k != "loss"), rel=1e-5)
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_unused_codes_restart_in_stage_1_where_asked_for(restart: bool) -> None:
+    objective = objective_of(planted()[0], restart_dead_codes=restart)
+    objective.restart.every, objective.restart.decay = 1, 0.0  # a code that this batch leaves out is dead
+    objective.stage_1(torch.arange(12, 40), 0)
+    codes, before = objective._last[1], objective.net.codebook.detach().clone()
+    objective.after_step(0)
+    moved = (objective.net.codebook != before).any(2)
+    unused = torch.tensor([[k not in codes[s] for k in range(10)] for s in range(6)])
+    assert int(unused.sum()) > 6
+    assert torch.equal(moved, unused) if restart else not bool(moved.any())
 
 
 def test_soft_and_hard_quantisation_have_equal_values() -> None:

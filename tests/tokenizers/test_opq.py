@@ -100,6 +100,26 @@ def test_whitening_is_undone_in_the_reconstruction() -> None:
     assert error(features, fit(features, whiten=True)[1]) < 0.6 * variance
 
 
+@pytest.mark.parametrize("whiten", [True, False])
+def test_codes_are_nearest_ones_in_the_whitened_space_or_in_that_of_the_axes(whiten: bool) -> None:
+    features = correlated(600)
+    opq, sids = fit(features, whiten=whiten, alternations=3)
+    x = features.modalities["text"] - features.modalities["text"].mean(0)
+    axes = x @ opq.basis_
+    deviations = axes.std(0) if whiten else np.ones(16)
+    assert axes.std(0).max() > 10 * axes.std(0).min()
+    np.testing.assert_allclose(opq.scale_, deviations, rtol=1e-3)
+    rotated = (axes / deviations) @ opq.rotation_
+    decoded = np.zeros_like(rotated)
+    for p, block in enumerate(np.split(rotated, 4, axis=1)):
+        squared = ((block[:, None] - opq.centres_[p]) ** 2).sum(2)
+        chosen = squared[np.arange(600), sids.codes[:, p]]
+        np.testing.assert_allclose(chosen, squared.min(1), atol=1e-4)
+        decoded[:, 4 * p : 4 * p + 4] = opq.centres_[p][sids.codes[:, p]]
+    back = (decoded @ opq.rotation_.T * deviations) @ opq.basis_.T + features.modalities["text"].mean(0)
+    np.testing.assert_allclose(sids.reconstruction["text"], back, atol=1e-3)
+
+
 def test_unseen_items_are_quantised_about_as_well() -> None:
     features = correlated(2500)
     opq = Opq(OpqConfig(code_length=4, codebook_size=16, alternations=10))

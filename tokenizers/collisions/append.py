@@ -14,7 +14,12 @@ from sidbench.tokenizers.collisions.base import CollisionInfo, CollisionPolicy, 
 
 INFO = CollisionInfo(
     title="Append: rank inside the collision group as last token",
+    version=1,
     source="TIGER, arXiv 2305.05065",
+    url="https://arxiv.org/abs/2305.05065",
+    bibtex="@misc{rajput2023tiger,\n"
+    "  title={Recommender Systems with Generative Retrieval}, author={Rajput and others}, year={2023},\n"
+    "  eprint={2305.05065}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2305.05065}}",
     unique=True,
     adds=True,
     deviations=("Ranks follow the order of the catalogue; the paper states no order.",),

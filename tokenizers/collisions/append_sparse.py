@@ -16,7 +16,12 @@ from sidbench.tokenizers.collisions.base import CollisionInfo, CollisionPolicy, 
 
 INFO = CollisionInfo(
     title="Append where needed: rank token for colliding items only",
+    version=1,
     source="MiniOneRec, arXiv 2510.24431",
+    url="https://arxiv.org/abs/2510.24431",
+    bibtex="@misc{minionerec2025,\n"
+    "  title={MiniOneRec: An Open-Source Framework for Scaling Generative Recommendation}, year={2025},\n"
+    "  eprint={2510.24431}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2510.24431}}",
     unique=True,
     adds=True,
     deviations=("Ranks start at 0 and follow the order of the catalogue.",),

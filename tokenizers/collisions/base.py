@@ -11,13 +11,14 @@ at that position only; an item without a code there (PAD) stays as it is.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
+from sidbench.datasets.foundation.plugin import PluginBase
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.foundation.settings import check_settings
 from sidbench.tokenizers.base import PAD, SemanticIds
@@ -31,6 +32,8 @@ class CollisionInfo:
 
     source: who uses it. unique: afterwards every item has a SID of its own, or ``resolve`` raises. adds: appends a
     position. moves: changes codes that the tokenizer gave. deviations: from the source, one sentence each.
+    url: page of the source (arXiv or DOI); bibtex: its key or whole entry; both empty without one.
+    version: raised by its author when the numbers it computes change; part of stage keys, run ids and comparability.
     """
 
     title: str
@@ -39,6 +42,9 @@ class CollisionInfo:
     adds: bool = False
     moves: bool = False
     deviations: tuple[str, ...] = ()
+    version: int = 1
+    url: str = ""
+    bibtex: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,15 +94,12 @@ class Resolved:
     report: CollisionReport
 
 
-class CollisionPolicy(ABC):
-    """Base of every collision policy."""
+class CollisionPolicy(PluginBase):
+    """Base of every collision policy; constructor and ``name`` are those of ``PluginBase``."""
 
+    entry_points: ClassVar[str] = "sidbench.collisions"
     info: ClassVar[CollisionInfo]
     config_class: ClassVar[type[Any]] = CollisionConfig
-    budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
 
     @abstractmethod
     def resolve(self, sids: SemanticIds, costs: Costs, rng: Rng) -> Resolved:

@@ -26,7 +26,13 @@ from sidbench.tokenizers.collisions.base import (
 
 INFO = CollisionInfo(
     title="Hash slot: random token, distinct inside the collision group",
+    version=1,
     source="ActionPiece, arXiv 2502.13581",
+    url="https://arxiv.org/abs/2502.13581",
+    bibtex="@misc{hou2025actionpiece,\n"
+    "  title={ActionPiece: Contextually Tokenizing Action Sequences for Generative Recommendation},\n"
+    "  author={Hou and others}, year={2025}, eprint={2502.13581}, archivePrefix={arXiv},\n"
+    "  url={https://arxiv.org/abs/2502.13581}}",
     unique=True,
     adds=True,
 )
@@ -59,7 +65,7 @@ class HashSlot(CollisionPolicy):
         largest = int(ranks.max(initial=0)) + 1
         if largest > self.config.buckets:
             raise InputError(
-                "hash_slot: collisions.buckets",
+                f"{self.name}: collisions.buckets",
                 got=self.config.buckets,
                 wanted=f"at least {largest}, the items of the largest collision group",
                 do=f"set collisions.buckets={1 << (largest - 1).bit_length()}",

@@ -6,7 +6,15 @@ from sidbench.datasets.foundation.seeds import Rng
 from sidbench.tokenizers.base import SemanticIds
 from sidbench.tokenizers.collisions.base import CollisionInfo, CollisionPolicy, Costs, Resolved, unchanged
 
-INFO = CollisionInfo(title="None: items may share a SID", source="RPG, arXiv 2506.05781")
+INFO = CollisionInfo(
+    title="None: items may share a SID",
+    version=1,
+    source="RPG, arXiv 2506.05781",
+    url="https://arxiv.org/abs/2506.05781",
+    bibtex="@misc{rpg2025,\n"
+    "  title={Generating Long Semantic IDs in Parallel for Recommendation}, year={2025},\n"
+    "  eprint={2506.05781}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2506.05781}}",
+)
 
 
 class NoPolicy(CollisionPolicy):

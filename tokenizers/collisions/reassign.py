@@ -20,6 +20,7 @@ from sidbench.tokenizers.collisions.base import CollisionInfo, CollisionPolicy, 
 
 INFO = CollisionInfo(
     title="Reassign: fewest moves to free last codes, then least cost",
+    version=1,
     source="CollisionGenRec (ZCR)",
     moves=True,
     deviations=("Costs are the tokenizer's own distances where it has them, else an estimate from the features.",),

@@ -1,8 +1,8 @@
 """Sinkhorn: items that share a SID are encoded again together, with a balanced assignment at the last position.
 
 LC-Rec (arXiv 2311.09049) and LETTER: in up to 20 rounds every group of items with equal SIDs gets the last codes of an
-entropic transport plan between the group and the codebook (see ``blocks/sinkhorn.py``). The new codes may meet those of
-other items, hence the rounds; items with equal distances can never be told apart. What remains is reported.
+entropic transport plan between the group and the codebook (see ``blocks/quantisers/sinkhorn.py``). The new codes may
+meet those of other items, hence the rounds; items with equal distances can never be told apart. What remains is reported.
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ from sidbench.tokenizers.collisions.base import (
 
 INFO = CollisionInfo(
     title="Sinkhorn: colliding items encoded again with a balanced last position",
+    version=1,
     source="LC-Rec, arXiv 2311.09049; LETTER, arXiv 2405.07314",
+    url="https://arxiv.org/abs/2311.09049",
+    bibtex="@misc{lcrec2023,\n"
+    "  title={Adapting Large Language Models by Integrating Collaborative Semantics for Recommendation},\n"
+    "  year={2023}, eprint={2311.09049}, archivePrefix={arXiv}, url={https://arxiv.org/abs/2311.09049}}",
     moves=True,
     deviations=(
         "Any tokenizer: where it has no distances of its own at the last position, they are estimated from features.",

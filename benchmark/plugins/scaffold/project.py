@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import sys
-from datetime import date
 from pathlib import Path
 from string import Template
 
@@ -46,7 +45,6 @@ def new_project(name: str, out: Path, registry: Registry | None = None) -> list[
         "name": name,
         "class_name": class_name(name),
         "distribution": name.replace("_", "-"),
-        "year": str(date.today().year),
     }
     temporary = out / f".{name}.{os.getpid()}.tmp"
     written = []

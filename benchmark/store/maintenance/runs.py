@@ -1,4 +1,4 @@
-"""Finished runs as people look at them: a summary, the state of their files, and their removal."""
+"""Finished runs as people look at them: the state of their files, and their removal."""
 
 from __future__ import annotations
 
@@ -13,18 +13,12 @@ import pyarrow
 import pyarrow.parquet
 
 from sidbench.benchmark.store.paths import RECORD_NAME
-from sidbench.benchmark.store.records import Metric, RunRecord, SidsRecord
+from sidbench.benchmark.store.records import RunRecord, SidsRecord
 from sidbench.datasets.foundation.disk import storing
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.hashing import hash_arrays, hash_file
 from sidbench.datasets.foundation.paths import leaves_folder
 
-HEADLINES = (
-    ("retrieval", "item_recall_at_10"),
-    ("retrieval", "item_ndcg_at_10"),
-    ("ranking", "auc"),
-    (None, "collision_rate"),
-)  # task, or None for the SIDs; the first that a run has
 MATCHES, DIFFERS, MISSING, UNREADABLE, UNNAMED = "matches", "DIFFERS", "MISSING", "UNREADABLE", "not named by the record"
 
 
@@ -35,12 +29,6 @@ class RunFile:
     name: str
     n_bytes: int
     state: str
-
-
-def headline(record: RunRecord) -> tuple[str, Metric] | None:
-    """The metric that stands for a run in a list, and its name; None when it has none of the usual ones."""
-    found = ((name, record.metric(name, task)) for task, name in HEADLINES)
-    return next(((name, metric) for name, metric in found if metric is not None), None)
 
 
 def run_files(record: RunRecord, folder: Path) -> list[RunFile]:

@@ -10,7 +10,7 @@ import psutil
 
 from sidbench.benchmark.store.maintenance.units import modified, path_bytes
 
-_NAME = re.compile(r"\..+\.(\d+)(?:-\d+)?\.(?:tmp|old)")  # as RunBuilder and remove_runs write them
+_NAME = re.compile(r"\..+\.(\d+)(?:-\d+)?\.(?:tmp|old)")  # as RunFolder and remove_runs write them
 CLOCK_SLACK = 2.0  # seconds by which a file's time may lie before the start of the process that wrote it
 
 

@@ -19,7 +19,6 @@ from sidbench.benchmark.runs.command_line import repeat_command
 from sidbench.benchmark.runs.request import RunRequest, named_values, plugin_names, seed_list
 from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.datasets.foundation.errors import InputError, StageError
-from sidbench.leaderboards.board.controls import CONTROLS
 
 
 def bench(*words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -200,13 +199,11 @@ def test_run_hands_over_a_checked_request(monkeypatch: pytest.MonkeyPatch, tmp_p
         (0, 2),
         ("smoke",),
         ("file",),
-        tmp_path,
-        "cpu",
-        "bf16",
-        2,
-        True,
-        "always",
-        ("tokenizer.codebook_size=16", "dataset.k_core=3"),
+        overrides=("tokenizer.codebook_size=16", "dataset.k_core=3"),
+        common=RunConfig(device="cpu", precision="bf16", threads=2),
+        data_dir=tmp_path,
+        rerun="always",
+        json=True,
     )
 
 
@@ -267,15 +264,7 @@ def test_all_is_every_usable_plugin_and_says_what_it_left_out(tmp_path: Path) ->
         "synthetic",
         "mtp",
         "0",
-        budget="quick",
-        ties="shuffled",
-        data_dir=None,
-        device="cpu",
-        precision="fp32",
-        threads=0,
-        json=False,
         rerun="never",
-        overrides=(),
         registry=Registry(tmp_path),
     )
     assert made.tokenizers == ("good",)
@@ -285,7 +274,7 @@ def test_all_is_every_usable_plugin_and_says_what_it_left_out(tmp_path: Path) ->
 def test_controls_is_a_group_that_mixes_with_names() -> None:
     names = plugin_names("tokenizer", "opq,controls,random", installed())
     assert names[0] == "opq" and len(set(names)) == len(names)
-    assert set(names[1:]) == set(CONTROLS) == {n for n, p in plugins("tokenizer").items() if p.info["control"]}
+    assert set(names[1:]) == set(installed().controls()) == {n for n, p in plugins("tokenizer").items() if p.info["control"]}
 
 
 def test_all_leaves_out_what_needs_a_setting_unless_it_is_given(tmp_path: Path) -> None:
@@ -305,13 +294,6 @@ def test_all_leaves_out_what_needs_a_setting_unless_it_is_given(tmp_path: Path) 
             "synthetic",
             "mtp",
             "0",
-            budget="quick",
-            ties="shuffled",
-            data_dir=None,
-            device="cpu",
-            precision="fp32",
-            threads=0,
-            json=False,
             rerun="never",
             overrides=overrides,
             registry=Registry(tmp_path),
@@ -361,10 +343,10 @@ def test_the_command_that_repeats_a_failed_run_holds_every_option_that_changes_n
     usual = [
         "bench",
         "run",
-        "--tokenizer",
-        "opq",
         "--dataset",
         "synthetic",
+        "--tokenizer",
+        "opq",
         "--recommender",
         "mtp",
         "--seed",
@@ -378,13 +360,13 @@ def test_the_command_that_repeats_a_failed_run_holds_every_option_that_changes_n
     assert command() == usual
     unusual = command(collisions="append", precision="bf16", accumulate=4, compile=True)
     assert unusual == [
-        *usual[:4],
-        "--compile",
-        "--collisions",
-        "append",
+        *usual[:-1],
         "--precision",
         "bf16",
+        "--collisions",
+        "append",
         "--accumulate",
         "4",
-        *usual[4:],
+        "--compile",
+        usual[-1],
     ]

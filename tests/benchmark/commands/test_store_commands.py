@@ -16,18 +16,18 @@ import pyarrow.parquet
 import pytest
 
 from sidbench.benchmark.cli import app as cli
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.runtime.reporter import Reporter
 from sidbench.benchmark.store.cache_entries import partial_folder
 from sidbench.benchmark.store.records import (
     DatasetRecord,
     EnvironmentRecord,
-    Metric,
     PluginRecord,
     RunRecord,
     SidsRecord,
     TaskRecord,
 )
-from sidbench.benchmark.store.stage_cache import Stage, StageCache
+from sidbench.benchmark.store.stage_cache import Stage, StageCache, traces
 from sidbench.datasets.foundation.hashing import hash_arrays, hash_file
 
 CODES = np.asarray([[0, 1], [2, -1], [3, 3]], np.int32)
@@ -47,8 +47,7 @@ def stage(name: str, seed: int) -> Stage[int]:
 def finished_run(home: Path, run_id: str, seed: int) -> RunRecord:
     """A run as the pipeline leaves it: two cached stages, of which all runs share the first, and a folder with files."""
     cache = StageCache(home / "cache", Reporter())
-    cache.run(stage("dataset", 0))
-    cache.run(stage("tokenizer", seed))
+    _, stages = traces(cache.trace(stage(name, depends)) for name, depends in (("dataset", 0), ("tokenizer", seed)))
     folder = home / "runs" / run_id
     folder.mkdir(parents=True)
     pyarrow.parquet.write_table(
@@ -89,7 +88,7 @@ def finished_run(home: Path, run_id: str, seed: int) -> RunRecord:
         ),
         comparability_key="k",
         protocol_key="p",
-        stages=tuple(cache.stages),
+        stages=stages,
         warnings=("beware",),
         environment=EnvironmentRecord(
             device="cpu",

@@ -179,13 +179,7 @@ def request(tokenizer: str, preset: str) -> RunRequest:
         "0",
         budget="smoke",
         ties="file",
-        data_dir=None,
-        device="cpu",
-        precision="fp32",
-        threads=1,
-        json=False,
-        rerun="failed",
-        overrides=(),
+        common={"device": "cpu", "threads": 1},
         preset=preset,
     )
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from sidbench.benchmark.metrics.descriptions import describe
+from sidbench.benchmark.metrics.catalogue import describe
 from sidbench.benchmark.metrics.quantisation import quantisation_metrics
 from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.features.base import ItemFeatures

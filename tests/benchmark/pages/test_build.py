@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sidbench.benchmark.cli.app import invoke
-from sidbench.benchmark.commands.show import setting_number, setting_range
+from sidbench.benchmark.config.describe import setting_number, setting_range
 from sidbench.benchmark.pages.build import INDEX, MARKS, compare_pages, pages, write_pages
 from sidbench.benchmark.pages.recommenders import GROUPS, recommender_page
 from sidbench.benchmark.pages.tokenizers import tokenizer_page
@@ -69,7 +69,11 @@ def check_page(page: str, kind: str, name: str) -> None:
     assert widths == {8}  # a bar in a cell is escaped
     assert str(ROOT) not in page and "/home/" not in page
     for link in re.findall(r"\]\(([^)]+)\)", page):
-        assert (DOCS / f"{kind}s" / link).is_file(), link
+        assert link == cls.info.url or (DOCS / f"{kind}s" / link).is_file(), link
+    assert (f"]({cls.info.url})" in page) == bool(cls.info.url)
+    assert (f"## Cite\n\n```bibtex\n{cls.info.bibtex}\n```" in page) == bool(cls.info.bibtex)
+    assert (f"| year | {cls.info.year} |" in page) == (cls.info.year is not None) and "None" not in page
+    assert f"| version | {cls.info.version} |" in page
 
 
 @pytest.mark.parametrize("name", IN_TREE)

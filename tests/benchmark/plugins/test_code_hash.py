@@ -1,4 +1,4 @@
-"""Code fingerprints: a plugin's key follows everything it imports, nothing else, and not its comments."""
+"""Hashes of code: they follow what code does through everything it reaches, and neither its words nor its places."""
 
 from __future__ import annotations
 
@@ -6,70 +6,192 @@ from pathlib import Path
 
 import pytest
 
-from sidbench.benchmark.plugins import code_hash as fingerprint
-from sidbench.benchmark.plugins.code_hash import ROOT, base_of, code_fingerprint, import_closure
-from sidbench.benchmark.plugins.sources import plugin_files
-from sidbench.datasets.foundation.errors import InputError
-from sidbench.tokenizers.shuffled import ShuffledConfig
+from sidbench.benchmark.plugins.code_hash import ROOT, CodeBase
+
+PLUGIN = '''"""A method."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pkg.errors import InputError
+from pkg.maths.helpers import Scale, distance
+from pkg.maths import tables
+
+INFO = Info(title="A method", deviations=("none",), version=1)
 
 
-def names(path: Path) -> set[str]:
-    return {str(p.relative_to(ROOT)) for p in import_closure(path)}
+class Config:
+    """Settings."""
+
+    size: int = setting(8, "number of codes", low=1, high=64)
 
 
-def test_the_closure_holds_what_is_imported_and_nothing_else() -> None:
-    found = names(ROOT / "tokenizers" / "rqvae.py")
+class Method(Base):
+    """Does it."""
+
+    info = INFO
+    scales = {"unit": Scale, "other": tables.Other}
+
+    def fit(self, x: np.ndarray) -> None:
+        """Fit."""
+        if not len(x):
+            raise InputError("no rows", got=0, wanted="some")
+        self.runtime.warn(f"{len(x)} rows")
+        self.codes = distance(x, x) * 2.0 + np.sqrt(x)
+'''
+HELPERS = '''"""Maths."""
+
+
+class Scale:
+    factor = 1.0
+
+
+def distance(a: float, b: float) -> float:
+    """Distance."""
+    return (a - b) ** 2
+
+
+def unrelated() -> int:
+    return 1
+'''
+FILES = {
+    "method.py": PLUGIN,
+    "maths/__init__.py": "",
+    "maths/helpers.py": HELPERS,
+    "maths/tables.py": "class Other:\n    factor = 2.0\n",
+    "errors.py": "class InputError(Exception):\n    def __str__(self):\n        return 'one'\n",
+}
+
+
+def hashed(folder: Path, **changed: str) -> str:
+    """Hash of the method in a package of ``FILES`` with other texts for some files (``a__b`` for ``a/b.py``)."""
+    files = {**FILES, **{f"{name.replace('__', '/')}.py": text for name, text in changed.items()}}
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    code = CodeBase({"pkg": folder})
+    return code.hash(code.symbols(folder / "method.py"))
+
+
+def replaced(text: str, *pairs: tuple[str, str]) -> str:
+    for old, new in pairs:
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {
+            "method": replaced(
+                PLUGIN,
+                ('"""Does it."""', '"""Does it well."""'),
+                ("        self.codes", "        # why\n        self.codes"),
+            )
+        },
+        {
+            "method": replaced(
+                PLUGIN, ('"no rows"', '"there are no rows"'), ('wanted="some"', 'wanted="a row", do="add one"')
+            )
+        },
+        {"method": replaced(PLUGIN, ('warn(f"{len(x)} rows")', 'warn("rows")'))},
+        {"method": replaced(PLUGIN, ('deviations=("none",)', 'deviations=("one", "two")'), ("version=1", "version=2"))},
+        {"method": replaced(PLUGIN, ('"number of codes", low=1, high=64', '"codes", low=2'))},
+        {"method": replaced(PLUGIN, ("x: np.ndarray) -> None", "x)"))},
+        {"method": replaced(PLUGIN, ("import numpy as np", "import numpy"), ("np.", "numpy."))},
+        {"method": replaced(PLUGIN, ("class Method", "class BetterName"))},
+        {"maths__helpers": replaced(HELPERS, ("return 1", "return 2"))},
+        {"errors": replaced(FILES["errors.py"], ("one", "two"))},
+        {"method": replaced(PLUGIN, ("distance", "gap")), "maths__helpers": replaced(HELPERS, ("def distance", "def gap"))},
+        {
+            "method": replaced(PLUGIN, ("from pkg.maths.helpers import Scale", "from pkg.elsewhere import Scale")),
+            "elsewhere": replaced(HELPERS, ("def unrelated", "def other")),
+            "maths__helpers": "",
+        },
+    ],
+    ids=[
+        "docstring and comment",
+        "error text",
+        "warning text",
+        "metadata",
+        "setting docs",
+        "annotations",
+        "import alias",
+        "renamed class",
+        "code not reached",
+        "what an error prints",
+        "renamed helper",
+        "moved helpers",
+    ],
+)
+def test_wording_names_and_places_change_no_hash(tmp_path: Path, changed: dict[str, str]) -> None:
+    assert hashed(tmp_path / "one") == hashed(tmp_path / "two", **changed)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"method": replaced(PLUGIN, ("* 2.0", "* 3.0"))},
+        {"method": replaced(PLUGIN, ("setting(8,", "setting(9,"))},
+        {"method": replaced(PLUGIN, ("size: int", "size: float"))},
+        {"method": replaced(PLUGIN, ("np.sqrt", "np.exp"))},
+        {"method": replaced(PLUGIN, ("import numpy as np", "import torch as np"))},
+        {"method": replaced(PLUGIN, ("not len(x)", "len(x) > 1"))},
+        {"method": replaced(PLUGIN, ('"unit": Scale, "other": tables.Other', '"unit": tables.Other, "other": Scale'))},
+        {"maths__helpers": replaced(HELPERS, ("** 2", "** 4"))},
+        {"maths__helpers": replaced(HELPERS, ("factor = 1.0", "factor = 0.5"))},
+        {"maths__tables": "class Other:\n    factor = 3.0\n"},
+        {"maths__helpers": HELPERS + "\nregister(distance)\n"},
+    ],
+    ids=[
+        "constant", "default", "type of a setting", "function", "library", "condition", "swapped classes", "helper",
+        "class attribute", "attribute of a module", "loose statement",
+    ],
+)  # fmt: skip
+def test_what_code_does_changes_the_hash(tmp_path: Path, changed: dict[str, str]) -> None:
+    assert hashed(tmp_path / "one") != hashed(tmp_path / "two", **changed)
+
+
+def test_only_what_is_reached_counts() -> None:
+    code = CodeBase()
+    reached = code.reached(code.symbols(ROOT / "tokenizers" / "rqvae.py"))
+    found = {str(symbol.path.relative_to(ROOT)) for symbol in reached}
     assert {
         "tokenizers/rqvae.py",
         "tokenizers/base.py",
         "tokenizers/blocks/quantisers/vector_quantiser.py",
         "tokenizers/blocks/clustering/kmeans.py",
-        "datasets/features/base.py",
     } <= found
-    assert not {n for n in found if n.startswith(("benchmark/", "recommenders/", "leaderboards/"))}
+    assert not {name for name in found if name.startswith(("benchmark/", "recommenders/", "leaderboards/"))}
     assert "tokenizers/blocks/experts/adaptive_experts.py" not in found and "tokenizers/adasid.py" not in found
 
 
-def test_imports_inside_functions_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("def f():\n    from sidbench.rooms.b import x\n    return x\n")
-    (tmp_path / "rooms").mkdir()
-    (tmp_path / "rooms" / "__init__.py").write_text("")
-    (tmp_path / "rooms" / "b.py").write_text("import sidbench.rooms.c\nx = 1\n")
-    (tmp_path / "rooms" / "c.py").write_text("from sidbench import a\n")  # a circle ends
-    (tmp_path / "rooms" / "d.py").write_text("")
-    monkeypatch.setattr(fingerprint, "ROOT", tmp_path)
-    assert {p.name for p in import_closure(tmp_path / "a.py")} == {"a.py", "b.py", "c.py"}
+def test_imports_inside_functions_count_and_a_circle_ends(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("def f():\n    from pkg.b import x\n    return x\n")
+    (tmp_path / "b.py").write_text("from pkg import c\nx = c.y\n")
+    (tmp_path / "c.py").write_text("from pkg.a import f\ny = f\n")
+    (tmp_path / "d.py").write_text("z = 1\n")
+    code = CodeBase({"pkg": tmp_path})
+    assert {s.path.name for s in code.reached(code.symbols(tmp_path / "a.py"))} == {"a.py", "b.py", "c.py"}
+    assert code.hash(code.symbols(tmp_path / "a.py"))
 
 
-def test_a_strangers_package_comes_along(tmp_path: Path) -> None:
-    package = tmp_path / "mine"
-    package.mkdir()
-    for name in ("__init__", "tokenizer", "helpers"):
-        (package / f"{name}.py").write_text("")
-    found = import_closure(package / "tokenizer.py")
-    assert {p.name for p in found} == {"__init__.py", "tokenizer.py", "helpers.py"}
-
-
-def test_docstrings_and_comments_do_not_change_the_code(tmp_path: Path) -> None:
-    one, two, other = (tmp_path / name for name in ("one", "two", "other"))
-    for folder, text in ((one, "x = 1\n"), (two, '"""Doc."""\n\nx = 1  # why\n'), (other, "x = 2\n")):
-        folder.mkdir()
-        (folder / "m.py").write_text(text)
-    prints = [code_fingerprint([folder / "m.py"]) for folder in (one, two, other)]
+def test_code_without_a_file_is_hashed_as_well() -> None:
+    code = CodeBase()
+    one, two, other = (code.add_text(f"class A:\n    x = {n}\n", f"cell {i}") for i, n in enumerate((1, 1, 2)))
+    prints = [code.hash(code.symbols(path)) for path in (one, two, other)]
     assert prints[0] == prints[1] != prints[2]
 
 
-def test_a_composite_plugin_follows_the_one_it_runs_and_no_other_of_its_kind() -> None:
-    opq, rqvae = ROOT / "tokenizers" / "opq.py", ROOT / "tokenizers" / "rqvae.py"
-    composite = plugin_files("tokenizer", "shuffled", "opq")
-    assert opq in composite and rqvae not in composite
-    assert opq in plugin_files("tokenizer", "actionpiece")  # which imports it
-    assert ROOT / "benchmark" / "runtime" / "training.py" in plugin_files("tokenizer", "random")
-    assert plugin_files("tokenizer", "random", "opq") == plugin_files("tokenizer", "random")  # wraps nothing
-    with pytest.raises(InputError, match="nobody"):
-        plugin_files("tokenizer", "shuffled", "nobody")
-
-
-def test_the_base_is_read_from_settings_and_from_records() -> None:
-    assert base_of(ShuffledConfig(base="opq")) == base_of({"base": "opq"}) == "opq"
-    assert base_of({}) == base_of(None) == base_of({"base": 3}) == ""
+def test_a_file_that_is_no_python_counts_by_its_text_and_harms_no_other(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text("x = 1\n")
+    prints = []
+    for text in ("def torn(:\n", "def torn(:  # other\n", "def torn(:\n"):
+        (tmp_path / "torn.py").write_text(text)
+        code = CodeBase({"pkg": tmp_path})
+        assert code.hash(code.symbols(tmp_path / "good.py"))
+        prints.append(code.hash(code.symbols(tmp_path)))
+    assert prints[0] == prints[2] != prints[1]

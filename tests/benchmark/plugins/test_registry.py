@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,7 +60,7 @@ def test_a_file_in_the_room_is_a_plugin_and_base_private_and_folders_are_not(tmp
         ("INFO = DatasetInfo(title='x')\n", "must be a call of TokenizerInfo"),
         (PLUGIN.replace("year=2024", "year=1000 + 1024"), "year of INFO is not a literal"),
         (PLUGIN.replace("year=2024", "yaer=2024"), "no field 'yaer'"),
-        (PLUGIN.replace("year=2024, ", ""), "INFO lacks year"),
+        (PLUGIN.replace(", ordered=True", ""), "INFO lacks ordered"),
         (PLUGIN.replace('title="Mine"', '"Mine"'), "keyword arguments only"),
         ("x = '\0'\n", "null bytes"),
     ],
@@ -102,6 +104,35 @@ def test_every_plugin_of_the_tree_is_sound_and_loads_its_single_public_class() -
             loaded = load(kind, name)
             assert loaded.__module__ == plugin.module
             assert {f: getattr(loaded.info, f) for f in plugin.info} == dict(plugin.info)
+
+
+def test_every_plugin_with_a_paper_says_where_it_is_and_controls_have_no_year() -> None:
+    for kind in KINDS:
+        for name, plugin in plugins(kind).items():
+            info = plugin.info
+            paper = str(info.get("paper") or info["source"] if kind == "collisions" else info.get("paper", ""))
+            if "arXiv" in paper or (info.get("year") is not None):
+                assert info["url"].startswith("https://") and info["bibtex"].startswith("@"), plugin.path
+            for number in re.findall(r"arxiv.org/abs/([0-9.]+)", info["url"]):
+                assert f"eprint={{{number}}}" in info["bibtex"], plugin.path
+                assert kind == "dataset" or number in paper or name in ("random", "item_id", "mbgen", "bucket"), plugin.path
+            if info["bibtex"]:
+                assert "title={" in info["bibtex"] and info["bibtex"].count("{") == info["bibtex"].count("}"), plugin.path
+            if info.get("control"):
+                assert info["year"] is None, plugin.path
+            elif info.get("year") is not None:
+                assert f"year={{{info['year']}}}" in info["bibtex"], plugin.path
+
+
+def test_every_plugin_of_the_tree_states_its_version() -> None:
+    """The default serves third parties; in the tree a reader of the file sees the number that he must raise."""
+    for kind in KINDS.values():
+        for plugin in plugins(kind.name).values():
+            assert plugin.path is not None
+            calls = [node for node in ast.walk(ast.parse(plugin.path.read_text())) if isinstance(node, ast.Call)]
+            made = [c for c in calls if getattr(c.func, "id", "") == kind.info_class]
+            assert [k.arg for k in made[0].keywords].count("version") == 1, plugin.path
+            assert plugin.info["version"] >= 1
 
 
 @pytest.fixture
@@ -193,6 +224,13 @@ def test_a_dropped_in_file_is_listed_and_loaded_with_nothing_else_touched(tmp_pa
     assert dropped == "True sidbench.tokenizers.dropped"
     assert "'two'" in two and "one public subclass" in two
     assert "'raises'" in raises and "No module named 'nowhere_to_be_found'" in raises and "raises.py" in raises
+
+
+def test_controls_are_those_that_say_so_and_only_of_the_suite(tmp_path: Path, stranger: Path) -> None:
+    assert set(installed().controls()) == {"category_prefix", "hash", "item_id", "popularity", "random", "shuffled"}
+    plain = PLUGIN.replace("ordered=True", "ordered=True, control=True")
+    (stranger / "deep" / "plugin.py").write_text(plain)
+    assert rooms(tmp_path / "mine", mine=plain, other=PLUGIN).controls() == ("mine",)
 
 
 def test_discovery_happens_once_a_process() -> None:

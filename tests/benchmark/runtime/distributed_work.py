@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,16 @@ from torch import Tensor, nn
 
 from sidbench.benchmark.runtime import training
 from sidbench.benchmark.runtime.local import LocalRuntime
-from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.runtime.reporter import Notes
 from sidbench.benchmark.runtime.sharding import encode_catalogue, predict_rows, rank_users
+from sidbench.benchmark.runtime.stage_runtime import StageRuntime
 from sidbench.benchmark.store.stage_cache import Stage, StageCache
 from sidbench.benchmark.testing.recommenders import make_ranking, make_retrieval
 from sidbench.benchmark.testing.tokenizers import planted_features
 from sidbench.datasets.foundation.errors import InputError, StageError
 from sidbench.datasets.foundation.runtime import TrainingLog, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
-from sidbench.recommenders.base import Ranker
+from sidbench.recommenders.base import MAX, MEAN, SUM, Ranker
 from sidbench.recommenders.blocks.windows import take_sequences
 from sidbench.recommenders.sasrec import Sasrec
 from sidbench.tokenizers.rqkmeans import RqKMeans
@@ -102,9 +103,9 @@ def outcome(log: TrainingLog, trained: TrainingPlan) -> dict[str, Any]:
 
 def train(accumulate: int, **options: Any) -> dict[str, Any]:
     """Train a toy plan and tell how it went."""
-    runtime, toy = LocalRuntime("cpu", threads=1, accumulate=accumulate), plan(**options)
+    runtime, toy = StageRuntime(LocalRuntime("cpu", threads=1, accumulate=accumulate)), plan(**options)
     log = runtime.train(toy)
-    return {**outcome(log, toy), "processes": log.processes, "warnings": runtime.reporter.warnings}
+    return {**outcome(log, toy), "processes": log.processes, "warnings": list(runtime.warnings)}
 
 
 def refused(work: Callable[[], object]) -> str:
@@ -137,7 +138,7 @@ def failure(rank: int) -> str:
 
 def cache(folder: Path) -> dict[str, Any]:
     """Stages on a miss and on a hit, by all and by the leader alone, and one that fails."""
-    reporter = Reporter()
+    reporter = Notes()
     runtime = LocalRuntime("cpu", threads=1, accumulate=2, reporter=reporter)
     calls: list[str] = []
 
@@ -173,8 +174,16 @@ def cache(folder: Path) -> dict[str, Any]:
     return {"values": values, "errors": errors, "calls": calls, "warnings": len(reporter.warnings)}
 
 
+@dataclass(frozen=True)
+class NoSettings:
+    """The settings of ``Sums``."""
+
+
 class Sums(Ranker):
     """Scores rows by their own columns."""
+
+    config_class = NoSettings
+    diagnostic_combine = {"truncated_histories": SUM, "beam_widest": MAX, "share": MEAN}
 
     def fit(self, *_: Any) -> Any:
         return self
@@ -206,7 +215,7 @@ def evaluate() -> dict[str, Any]:
         found, notes = rank_users(model, histories, data.test_target[:n], None, runtime)
         columns = {f.name: np.asarray(getattr(found, f.name)).tolist() for f in fields(found)}
         ranks[str(n)] = {**columns, "truncated": notes["truncated_histories"]}
-    scores, notes = predict_rows(Sums(None), make_ranking(), "test", None, runtime)
+    scores, notes = predict_rows(Sums(), make_ranking(), "test", None, runtime)
     features = planted_features()
     tokenizer = RqKMeans(RqKMeans.config_class(codebook_size=4, code_length=2)).fit(features, Rng(0), runtime)
     sids = encode_catalogue(tokenizer, features, runtime, block_items=7)

@@ -20,7 +20,9 @@ import pytest
 
 from sidbench.benchmark.cli.app import invoke
 from sidbench.benchmark.runtime.local import LocalRuntime
-from sidbench.benchmark.runtime.sharding import merged_notes, part_of
+from sidbench.benchmark.runtime.sharding import combined_notes, merged_notes, part_of
+from sidbench.datasets.foundation.errors import StageError
+from sidbench.recommenders.base import MAX, MEAN, MIN, SAME, SUM
 
 SCRIPT = Path(__file__).with_name("distributed_work.py")
 SMOKE = ["run", "--dataset", "synthetic", "--budget", "smoke", "--threads", "1", "--device", "cpu", "--json"]
@@ -160,19 +162,64 @@ def test_parts_cover_everything_once(n: int, size: int) -> None:
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_notes_of_parts_by_hand(runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = [
-        [{"ms_per_user": 1.0, "truncated_histories": 3.0, "beam_widest": 9.0, "beam_covered_items": 50.0}, 3],
-        [{"ms_per_user": 5.0, "truncated_histories": 1.0, "beam_widest": 4.0, "beam_covered_items": 40.0}, 1],
-        [{}, 0],
-    ]
-    monkeypatch.setattr(runtime.process_group, "gather", lambda own: parts)
-    assert merged_notes({}, 0, runtime) == {
-        "ms_per_user": 2.0,
-        "truncated_histories": 4.0,
-        "beam_widest": 9.0,
-        "beam_covered_items": 40.0,
-    }
+PARTS = [
+    ({"ms_per_user": 1.0, "truncated_histories": 3.0, "beam_widest": 9.0, "beam_covered_items": 50.0, "epochs": 7.0}, 3.0),
+    ({"ms_per_user": 5.0, "truncated_histories": 1.0, "beam_widest": 4.0, "beam_covered_items": 40.0, "epochs": 7.0}, 1.0),
+]
+DECLARED = {
+    "ms_per_user": MEAN,
+    "truncated_histories": SUM,
+    "beam_widest": MAX,
+    "beam_covered_items": MIN,
+    "epochs": SAME,
+}
+
+
+def test_notes_of_parts_by_hand() -> None:
+    assert combined_notes(PARTS, DECLARED, "Model") == (
+        {
+            "ms_per_user": 2.0,
+            "truncated_histories": 4.0,
+            "beam_widest": 9.0,
+            "beam_covered_items": 40.0,
+            "epochs": 7.0,
+        },
+        [],
+    )
+
+
+def test_notes_are_combined_as_declared_and_not_by_their_names() -> None:
+    merged, warnings = combined_notes(PARTS, DECLARED | {"beam_widest": MIN, "truncated_histories": MEAN}, "Model")
+    assert (merged["beam_widest"], merged["truncated_histories"], warnings) == (4.0, 2.5, [])
+
+
+def test_a_note_without_a_declaration_is_no_silent_guess() -> None:
+    merged, (warning,) = combined_notes(PARTS, {n: how for n, how in DECLARED.items() if how in (MEAN, MAX, MIN)}, "Model")
+    assert merged["truncated_histories"] == 2.5 and merged["epochs"] == 7.0  # alike in all parts: nothing to combine
+    assert "truncated_histories" in warning and "diagnostic_combine" in warning
+
+
+def test_a_note_that_is_wrongly_declared_the_same_is_left_out() -> None:
+    merged, (warning,) = combined_notes(PARTS, DECLARED | {"ms_per_user": SAME}, "Model")
+    assert "ms_per_user" not in merged and "ms_per_user is declared 'same' and differs between processes (1, 5)" in warning
+    with pytest.raises(StageError, match="'total'.*use one of 'sum'"):
+        combined_notes(PARTS, DECLARED | {"epochs": "total"}, "Model")
+
+
+def test_a_process_without_users_has_no_say(runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model:
+        combinations = staticmethod(lambda: DECLARED)
+
+        def diagnostics(self) -> dict[str, float]:
+            raise AssertionError("asked, though it ranked nobody")
+
+    monkeypatch.setattr(runtime.process_group, "gather", lambda own: [*([dict(n), w] for n, w in PARTS), own])
+    assert merged_notes(Model(), 0, runtime)["truncated_histories"] == 4.0  # type: ignore[arg-type]
+    warned: list[str] = []
+    monkeypatch.setattr(Model, "combinations", staticmethod(dict))
+    monkeypatch.setattr(runtime, "warn", warned.append)
+    merged_notes(Model(), 0, runtime)  # type: ignore[arg-type]
+    assert any("Model: the diagnostic ms_per_user" in warning for warning in warned)
 
 
 @pytest.mark.slow

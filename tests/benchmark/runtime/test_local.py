@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from sidbench.benchmark.cli.app import invoke
 from sidbench.benchmark.config.compose import RunConfig
 from sidbench.benchmark.runs.environment import environment
-from sidbench.benchmark.runtime.flops import matmul_peak, plan_gflops
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.process_group import ProcessGroup
 from sidbench.benchmark.store.records import EnvironmentRecord
 from sidbench.datasets.foundation.errors import InputError
-from sidbench.datasets.foundation.runtime import TrainingPlan
-from sidbench.datasets.foundation.seeds import Rng
 
 
 @pytest.mark.parametrize(
@@ -73,12 +69,3 @@ def test_a_team_of_one_passes_values_through() -> None:
     with pytest.raises(ValueError, match="mine"), process_group.solo():
         process_group.together(lambda: (_ for _ in ()).throw(ValueError("mine")))
     assert (process_group.rank, process_group.size) == (0, 1)
-
-
-def test_operations_of_a_step_by_hand(runtime: LocalRuntime) -> None:
-    """One linear layer 8 -> 16 on 32 rows: the product and the weight's gradient, 2 x 32 x 8 x 16 each."""
-    model = torch.nn.Linear(8, 16, bias=False)
-    plan = TrainingPlan("linear", model, 3, 1, lambda e, i: torch.ones(32, 8), lambda x, step: model(x).sum(), Rng(0))
-    assert plan_gflops(plan) == pytest.approx(2 * 2 * 32 * 8 * 16 / 1e9)
-    assert model.weight.grad is None
-    assert matmul_peak(runtime, width=64) > 0

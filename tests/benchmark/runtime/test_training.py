@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sidbench.benchmark.runtime.checkpoints import read_checkpoint
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.optimisers import learning_rate_factor
-from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.runtime.reporter import Notes
 from sidbench.datasets.foundation.errors import InputError, NonFiniteLoss, StageError
 from sidbench.datasets.foundation.runtime import TrainingLog, TrainingPlan
 from sidbench.datasets.foundation.seeds import Rng
@@ -135,7 +135,7 @@ def test_schedules_by_hand() -> None:
 
 
 def test_collapse_raises_an_alarm_once() -> None:
-    reporter = Reporter()
+    reporter = Notes()
     plan = toy_plan()
     plan.monitor, plan.monitor_every = (lambda: {"utilisation": 0.03}), 1
     LocalRuntime("cpu", reporter=reporter).train(plan)

@@ -11,9 +11,11 @@ import pytest
 from sidbench.benchmark.runtime.local import local_runtime
 from sidbench.benchmark.runtime.reporter import Reporter
 from sidbench.benchmark.stages import features as features_module
+from sidbench.benchmark.stages.context import StageContext
 from sidbench.benchmark.stages.features import build_features
-from sidbench.benchmark.stages.pipeline import StageContext, encode_items, fit_tokenizer
-from sidbench.benchmark.store.stage_cache import StageCache
+from sidbench.benchmark.stages.tokenizing import encode_items, fit_tokenizer
+from sidbench.benchmark.store.records import StageRecord
+from sidbench.benchmark.store.stage_cache import StageCache, traces
 from sidbench.datasets.features.assemble import FeaturesConfig
 from sidbench.datasets.features.base import ItemFeatures
 from sidbench.datasets.foundation import mapped
@@ -36,13 +38,15 @@ def bench(root: Path) -> StageContext:
     return StageContext(StageCache(root, Reporter()), local_runtime())
 
 
-def made(root: Path) -> tuple[StageContext, ItemFeatures, SemanticIds]:
-    """Features and codes by way of the cache under ``root``."""
+def made(root: Path) -> tuple[tuple[StageRecord, ...], ItemFeatures, SemanticIds]:
+    """Costs, features and codes by way of the cache under ``root``."""
     own = bench(root)
     features = build_features(own, DATASET, DATASET.interactions, CONFIG, BEHAVIOUR, LocalFiles())
     tokenizer = RqKMeans(RqKMeansConfig(code_length=2, codebook_size=4, iterations=3))
-    fitted = fit_tokenizer(own, "rqkmeans", tokenizer, features, 0)
-    return own, features, encode_items(own, "rqkmeans", tokenizer, fitted, features)
+    fitted = fit_tokenizer(own, "rqkmeans", tokenizer, features.value, 0)
+    sids = encode_items(own, "rqkmeans", tokenizer, fitted.value, features.value)
+    _, stages = traces([features, fitted, sids])
+    return stages, features.value, sids.value
 
 
 def test_what_lies_on_disk_equals_what_lies_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,14 +54,14 @@ def test_what_lies_on_disk_equals_what_lies_in_memory(tmp_path: Path, monkeypatc
     for module in (mapped, features_module):
         monkeypatch.setattr(module, "MAPPED_BYTES", 1)
     for attempt in ("computed", "cached"):
-        own, mapped_features, mapped_sids = made(tmp_path / "disk")
+        stages, mapped_features, mapped_sids = made(tmp_path / "disk")
         assert mapped_features.provenance == features.provenance
         assert all(isinstance(e, np.memmap) for e in mapped_features.modalities.values()), attempt
         np.testing.assert_array_equal(mapped_sids.codes, sids.codes)
         for name, array in sids.reconstruction.items():
             np.testing.assert_array_equal(mapped_sids.reconstruction[name], array)
-        assert [s.name for s in own.cache.stages].count("scaled") == 3
-        assert {s.cached for s in own.cache.stages} == {attempt == "cached"}
+        assert [s.name for s in stages].count("scaled") == 3
+        assert {s.cached for s in stages} == {attempt == "cached"}
     assert isinstance(mapped_sids.codes, np.memmap) and not mapped_sids.codes.flags.writeable
     assert not list((tmp_path / "disk").rglob(f"*{mapped.SCRATCH}"))
 

@@ -1,4 +1,4 @@
-"""The manifest of a cache entry: every flipped byte is found, and entries of the first release still read."""
+"""The manifest of a cache entry: every flipped byte is found."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from sidbench.benchmark.store.cache_entries import (
     touch,
     write_manifest,
 )
+from sidbench.datasets.foundation.hashing import hash_json
 
 COST = {"name": "tokenizer", "key": "k", "wall_seconds": 1.5, "cpu_seconds": 1.25, "peak_memory_bytes": 10}
 
@@ -56,12 +57,13 @@ def test_every_flipped_bit_is_found(tmp_path_factory: pytest.TempPathFactory, na
         check_files(folder, read_manifest(folder))
 
 
-def test_entries_of_the_first_release_have_no_seal(tmp_path: Path) -> None:
+def test_a_manifest_without_its_checksum_is_no_manifest(tmp_path: Path) -> None:
     folder = entry(tmp_path / "e")
     manifest = json.loads((folder / MANIFEST).read_text())
     del manifest["checksum"]
     (folder / MANIFEST).write_text(json.dumps(manifest))
-    assert read_manifest(folder)["cost"] == COST
+    with pytest.raises(ValueError, match="fields of a manifest"):
+        read_manifest(folder)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,8 @@ def test_manifests_of_another_shape(tmp_path: Path, change: dict[str, object]) -
     folder = entry(tmp_path / "e")
     manifest = json.loads((folder / MANIFEST).read_text())
     del manifest["checksum"]
-    (folder / MANIFEST).write_text(json.dumps({**manifest, **change}))
+    manifest |= change
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "checksum": hash_json(manifest)}))
     with pytest.raises(ValueError, match=MANIFEST):
         read_manifest(folder)
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from sidbench.benchmark.runtime.reporter import Reporter
+from sidbench.benchmark.runtime.reporter import Notes, Reporter
 from sidbench.benchmark.store.cache_entries import MANIFEST
-from sidbench.benchmark.store.stage_cache import Stage, StageCache
+from sidbench.benchmark.store.stage_cache import Stage, StageCache, Traced
 from sidbench.datasets.foundation.errors import InputError, StageError
 
 
@@ -32,10 +32,10 @@ def number_stage(calls: list[str], value: int = 7, **depends: Any) -> Stage[int]
 def test_computed_once_and_read_after(tmp_path: Path) -> None:
     calls: list[str] = []
     cache = StageCache(tmp_path, Reporter())
-    assert cache.run(number_stage(calls)) == 7
-    assert cache.run(number_stage(calls)) == 7
+    made, read = cache.trace(number_stage(calls)), cache.trace(number_stage(calls))
+    assert made.value == read.value == cache.run(number_stage(calls)) == 7
     assert calls == ["x"]
-    first, second = cache.stages
+    (first,), (second,) = made.stages, read.stages
     assert (first.cached, second.cached) == (False, True)
     assert first.model_dump(exclude={"cached"}) == second.model_dump(exclude={"cached"})  # cost is that of the computation
 
@@ -50,7 +50,7 @@ def test_key_depends_on_name_and_inputs_not_on_order() -> None:
 @pytest.mark.parametrize("damage", ["flip", "remove", "manifest"])
 def test_damaged_entry_is_set_aside_and_recomputed(tmp_path: Path, damage: str) -> None:
     calls: list[str] = []
-    reporter = Reporter()
+    reporter = Notes()
     cache = StageCache(tmp_path, reporter)
     stage = number_stage(calls)
     cache.run(stage)
@@ -59,7 +59,8 @@ def test_damaged_entry_is_set_aside_and_recomputed(tmp_path: Path, damage: str) 
         target.unlink()
     else:
         target.write_text("8" if damage == "flip" else "{")
-    assert cache.run(stage) == 7
+    again = cache.trace(stage)
+    assert again.value == 7 and again.warnings == reporter.warnings
     assert len(calls) == 2
     assert (tmp_path / "number" / f"{stage.key}.damaged-1").is_dir()
     assert "was damaged" in reporter.warnings[0]
@@ -96,16 +97,37 @@ def test_unwritable_cache_is_named(tmp_path: Path) -> None:
 
 
 def test_warnings_of_a_cached_stage_come_back(tmp_path: Path) -> None:
-    first, second = Reporter(), Reporter()
     stage = number_stage([])
 
-    def compute(_: Path) -> int:
-        first.warn("something was truncated")
-        return 7
+    def compute(_: Path) -> Traced[int]:
+        return Traced(7, ("something was truncated",))
 
-    StageCache(tmp_path, first).run(Stage(stage.name, stage.depends, compute, stage.save, stage.load))
-    StageCache(tmp_path, second).run(stage)
-    assert second.warnings == ["something was truncated"]
+    warned: Stage[int] = Stage(stage.name, stage.depends, compute, stage.save, stage.load)
+    for attempt in ("computed", "cached"):
+        shown = Notes()
+        found = StageCache(tmp_path, shown).trace(warned)
+        assert found.value == 7 and found.stages[0].cached == (attempt == "cached")
+        assert found.warnings == shown.warnings == ("something was truncated",)
+
+
+def test_a_warning_of_several_stages_belongs_to_each_and_is_shown_once(tmp_path: Path) -> None:
+    class Counting(Reporter):
+        def __init__(self) -> None:
+            self.said: list[str] = []
+
+        def warn(self, message: str) -> None:
+            self.said.append(message)
+
+    shown = Counting()
+    cache = StageCache(tmp_path, shown)
+    for value in (7, 8):
+        stage = number_stage([], value)
+        warned: Stage[int] = Stage(
+            stage.name, stage.depends, lambda _, v=value: Traced(v, ("careful",)), stage.save, stage.load
+        )
+        assert cache.trace(warned).warnings == ("careful",)
+    assert shown.said == ["careful"]
+    assert StageCache(tmp_path, Reporter()).trace(number_stage([], 8)).warnings == ("careful",)
 
 
 def _slow(root: str, log: str) -> None:

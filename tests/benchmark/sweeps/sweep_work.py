@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 
-from sidbench.benchmark.sweeps.heartbeat import liveness_of
+from sidbench.benchmark.sweeps.heartbeat import heartbeat_of
 from sidbench.benchmark.sweeps.space import Choices, Interval, Space
 from sidbench.benchmark.sweeps.storage import database_storage, journal_storage, sweeps_folder
 from sidbench.benchmark.sweeps.strategies import make_pruner, make_sampler
@@ -48,13 +48,13 @@ def main(order: dict[str, Any]) -> None:
         return Outcome((-((values["tokenizer.x"] - 0.3) ** 2),))
 
     plan = WorkPlan(SPACE, order["trials"], slots={"default": dict(SPACE.default)}, poll_seconds=0.2)
-    liveness = liveness_of(storage, sweeps_folder() / name / "workers", 1, orphan_seconds=3)
+    heartbeat = heartbeat_of(storage, sweeps_folder() / name / "workers", 1, orphan_seconds=3)
 
     def tell(line: str) -> None:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
-    tell(f"finished {work(study, plan, objective, liveness, tell).finished}")
+    tell(f"finished {work(study, plan, objective, heartbeat, tell).finished}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sidbench.benchmark.runtime.reporter import Reporter
-from sidbench.benchmark.sweeps.objective import TrialReporter, code_bits, objective_names
+from sidbench.benchmark.sweeps.objective import code_bits, objective_names
 from sidbench.benchmark.sweeps.request import SweepRequest
 from sidbench.benchmark.sweeps.session import open_session
 from sidbench.benchmark.sweeps.worker import Pruned
@@ -72,17 +72,6 @@ def test_bits_count_the_positions_in_use() -> None:
     codes = np.array([[0, 1, 2], [3, -1, 0], [1, -1, -1]], np.int32)
     sids = SemanticIds(codes, np.array([4, 2, 8], np.int32), ordered=False)
     assert code_bits(sids) == pytest.approx(((2 + 1 + 3) + (2 + 3) + 2) / 3)
-
-
-def test_only_the_watched_training_is_heard_and_warnings_are_shared() -> None:
-    inner, heard = Reporter(), list[tuple[int, float]]()
-    reporter = TrialReporter(inner)
-    reporter.step(10, {"epoch": 1, "validation": 0.1})
-    reporter.watch = lambda epoch, value: heard.append((epoch, value))
-    reporter.step(11, {"loss": 2.0})
-    reporter.step(20, {"epoch": 2, "validation": 0.2})
-    reporter.warn("careful")
-    assert heard == [(2, 0.2)] and inner.warnings == reporter.warnings == ["careful"]
 
 
 def test_objectives_have_names_and_old_words_for_them() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_options_and_commands_both_parse(home: Path, capsys: pytest.CaptureFixtu
 
 def test_a_request_survives_the_way_to_another_process() -> None:
     request = SweepRequest(("opq",), "synthetic", ("mtp",), 3, seeds=(0, 1), overrides=("tokenizer.k=choice(1,2)",))
-    assert SweepRequest.from_json(request.to_json()) == request
+    assert SweepRequest.of(json.loads(json.dumps(asdict(request)))) == request
 
 
 @pytest.mark.slow

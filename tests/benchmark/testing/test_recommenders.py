@@ -7,11 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sidbench.benchmark.testing.recommenders import check_recommender
+from sidbench.benchmark.plugins.registry import installed
+from sidbench.benchmark.testing.recommenders import RANKER_CHECKS, RETRIEVER_CHECKS, check_recommender
 from sidbench.datasets.foundation.errors import StageError
 from sidbench.recommenders.base import RankingData, RetrievalData, TargetRanks
 from sidbench.recommenders.ppnet import Ppnet
 from sidbench.recommenders.sasrec import Sasrec
+
+
+@pytest.mark.parametrize("name", [n for n, p in installed().plugins("recommender").items() if p.source == "sidbench"])
+def test_in_tree_recommender_conforms(name: str) -> None:
+    results = check_recommender(installed().load("recommender", name))
+    task = installed().find("recommender", name).info["task"]
+    assert {r.name for r in results} == set(RETRIEVER_CHECKS if task == "retrieval" else RANKER_CHECKS)
+    assert {r.status for r in results} <= {"passed", "skipped", "expected"}
 
 
 class Peeking(Sasrec):

@@ -18,24 +18,27 @@ import pyarrow.parquet
 import pytest
 
 from sidbench.benchmark.cli import app as cli
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.store.records import (
     DatasetRecord,
     EnvironmentRecord,
-    Metric,
     PluginRecord,
     RunRecord,
     SidsRecord,
     StageRecord,
     TaskRecord,
 )
+from sidbench.leaderboards.board.caption import titles
 from sidbench.leaderboards.board.store import read_runs
 from sidbench.leaderboards.board.table import build_tables
 from sidbench.leaderboards.board.values import Leaderboard, Row, Table
-from sidbench.leaderboards.render.caption import titles
 from sidbench.leaderboards.render.formats import render
 
 USERS = [f"u{i:03}" for i in range(200)]
 HITS = np.arange(200) % 4 == 0  # recall .25
+
+
+CONTROLS = ("random", "shuffled", "hash", "category_prefix", "popularity", "item_id")
 
 
 class Runs:
@@ -55,13 +58,13 @@ class Runs:
         key: str = "k1",
         protocol: str = "p1",
         config: Mapping[str, Any] | None = None,
-        code: str = "v1",
+        version: str = "1",
         control: bool = False,
         dataset: str = "beauty",
         budget: str = "quick",
         task: str = "retrieval",
         recommender: str = "mtp",
-        recommender_code: str = "r1",
+        recommender_version: str = "1",
         sids: Mapping[str, float] | None = None,
         half_width: float = 0.02,
         command: tuple[str, ...] = ("bench", "run"),
@@ -94,7 +97,7 @@ class Runs:
             else PluginRecord(
                 name=tokenizer,
                 config={"code_length": 3, "codebook_size": 8, **(config or {})},
-                code=code,
+                version=version,
                 n_parameters=2_000_000,
                 effort=dict(effort or {}),
                 settings_source="tuned" if effort else "defaults",
@@ -123,7 +126,7 @@ class Runs:
             tasks=(
                 TaskRecord(
                     task=task,
-                    recommender=PluginRecord(name=recommender, config={}, code=recommender_code),
+                    recommender=PluginRecord(name=recommender, config={}, version=recommender_version),
                     protocol={"split": "leave_last_out", "ties": "shuffled"},
                     metrics=metrics,
                     counts={"users": 200},
@@ -160,7 +163,7 @@ class Runs:
         return run_id
 
     def board(self) -> Leaderboard:
-        return build_tables(read_runs(self.folder))
+        return build_tables(read_runs(self.folder), controls=CONTROLS)
 
 
 @pytest.fixture
@@ -307,9 +310,9 @@ def test_settings_that_differ_or_were_typed_tell_rows_apart(runs: Runs) -> None:
 def test_a_newer_record_replaces_an_older_one_and_old_code_is_not_averaged_in(runs: Runs) -> None:
     runs.add("a", value=0.1, seed=0)
     runs.add("a", value=0.3, seed=0)
-    runs.add("b", value=0.1, seed=0, code="v1")
-    runs.add("b", value=0.1, seed=1, code="v1")
-    runs.add("b", value=0.4, seed=0, code="v2")
+    runs.add("b", value=0.1, seed=0, version="1")
+    runs.add("b", value=0.1, seed=1, version="1")
+    runs.add("b", value=0.4, seed=0, version="2")
     board = runs.board()
     assert row(only(board), "a").cells["item_recall_at_10"].value == 0.3
     assert row(only(board), "b").cells["item_recall_at_10"].value == 0.4
@@ -318,10 +321,10 @@ def test_a_newer_record_replaces_an_older_one_and_old_code_is_not_averaged_in(ru
     assert "3 records were replaced" in render(board, "md")
 
 
-def test_a_recommender_whose_code_changed_is_noted(runs: Runs) -> None:
-    runs.add("a", value=0.1, recommender_code="r1")
-    runs.add("b", value=0.1, recommender_code="r2")
-    assert any("code of mtp changed" in n and "run01 | run02" in n for n in only(runs.board()).notes)
+def test_several_versions_of_a_recommender_are_noted(runs: Runs) -> None:
+    runs.add("a", value=0.1, recommender_version="1")
+    runs.add("b", value=0.1, recommender_version="2")
+    assert any("mtp had several versions" in n and "1: run01 | 2: run02" in n for n in only(runs.board()).notes)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "null", '{"schema_version": 1}', '{"schema_version": 99}', "\udcff"])
@@ -498,17 +501,17 @@ def test_costs_effort_and_devices_stand_beside_quality_and_are_not_marked(runs: 
     assert "| cuda:0 H100 | tuned, 20 trials |" in line(second, "a ") and "**2.0**" not in second
 
 
-def test_rows_of_older_code_or_data_are_flagged_and_the_numbers_stay(runs: Runs) -> None:
-    runs.add("a", value=0.1, code="old", command=("bench", "run", "--tokenizer", "a"))
-    runs.add("b", value=0.1, code="new")
-    current = {("tokenizer", "a", ""): "new", ("tokenizer", "b", ""): "new", ("recommender", "mtp", ""): "r1"}
+def test_rows_of_other_versions_or_older_data_are_flagged_and_the_numbers_stay(runs: Runs) -> None:
+    runs.add("a", value=0.1, version="1", command=("bench", "run", "--tokenizer", "a"))
+    runs.add("b", value=0.1, version="2")
+    current = {("tokenizer", "a", ""): "2", ("tokenizer", "b", ""): "2", ("recommender", "mtp", ""): "1"}
     board = build_tables(read_runs(runs.folder), current)
-    assert row(only(board), "a").stale == ("the code of tokenizer a changed since",)
+    assert row(only(board), "a").stale == ("tokenizer a had version 1 and has 2 now",)
     assert row(only(board), "b").stale == () and row(only(board), "a").cells["item_recall_at_10"].value == 0.1
     text = render(board, "md")
-    assert "| a · *stale* |" in text and "a is stale: the code of tokenizer a changed since" in text
+    assert "| a · *stale* |" in text and "a is stale: tokenizer a had version 1 and has 2 now" in text
     assert "stale" not in render(runs.board(), "md")  # tables of records alone do not depend on what is installed
-    gone = build_tables(read_runs(runs.folder), {("tokenizer", "a", ""): "old", ("tokenizer", "b", ""): "new"})
+    gone = build_tables(read_runs(runs.folder), {("tokenizer", "a", ""): "1", ("tokenizer", "b", ""): "2"})
     assert row(only(gone), "b").stale == ("recommender mtp is not installed",)
 
 

@@ -1,4 +1,4 @@
-"""The boards of this repository: what is published is what their records give, and nothing of a data set."""
+"""The boards of this repository: frozen, as their records and per-user results say, and nothing of a data set."""
 
 from __future__ import annotations
 
@@ -11,21 +11,42 @@ import pytest
 
 from sidbench.benchmark.cli.app import invoke
 from sidbench.leaderboards.board.store import read_runs
+from sidbench.leaderboards.frozen.index import read_index
 
 FOLDER = Path(__file__).resolve().parents[3] / "leaderboards" / "boards"
 BOARDS = sorted(p.parent.name for p in FOLDER.glob("*/board.toml"))
 EACH = pytest.mark.parametrize("name", BOARDS)
 LARGEST = 20_000_000  # bytes of a board
+# Version, date and manifest of every frozen board. A published board never changes, so no line of this changes either.
+FROZEN = {
+    "beauty": ("1.0", "2026-11-28", "39fb37c2bcd4cc5bf55a4df0c31fa4613e2a05feba1ce52dd698d49413911068"),
+    "beauty-file-order": ("1.0", "2026-11-28", "0017d493eda6dcd09a725dc4874c48cbfd7b05c96c07e68b98bad25238bc434d"),
+    "ml-100k": ("1.0", "2026-11-28", "9fff41b2e40d2a1100610a88f01a3a759b6c5e0d7d0dc415a1b8353def338b3c"),
+    "synthetic": ("1.0", "2026-11-28", "c1d327864a8e51bb2e41c4772feb8a9bdddcebb9df6c266785ab2b17060c70b1"),
+}
 
 
 def test_the_index_names_every_board_and_no_other() -> None:
-    assert re.findall(r"^## (\S+)$", (FOLDER / "README.md").read_text(), re.MULTILINE) == BOARDS
+    page = (FOLDER / "README.md").read_text()
+    assert re.findall(r"^## (\S+)$", page, re.MULTILINE) == BOARDS
+    listed = dict(re.findall(r"^\| \[(\S+)\]\(\S+\) \| (.+) \|$", page, re.MULTILINE))
+    frozen = {name: f"{entry.version} | {entry.date}" for name, entry in read_index(FOLDER).items()}
+    assert {name: words.rsplit(" | ", 1)[0] for name, words in listed.items()} == {
+        name: frozen.get(name, "living | –") for name in BOARDS
+    }
     assert sorted(p.name for p in FOLDER.iterdir() if p.is_dir()) == BOARDS
 
 
+def test_no_frozen_board_was_taken_back_or_frozen_anew() -> None:
+    index = {name: (entry.version, entry.date, entry.manifest) for name, entry in read_index(FOLDER).items()}
+    assert {name: index.get(name) for name in FROZEN} == FROZEN
+
+
 @EACH
-def test_a_board_is_what_its_records_give(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_board_passes_its_check(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["leaderboard", "--check", str(FOLDER / name)]) == 0, capsys.readouterr()
+    said = capsys.readouterr()
+    assert name not in FROZEN or ("as it was frozen" in said.out and not said.err)
 
 
 @EACH

@@ -18,13 +18,13 @@ import pytest
 
 from sidbench.benchmark.cli import app as cli
 from sidbench.benchmark.metrics.auc import ranking_metrics
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.metrics.ranking_at_k import retrieval_metrics
 from sidbench.benchmark.metrics.strata import item_strata
 from sidbench.benchmark.store.records import (
     DatasetRecord,
     EnvironmentRecord,
     FeaturesRecord,
-    Metric,
     PluginRecord,
     RunRecord,
     SidsRecord,
@@ -32,8 +32,8 @@ from sidbench.benchmark.store.records import (
 )
 from sidbench.datasets.foundation.hashing import hash_file, hash_json
 from sidbench.datasets.foundation.seeds import Rng
+from sidbench.leaderboards.board.compact import compact
 from sidbench.leaderboards.board.store import read_runs, read_users
-from sidbench.leaderboards.publish.compact import compact
 from sidbench.leaderboards.publish.publishing import check, read_settings, rendered
 
 N_USERS, N_ITEMS, CUTOFFS = 120, 40, (5, 10)
@@ -342,7 +342,7 @@ def test_compact_files_give_back_every_metric_exactly(runs: Runs, tmp_path: Path
 
 def test_a_published_board_checks_and_holds_no_keys(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(board) == []
-    assert "the tables are what its 3 records give" in told(capsys, "leaderboard", "--check", str(board))
+    assert "living board; the tables are what its 3 records give" in told(capsys, "leaderboard", "--check", str(board))
     assert sorted(p.name for p in board.iterdir()) == [
         "board.csv",
         "board.json",

@@ -21,10 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidbench.benchmark.commands.report import catalogue_texts, report_details
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.store.records import (
     DatasetRecord,
     EnvironmentRecord,
-    Metric,
     PluginRecord,
     RunRecord,
     SidsRecord,

@@ -12,11 +12,11 @@ import pytest
 
 from sidbench.benchmark.cli import app as cli
 from sidbench.benchmark.config.compose import compose_run
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.runs.replay import later_settings, replay
 from sidbench.benchmark.store.records import (
     DatasetRecord,
     EnvironmentRecord,
-    Metric,
     PluginRecord,
     RunRecord,
     SidsRecord,
@@ -28,6 +28,15 @@ from sidbench.leaderboards.board.store import StoredRun
 from sidbench.leaderboards.publish.verification import key_problems, number_problems
 from sidbench.leaderboards.reproduction.rerun import DIFFERS, EQUAL, EXPLAINED, compare_records, render_repetition
 
+RUN = {
+    "dataset": "synthetic",
+    "tokenizer": "random",
+    "recommenders": ["mtp"],
+    "seed": 3,
+    "budget": "smoke",
+    "ties": "file",
+    "cutoffs": [5, 10],
+}
 TINY = ["dataset.n_items=60", "dataset.n_users=80", "behaviour.epochs=1"]
 
 
@@ -117,17 +126,22 @@ def test_every_format_names_every_number() -> None:
     assert "| retrieval | item_recall_at_10 | 0.250000 | 0.300000 | +5.00e-02 **≠** |" in render_repetition(found, "md")
 
 
-def test_a_record_without_run_settings_is_read_from_its_protocol() -> None:
-    found = replay(_record())
+def test_a_record_is_composed_from_its_own_settings() -> None:
+    record = _record(run=RUN)
+    found = replay(record)
     config = found.config
     assert (config.dataset, config.tokenizer, config.recommenders, config.seed) == ("synthetic", "random", ("mtp",), 3)
     assert (config.ties, config.cutoffs, config.budget, config.threads) == ("file", (5, 10), "smoke", 1)
-    assert found.assumed == ("the record does not say run.ranking_split; taken: auto",)
-    spec = found.spec(_record(), None, "always", ("bench",))
+    spec = found.spec(record, None, "always", ("bench",))
     assert spec.preset is not None
     composed = compose_run(spec.config, spec.overrides, preset=spec.preset.groups)
     assert composed.tokenizer.code_length == 5 and composed.dataset.n_items == 60 and composed.retriever.width == 64
     assert any("tokenizer.codebook_size came with a later release" in s for s in later_settings(composed, found.groups))
+
+
+def test_a_record_without_run_settings_is_refused() -> None:
+    with pytest.raises(InputError, match="no run settings"):
+        replay(_record())
 
 
 def test_settings_of_a_later_release_are_refused() -> None:

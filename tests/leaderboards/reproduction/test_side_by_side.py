@@ -14,10 +14,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.store.records import (
     DatasetRecord,
     EnvironmentRecord,
-    Metric,
     PluginRecord,
     RunRecord,
     SidsRecord,

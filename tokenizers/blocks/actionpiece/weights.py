@@ -10,7 +10,6 @@ All are kept as integers over one denominator, so a sum does not depend on the o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 from sidbench.tokenizers.blocks.actionpiece.corpus import EMPTY, StateList
 
@@ -64,12 +63,3 @@ def add_weights(sequence: StateList, first: int, last: int, factors: Factors, si
                 for v in after:
                     key = u << SHIFT | v if u < v else v << SHIFT | u
                     total[key] = total.get(key, 0) + x
-
-
-def count_weights(sequences: Iterable[StateList], factors: Factors) -> dict[int, int]:
-    """Weights of all pairs of a corpus, counted from nothing."""
-    total: dict[int, int] = {}
-    for sequence in sequences:
-        if sequence.states:
-            add_weights(sequence, 0, len(sequence.states) - 1, factors, 1, total)
-    return total

@@ -20,8 +20,6 @@ from sidbench.datasets.splits.base import Sequences
 from sidbench.tokenizers.blocks.losses.alignment import ABSENT, mean_over
 from sidbench.tokenizers.blocks.training.mlp import linear, mlp
 
-BRANCHES = ("interest", "conformity", "property", "popularity")
-
 
 @dataclass(frozen=True)
 class Clicks:

@@ -188,38 +188,33 @@ class JointObjective(Objective):
 class MultimodalAutoencoder(Tokenizer):
     """Base of tokenizers with one autoencoder per modality; ``net_`` is the trained network.
 
-    ``who``: short name for progress and errors. ``objective_class``: the method's loss.
+    ``objective_class``: the method's loss.
     """
 
-    who: ClassVar[str]
     objective_class: ClassVar[type[JointObjective]] = JointObjective
     config_class: ClassVar[type[Any]] = AutoencoderConfig
     budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = NEURAL_BUDGETS
     net_: MultimodalNet
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self._diagnostics: dict[str, float] = {}
-
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c = self.config
         found, present = self._modalities(features)
         rows = features.fit_rows(c.fit_items)
-        check_capacity(c, len(rows), self.who)
+        check_capacity(c, len(rows), self.name)
         held = np.stack([present[m][rows] for m in found]).any(0)
         self._diagnostics = {
             "fit_items_without_embedding": float((~held).sum()),
             **{f"fit_items_without_{m}": float((~present[m][rows]).sum()) for m in found},
         }
         rows = rows[held]
-        check_capacity(c, len(rows), self.who)
+        check_capacity(c, len(rows), self.name)
         held_out = min(int(c.validation_share * len(rows)), len(rows) - c.codebook_size)
         order = rng.child("held out").numpy().permutation(rows)
         fitted, spare = order[held_out:], order[:held_out]
         for m in found:
-            check_capacity(c, int(present[m][fitted].sum()), f"{self.who} ({m})")
+            check_capacity(c, int(present[m][fitted].sum()), f"{self.name} ({m})")
         self.widths_ = {m: e.shape[1] for m, e in found.items()}
-        self.net_ = MultimodalNet(c, self.widths_, runtime.generator(rng.child("init")), self.who)
+        self.net_ = MultimodalNet(c, self.widths_, runtime.generator(rng.child("init")), self.name)
         data = {
             m: FitData(
                 runtime.tensor(fitted),
@@ -235,7 +230,7 @@ class MultimodalAutoencoder(Tokenizer):
             self.net_.tower(m).scale.fill_(1 / max(float(mean_square.sqrt()), 1e-12))
         objective = self.objective_class(self.net_, data, rng, c)
         self._diagnostics |= train_in_two_phases(
-            self.who, self.net_, objective, c, lambda: self._start(data, rng, runtime), rng, runtime
+            self.name, self.net_, objective, c, lambda: self._start(data, rng, runtime), rng, runtime
         )
         codes = self.net_.encode({m: part.content for m, part in data.items()}, objective.present)
         self._diagnostics |= {
@@ -255,12 +250,12 @@ class MultimodalAutoencoder(Tokenizer):
         names = [m for m in features.ordered_names() if m in self.info.modalities]
         if "behaviour" not in names or len(names) < 2:
             raise InputError(
-                f"{self.who}: modalities",
+                f"{self.name}: modalities",
                 got=f"{names or 'none'}; absent: {dict(features.absent)}",
                 wanted="behaviour, and text or vision or both",
                 do="choose encoders with features.behaviour=… and features.text=… or features.vision=…",
             )
-        both = {m: usable_modality(features, m, self.who) for m in names}
+        both = {m: usable_modality(features, m, self.name) for m in names}
         return {m: e for m, (e, _) in both.items()}, {m: present for m, (_, present) in both.items()}
 
     def _like_fit(self, features: ItemFeatures, runtime: Runtime) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -268,16 +263,16 @@ class MultimodalAutoencoder(Tokenizer):
         given = {m: n for m, n in features.dims().items() if m in self.info.modalities}
         if given != self.widths_:
             raise InputError(
-                f"{self.who}: modalities to encode",
+                f"{self.name}: modalities to encode",
                 got=given or "none",
                 wanted=f"those of the fit, {self.widths_}",
                 do="encode with the encoders of the fit, or fit again",
             )
-        found = {m: finite_modality(features, m, self.who) for m in given}
+        found = {m: finite_modality(features, m, self.name) for m in given}
         nothing = ~np.stack([features.available[m] for m in given]).any(0)
         if nothing.any():
             runtime.warn(
-                f"{self.who}: {int(nothing.sum())} items have no embedding at all; they get the codes of vectors of zeros."
+                f"{self.name}: {int(nothing.sum())} items have no embedding at all; they get the codes of vectors of zeros."
             )
         return (
             {m: runtime.tensor(rows) for m, rows in found.items()},
@@ -313,9 +308,6 @@ class MultimodalAutoencoder(Tokenizer):
         return {**{name: to_numpy(t) for name, t in self.net_.state_dict().items()}, **widths_state(self.widths_)}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        self.widths_ = widths_from_state(state, self.who)
-        self.net_ = MultimodalNet(self.config, self.widths_, torch.Generator(), self.who)
-        load_module(self.net_, state, self.who)
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._diagnostics)
+        self.widths_ = widths_from_state(state, self.name)
+        self.net_ = MultimodalNet(self.config, self.widths_, torch.Generator(), self.name)
+        load_module(self.net_, state, self.name)

@@ -270,18 +270,13 @@ def _training_plan(
 class ResidualAutoencoder(Tokenizer):
     """Base of tokenizers that train one residually quantised autoencoder on content; ``net_`` is the trained network.
 
-    ``who``: short name for progress and errors. ``objective_class``: the method's loss.
+    ``objective_class``: the method's loss.
     """
 
-    who: ClassVar[str] = "autoencoder"
     objective_class: ClassVar[type[Objective]] = Objective
     config_class: ClassVar[type[Any]] = AutoencoderConfig
     budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = NEURAL_BUDGETS
     net_: AutoencoderNet
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self._diagnostics: dict[str, float] = {}
 
     # -- what methods change -------------------------------------------------------------------------------------
     def network(self, inputs: int, generator: torch.Generator) -> AutoencoderNet:
@@ -304,10 +299,10 @@ class ResidualAutoencoder(Tokenizer):
     # -- the life cycle ------------------------------------------------------------------------------------------
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c = self.config
-        rows = fitting_rows(features, c.fit_items, self.who, runtime)
-        check_capacity(c, len(rows), self.who)
+        rows = fitting_rows(features, c.fit_items, self.name, runtime)
+        check_capacity(c, len(rows), self.name)
         held_out = min(int(c.validation_share * len(rows)), len(rows) - c.codebook_size)
-        check_content(features, self.who)
+        check_content(features, self.name)
         self.widths_ = content_widths(features)
         self.net_ = self.network(sum(self.widths_.values()), runtime.generator(rng.child("init")))
         order = rng.child("held out").numpy().permutation(rows)
@@ -322,7 +317,7 @@ class ResidualAutoencoder(Tokenizer):
         self.net_.scale.fill_(1 / max(float(data.content.square().mean().sqrt()), 1e-12))
         objective = self.objective(data, features, rng, runtime)
         figures = train_in_two_phases(
-            self.who, objective.model, objective, c, lambda: self.start(objective, rng, runtime), rng, runtime
+            self.name, objective.model, objective, c, lambda: self.start(objective, rng, runtime), rng, runtime
         )
         codes = self.net_.quantiser.encode(self.net_.latents(data.content))
         self._diagnostics |= {
@@ -334,7 +329,7 @@ class ResidualAutoencoder(Tokenizer):
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
         c = self.config
-        content = runtime.tensor(content_like(features, self.widths_, self.who))
+        content = runtime.tensor(content_like(features, self.widths_, self.name))
         net = self.net_.to(runtime.device)
         codes = net.quantiser.encode(net.latents(content))
         return SemanticIds(
@@ -347,16 +342,13 @@ class ResidualAutoencoder(Tokenizer):
     def code_costs(self, features: ItemFeatures, runtime: Runtime) -> np.ndarray:
         """Distance of each item's last residual to every code of the last level, float32 ``[N, K]``."""
         net = self.net_.to(runtime.device)
-        content = runtime.tensor(content_like(features, self.widths_, self.who))
+        content = runtime.tensor(content_like(features, self.widths_, self.name))
         return to_numpy(net.quantiser.last_costs(net.latents(content))).astype(np.float32)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         return {**{name: to_numpy(t) for name, t in self.net_.state_dict().items()}, **widths_state(self.widths_)}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        self.widths_ = widths_from_state(state, self.who)
+        self.widths_ = widths_from_state(state, self.name)
         self.net_ = self.network(sum(self.widths_.values()), torch.Generator())
-        load_module(self.net_, state, self.who)
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._diagnostics)
+        load_module(self.net_, state, self.name)

@@ -2,7 +2,7 @@
 
 ``r_0 = x``; for every position ``C_p`` from the rows ``r_{p-1}``, ``c_p = argmin_k ||r_{p-1} - C_p[k]||^2 + price_p[k]``,
 ``r_p = r_{p-1} - C_p[c_p]``; ``x_hat = sum_p C_p[c_p]``. Prices are 0 unless a level balances its clusters: they then
-reproduce the balanced partition for single items (see ``blocks/kmeans.py``).
+reproduce the balanced partition for single items (see ``blocks/clustering/kmeans.py``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -93,15 +93,10 @@ def encode_levels(x: Tensor, centres: Tensor, prices: Tensor) -> tuple[Tensor, T
 class ResidualCodebooks(Tokenizer):
     """Base of tokenizers that fit residual codebooks on content: ``centres_ [L, K, D]``, ``prices_ [L, K]``.
 
-    ``who``: short name for errors. ``tuned_``: module that maps content to what is quantised; ``None`` for none.
+    ``tuned_``: module that maps content to what is quantised; ``None`` for none.
     """
 
-    who: ClassVar[str] = "residual codebooks"
     tuned_: nn.Module | None = None
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self._diagnostics: dict[str, float] = {}
 
     # -- what methods change -------------------------------------------------------------------------------------
     @abstractmethod
@@ -119,9 +114,9 @@ class ResidualCodebooks(Tokenizer):
     # -- the life cycle ------------------------------------------------------------------------------------------
     def fit(self, features: ItemFeatures, rng: Rng, runtime: Runtime) -> Self:
         c = self.config
-        rows = fitting_rows(features, c.fit_items, self.who, runtime)
-        check_capacity(c, len(rows), self.who)
-        check_content(features, self.who)
+        rows = fitting_rows(features, c.fit_items, self.name, runtime)
+        check_capacity(c, len(rows), self.name)
+        check_content(features, self.name)
         self.widths_ = content_widths(features)
         if self.untrained(sum(self.widths_.values())) is None:
             x = runtime.tensor(content_rows(features, rows))
@@ -140,7 +135,7 @@ class ResidualCodebooks(Tokenizer):
         return self
 
     def encode(self, features: ItemFeatures, runtime: Runtime) -> SemanticIds:
-        x = embed(self.tuned_, runtime.tensor(content_like(features, self.widths_, self.who)))
+        x = embed(self.tuned_, runtime.tensor(content_like(features, self.widths_, self.name)))
         codes, left = encode_levels(x, runtime.tensor(self.centres_), runtime.tensor(self.prices_))
         decoded = split_content(to_numpy(x - left), self.widths_) if self.tuned_ is None else {}
         sizes = np.full(len(self.centres_), self.centres_.shape[1], np.int32)
@@ -148,7 +143,7 @@ class ResidualCodebooks(Tokenizer):
 
     def code_costs(self, features: ItemFeatures, runtime: Runtime) -> np.ndarray:
         """Distance (plus price) of each item's last residual to every code of the last level, float32 ``[N, K]``."""
-        x = embed(self.tuned_, runtime.tensor(content_like(features, self.widths_, self.who)))
+        x = embed(self.tuned_, runtime.tensor(content_like(features, self.widths_, self.name)))
         centres, prices = runtime.tensor(self.centres_), runtime.tensor(self.prices_)
         left = encode_levels(x, centres[:-1], prices[:-1])[1]
         offset = centres[-1].square().sum(1) + prices[-1]
@@ -165,16 +160,13 @@ class ResidualCodebooks(Tokenizer):
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         c = self.config
-        self.widths_ = widths_from_state(state, self.who)
+        self.widths_ = widths_from_state(state, self.name)
         self.tuned_ = self.untrained(sum(self.widths_.values()))
         if self.tuned_ is not None:
-            load_module(self.tuned_, state, self.who, prefix="tuned/")
+            load_module(self.tuned_, state, self.name, prefix="tuned/")
         width = sum(self.widths_.values()) if self.tuned_ is None else None
-        self.centres_ = state_entry(state, "centres", (c.code_length, c.codebook_size, width), self.who)
-        self.prices_ = state_entry(state, "prices", (c.code_length, c.codebook_size), self.who)
-
-    def diagnostics(self) -> dict[str, float]:
-        return dict(self._diagnostics)
+        self.centres_ = state_entry(state, "centres", (c.code_length, c.codebook_size, width), self.name)
+        self.prices_ = state_entry(state, "prices", (c.code_length, c.codebook_size), self.name)
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from sidbench.tokenizers.blocks.quantisers.vector_quantiser import ResidualQuant
 from sidbench.tokenizers.blocks.training.batches import ShuffledBatches
 from sidbench.tokenizers.blocks.training.code_figures import collision_rate, utilisation
 from sidbench.tokenizers.blocks.training.mlp import mlp
+from sidbench.tokenizers.rqvae import RqVaeConfig
 
 RUNTIME = local_runtime()
 CPU = torch.device("cpu")
@@ -83,6 +86,42 @@ def test_values_do_not_depend_on_the_residual_mode() -> None:
     sg, ste = quantiser(mode="sg")(latents()), quantiser(mode="ste")(latents())
     torch.testing.assert_close(sg.loss, ste.loss)
     torch.testing.assert_close(sg.value, ste.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments"),
+    [
+        ({"beta": 2.0}, {"beta": 2.0}),
+        ({"distance": "cosine"}, {"nearest": "cosine"}),
+        ({"residual_mode": "ste"}, {"residual_mode": "ste"}),
+        ({"estimator": "rotation"}, {"estimator": "rotation"}),
+        ({"codebook_update": "ema"}, {"update": "ema"}),
+        ({"codebook_update": "ibq"}, {"update": "ibq"}),
+        ({"codebook_update": "ibq", "temperature": 5.0}, {"update": "ibq", "temperature": 5.0}),
+        ({"sinkhorn": "last"}, {"sinkhorn": "last"}),
+        ({"sinkhorn": "all"}, {"sinkhorn": "all"}),
+    ],
+    ids=str,
+)
+def test_every_setting_reaches_the_quantiser(settings: dict[str, Any], arguments: dict[str, Any]) -> None:
+    """Codes, loss and gradients of a config's quantiser are those of the arguments it stands for, and no others."""
+
+    def pass_of(q: ResidualQuantiser) -> list[torch.Tensor]:
+        q.codebooks.data = quantiser().codebooks.data
+        z = latents()
+        out = q.train()(z)
+        (out.loss + out.value.square().sum()).backward()
+        books = torch.zeros_like(q.codebooks) if q.codebooks.grad is None else q.codebooks.grad
+        assert z.grad is not None
+        return [out.codes.float(), out.loss.detach()[None], z.grad, books]
+
+    base: dict[str, Any] = {"code_length": 3, "codebook_size": 5}
+    got = pass_of(ResidualQuantiser.from_config(RqVaeConfig(**base, **settings), 4, CPU))
+    for one, two in zip(got, pass_of(ResidualQuantiser(3, 5, 4, CPU, **arguments)), strict=True):
+        torch.testing.assert_close(one, two)
+    fewer = {k: v for k, v in arguments.items() if k != "temperature"} if "temperature" in arguments else {}
+    without = pass_of(ResidualQuantiser(3, 5, 4, CPU, **fewer))
+    assert not all(torch.allclose(one, two) for one, two in zip(got, without, strict=True))
 
 
 def test_codes_and_gradients_agree_with_vector_quantize_pytorch() -> None:

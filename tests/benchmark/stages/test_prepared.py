@@ -1,0 +1,45 @@
+"""What every run on one dataset shares: the test set is the same for all seeds, and the tie rule is the one asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from sidbench.benchmark.config.run_config import RunConfig
+from sidbench.benchmark.stages.prepared import Prepared, prepare
+from sidbench.datasets.base import Dataset
+from sidbench.datasets.reading.locate import LocalFiles
+from sidbench.datasets.synthetic import Synthetic
+
+PLANTED = Synthetic(Synthetic.config_class(n_items=40, n_users=60, branching=(3, 2), picture_size=8)).load(LocalFiles())
+EVENTS = PLANTED.interactions
+# Two events of a user share their time, so that the tie rule decides who the targets are.
+POSITION = np.concatenate([np.arange(n) for n in np.bincount(EVENTS.user)])
+TIED = replace(PLANTED, interactions=replace(EVENTS, timestamp=10_000 + EVENTS.user * 100 + POSITION // 2))
+
+
+def prepared(dataset: Dataset, **run: object) -> Prepared:
+    config = RunConfig(tokenizer=None, recommenders=(), ranking_split="per_user_time", **run)  # type: ignore[arg-type]
+    return prepare(config, dataset)
+
+
+def test_every_seed_meets_the_same_events() -> None:
+    one, two = (prepared(TIED, seed=seed) for seed in (0, 1))
+    assert one.retrieval_key == two.retrieval_key and one.ranking_key == two.ranking_key
+    np.testing.assert_array_equal(one.retrieval.test_target, two.retrieval.test_target)
+
+
+def test_the_tie_rule_is_the_one_asked_for() -> None:
+    file, shuffled = (prepared(TIED, ties=ties) for ties in ("file", "shuffled"))
+    last = np.flatnonzero(np.diff(np.append(EVENTS.user, -1)))
+    assert file.retrieval.test_target.tolist() == EVENTS.item[last].tolist()
+    assert np.mean(file.retrieval.test_target != shuffled.retrieval.test_target) > 0.1
+    assert file.protocol("retrieval", (10,))["ties"] == "file"
+    assert shuffled.protocol("retrieval", (10,))["ties"] == "shuffled"
+
+
+def test_without_ratings_there_is_no_ranking_task() -> None:
+    silent = replace(PLANTED, interactions=replace(EVENTS, rating=None))
+    assert prepared(silent).ranking is None
+    assert prepared(PLANTED).ranking is not None
