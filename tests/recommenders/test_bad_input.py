@@ -21,7 +21,7 @@ from sidbench.tokenizers.base import PAD, SemanticIds
 
 RUNTIME = local_runtime()
 SIDS = make_sids()  # sizes 4, 3, 5 with PAD at position 2
-COUNTS = ("most_popular",)  # nothing is trained; tests of its own
+COUNTS = ("ease", "graph_text", "item_knn", "most_popular")  # nothing is trained; tests of their own
 CLASSES = {
     path.stem: installed().load("recommender", path.stem)
     for path in sorted((ROOT / "recommenders").glob("*.py"))
