@@ -61,7 +61,7 @@ def refusal(action: Callable[[], object], words: str | None = None) -> InputErro
 
 
 def test_all_plugins_are_met():
-    assert {"eager", "hstu", "mtp", "ntp", "rpg", "sasrec", "tiger"} <= {name for name, _ in RETRIEVERS}
+    assert {"eager", "hstu", "mtp", "ntp", "rpg", "sasrec", "tiger", "vqrec"} <= {name for name, _ in RETRIEVERS}
     assert {"din", "ppnet"} <= set(RANKERS)
 
 
