@@ -109,7 +109,8 @@ class Ease(ProfileRetriever):
         del dense
         if failed.item():
             raise self._ill_conditioned("a matrix that is not positive definite in single precision")
-        return torch.cholesky_inverse(factor)
+        # LAPACK writes columns and products read rows: the transpose, which is the same matrix, saves a copy a block.
+        return torch.cholesky_inverse(factor).mT.contiguous()
 
     def _check(self, gram: sparse.csr_array, inverse: torch.Tensor) -> float:
         n = len(inverse)
@@ -152,4 +153,4 @@ class Ease(ProfileRetriever):
             raise InputError(
                 f"{self.name}: saved state", got=f"entries {sorted(state)}", wanted="weights [N, N]", do="fit it again"
             )
-        self.weights_, self._notes = np.asarray(weights, np.float32), {}
+        self.weights_, self._notes = np.ascontiguousarray(weights, np.float32), {}
