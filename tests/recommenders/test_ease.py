@@ -48,6 +48,7 @@ def test_equals_the_formula_of_the_paper(l2: float) -> None:
     ranks = model.rank_targets(as_sequences(train), np.zeros(200, np.int32), None, RUNTIME)
     np.testing.assert_allclose(ranks.score, (x @ b)[:, 0], atol=1e-5)
     assert 0 <= model.diagnostics()["inverse_error"] < 1e-5
+    assert model.weights_ is not None and model.weights_.flags.c_contiguous  # else each block of users copies it
 
 
 def test_planted_groups() -> None:
