@@ -26,7 +26,7 @@ GRID = [
     "features.vision=none",
     "features.behaviour=none",
     "dataset.n_items=60",
-    "tokenizer.codebook_size=5000",
+    "tokenizer.codebook_size=61",
 ]
 
 

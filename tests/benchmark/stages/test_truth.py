@@ -44,7 +44,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[R
     import io
 
     found = {}
-    sids = ["tokenizer.codebook_size=6", "tokenizer.code_length=4", "retriever.epochs=12", "retriever.width=64", *TEXT]
+    sids = [
+        "--recommender",
+        "mtp",
+        "tokenizer.codebook_size=6",
+        "tokenizer.code_length=4",
+        "retriever.epochs=12",
+        "retriever.width=64",
+        *TEXT,
+    ]
     settings = {
         "rqkmeans": ["--tokenizer", "rqkmeans", *sids],
         "random": ["--tokenizer", "random", *sids],
