@@ -29,7 +29,7 @@ from sidbench.benchmark.config.compose import RunConfig, compose_run  # noqa: E4
 from sidbench.benchmark.plugins.code_hash import source_hash  # noqa: E402
 from sidbench.benchmark.plugins.identity import plugin_version  # noqa: E402
 from sidbench.benchmark.plugins.registry import installed  # noqa: E402
-from sidbench.benchmark.runtime.local import training  # noqa: E402
+from sidbench.benchmark.runtime import training  # noqa: E402
 
 TOLERANCE = 1e-6
 CHECKPOINT_SECONDS = 0.05  # so that these short trainings write checkpoints at all
