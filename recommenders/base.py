@@ -34,6 +34,7 @@ class RecommenderInfo:
     """Static metadata, read from source without importing it: keep every argument a literal.
 
     year: of the paper, ``None`` without one. task: "retrieval" or "ranking". needs_sids: False for item-ID baselines.
+    reads_text: whether it reads ``RetrievalData.item_text``, which no other recommender is given.
     url: page of the paper (arXiv or DOI); bibtex: its key or whole entry; both empty without one.
     version: raised by its author when the numbers it computes change; part of stage keys, run ids and comparability.
     """
@@ -43,6 +44,7 @@ class RecommenderInfo:
     task: str
     year: int | None = None
     needs_sids: bool = True
+    reads_text: bool = False
     deviations: tuple[str, ...] = ()
     version: int = 1
     url: str = ""
@@ -56,6 +58,8 @@ class RetrievalData:
     train: training sequences of all users. n_items: catalogue size.
     validation_history / validation_target: int64 user index ``[V]`` is ``validation_user``; the history is the user's
     training sequence, the target int32 ``[V]``. test_*: the history is training plus validation events.
+    item_text: title, brand and categories of each item in one string, empty where it has none; ``None`` where the
+    catalogue has no such field, and for recommenders whose ``info.reads_text`` is false.
     """
 
     n_items: int
@@ -65,6 +69,7 @@ class RetrievalData:
     test_user: np.ndarray
     test_history: Sequences
     test_target: np.ndarray
+    item_text: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

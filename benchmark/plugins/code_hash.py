@@ -97,7 +97,8 @@ class CodeBase:
     def symbols(self, path: Path) -> set[Symbol]:
         """Everything that a file defines, or that is below a folder."""
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-        return {Symbol(file, name) for file in files for name in self.module(file).defined or {""}}
+        parsed = [self.module(file) for file in files]
+        return {Symbol(m.path, name) for m in parsed for name in (m.defined or ([""] if m.opaque else []))}
 
     def hash(self, roots: Iterable[Symbol]) -> str:
         """SHA-256 over the definitions that ``roots`` reach."""

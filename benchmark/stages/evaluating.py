@@ -29,6 +29,7 @@ from sidbench.benchmark.store.records import StageRecord
 from sidbench.benchmark.store.stage_cache import Traced, traces
 from sidbench.datasets.foundation.errors import InputError, StageError
 from sidbench.datasets.foundation.seeds import Rng
+from sidbench.recommenders.base import RankingData, RetrievalData
 
 NO_SIDS = "none"  # in place of a key of SIDs
 RETRIEVAL, RANKING = "retrieval", "ranking"
@@ -75,7 +76,8 @@ def fit_task(
     Raises ``InputError`` for data that the task cannot use.
     """
     name, config = tasks_of(composed)[task]
-    data = prepared.retrieval if task == RETRIEVAL else prepared.ranking
+    model = installed().load("recommender", name)(config)
+    data, data_key = _training_data(prepared, task, model.info.reads_text)
     if data is None:
         raise InputError(
             f"recommender {name}",
@@ -83,10 +85,17 @@ def fit_task(
             wanted="ratings, which decide the labels of the ranking task",
             do="leave the ranker out: --recommender mtp",
         )
-    model = installed().load("recommender", name)(config)
-    data_key = prepared.retrieval_key if task == RETRIEVAL else prepared.ranking_key
     sids, key = (None, NO_SIDS) if tokenized is None else (tokenized.sids, tokenized.key)
     return fit_recommender(context, task, name, model, data, data_key, sids, key, seed, watch)
+
+
+def _training_data(prepared: Prepared, task: str, reads_text: bool) -> tuple[RetrievalData | RankingData | None, str]:
+    """What the recommender of a task is given, and its key."""
+    if task == RANKING:
+        return prepared.ranking, prepared.ranking_key
+    if reads_text:
+        return prepared.retrieval_with_text, prepared.retrieval_text_key
+    return prepared.retrieval, prepared.retrieval_key
 
 
 def evaluate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 from sidbench.benchmark.config.run_config import RunConfig
 from sidbench.benchmark.stages.tasks import ranking_data, retrieval_data
 from sidbench.datasets.base import Dataset, Interactions
-from sidbench.datasets.foundation.hashing import hash_arrays
+from sidbench.datasets.features.text import item_labels
+from sidbench.datasets.foundation.hashing import hash_arrays, hash_json, hash_strings
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.datasets.splits.base import Split
 from sidbench.datasets.splits.global_time import global_time, per_user_time
@@ -85,6 +86,17 @@ class Prepared:
                 "t": d.test_target,
             }
         )
+
+    @cached_property
+    def retrieval_with_text(self) -> RetrievalData:
+        """The retrieval data for recommenders that read texts."""
+        return replace(self.retrieval, item_text=item_labels(self.dataset.catalog))
+
+    @cached_property
+    def retrieval_text_key(self) -> str:
+        """Content hash of ``retrieval_with_text``; apart, so that what reads no text does not depend on texts."""
+        text = self.retrieval_with_text.item_text
+        return hash_json({"data": self.retrieval_key, "item_text": None if text is None else hash_strings(text)})
 
     @cached_property
     def ranking_key(self) -> str:

@@ -101,7 +101,14 @@ def _last_two_held_out(full: list[list[int]], n_items: int) -> RetrievalData:
     users = np.arange(len(full))
     validation, test = (np.array([s[-back] for s in full], np.int32) for back in (2, 1))
     return RetrievalData(
-        n_items, as_sequences([s[:-2] for s in full]), users, validation, users, as_sequences([s[:-1] for s in full]), test
+        n_items,
+        as_sequences([s[:-2] for s in full]),
+        users,
+        validation,
+        users,
+        as_sequences([s[:-1] for s in full]),
+        test,
+        tuple(f"article{i} kind{i % 5} brand{i % 3}" for i in range(n_items)),
     )
 
 

@@ -323,6 +323,12 @@ def _one_item(case: RetrieverCase) -> None:
     require(bool((ranks.better == 0).all() and (ranks.tied == 1).all()), "in a one-item catalogue the target is first")
 
 
+def _missing_text(case: RetrieverCase) -> None:
+    if not case.cls.info.reads_text:
+        raise NotApplicable("reads no text")
+    must_refuse(lambda: case.fit(replace(case.data, item_text=None), case.sids), "a catalogue without texts")
+
+
 def _one_sid(case: RetrieverCase) -> None:
     sids = case.without_sids()
     same = replace(sids, codes=np.zeros_like(sids.codes))
@@ -405,6 +411,7 @@ RETRIEVER_CHECKS: Mapping[str, Callable[[Any], None]] = {
     "narrow beam": _narrow_beam,
     "empty history": _empty_history,
     "one item": _one_item,
+    "missing text": _missing_text,
     "one SID for all": _one_sid,
     "shared SID": _shared_sid,
     "missing SIDs": _missing_sids,

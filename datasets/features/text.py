@@ -18,6 +18,7 @@ from sidbench.datasets.base import Catalog
 from sidbench.datasets.foundation.errors import InputError
 
 FIELD_ORDER = ("title", "brand", "genres", "categories", "price", "overview", "description", "keywords")
+LABEL_FIELDS = ("title", "brand", "genres", "categories")  # what an item is, in a few words
 _WORD = re.compile(r"\w+")
 _END = (".", "!", "?")
 
@@ -46,6 +47,18 @@ def item_text(catalog: Catalog) -> ItemText:
     available = np.array([bool(s) for s in sentences], bool)
     counts["items_without_text"] = int((~available).sum())
     return ItemText(sentences, available, dict(counts))
+
+
+def item_labels(catalog: Catalog) -> tuple[str, ...] | None:
+    """Title, brand, genres and categories of each item in one string without names of fields, empty where it has none of
+    them; ``None`` for a catalogue without these fields.
+
+    Raises ``InputError`` for a column whose length is not the number of items.
+    """
+    columns = [column for name, column in _columns(catalog).items() if name in LABEL_FIELDS]
+    if not columns:
+        return None
+    return tuple(" ".join(" ".join(values).split()) for values in zip(*columns, strict=True))
 
 
 def _columns(catalog: Catalog) -> dict[str, tuple[str, ...]]:

@@ -13,7 +13,7 @@ from sidbench.datasets.base import Catalog
 from sidbench.datasets.beauty import Beauty
 from sidbench.datasets.features.encoding import fix_signs, principal_components
 from sidbench.datasets.features.minilm import WIDTH, encode_minilm
-from sidbench.datasets.features.text import ItemText, item_text
+from sidbench.datasets.features.text import ItemText, item_labels, item_text
 from sidbench.datasets.features.tfidf import encode_tfidf
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
@@ -190,3 +190,13 @@ def test_beauty_text_brings_items_of_one_category_together() -> None:
     rows, label = found.embeddings[found.available], label[found.available]
     assert _neighbour_share(rows, label) > 0.6
     assert _neighbour_share(rows, np.random.default_rng(0).permutation(label)) < 0.3
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+def test_labels_are_title_brand_genres_and_categories_alone() -> None:
+    text = {"brand": ("Lush", ""), "title": (" Rose  Soap", ""), "description": ("A soap.", "Long.")}
+    catalog = Catalog(("a", "b"), text=text, categories=(("Beauty", "Bath"), ()), price=np.array([1, 2], np.float32))
+    assert item_labels(catalog) == ("Rose Soap Lush Beauty > Bath", "")
+    assert item_labels(Catalog(("a",), text={"description": ("A soap.",)})) is None
+    with pytest.raises(InputError, match="title"):
+        item_labels(Catalog(("a", "b"), text={"title": ("one",)}))

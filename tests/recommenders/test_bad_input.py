@@ -21,7 +21,7 @@ from sidbench.tokenizers.base import PAD, SemanticIds
 
 RUNTIME = local_runtime()
 SIDS = make_sids()  # sizes 4, 3, 5 with PAD at position 2
-COUNTS = ("most_popular",)  # nothing is trained; tests of its own
+COUNTS = ("ease", "graph_text", "item_knn", "most_popular")  # nothing is trained; tests of their own
 CLASSES = {
     path.stem: installed().load("recommender", path.stem)
     for path in sorted((ROOT / "recommenders").glob("*.py"))
@@ -61,7 +61,7 @@ def refusal(action: Callable[[], object], words: str | None = None) -> InputErro
 
 
 def test_all_plugins_are_met():
-    assert {"eager", "hstu", "mtp", "ntp", "rpg", "sasrec", "tiger"} <= {name for name, _ in RETRIEVERS}
+    assert {"eager", "hstu", "mtp", "ntp", "rpg", "sasrec", "tiger", "vqrec"} <= {name for name, _ in RETRIEVERS}
     assert {"din", "ppnet"} <= set(RANKERS)
 
 

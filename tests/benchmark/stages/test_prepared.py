@@ -30,6 +30,17 @@ def test_every_seed_meets_the_same_events() -> None:
     np.testing.assert_array_equal(one.retrieval.test_target, two.retrieval.test_target)
 
 
+def test_texts_reach_only_what_reads_them_and_have_a_key_of_their_own() -> None:
+    plain, other = prepared(PLANTED), replace(PLANTED, catalog=replace(PLANTED.catalog, text={}, categories=None))
+    bare = prepared(other)
+    assert plain.retrieval.item_text is None and bare.retrieval_with_text.item_text is None
+    texts = plain.retrieval_with_text.item_text
+    assert texts is not None and len(texts) == PLANTED.n_items
+    assert all(title in text for title, text in zip(PLANTED.catalog.text["title"], texts, strict=True))
+    assert plain.retrieval_key == bare.retrieval_key
+    assert len({plain.retrieval_key, plain.retrieval_text_key, bare.retrieval_text_key}) == 3
+
+
 def test_the_tie_rule_is_the_one_asked_for() -> None:
     file, shuffled = (prepared(TIED, ties=ties) for ties in ("file", "shuffled"))
     last = np.flatnonzero(np.diff(np.append(EVENTS.user, -1)))
