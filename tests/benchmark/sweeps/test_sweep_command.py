@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -145,7 +146,17 @@ def test_a_killed_sweep_goes_on(
     wait_until(lambda: list((home / "cache" / "tokenizer").glob("*/stage.json")), 180, first)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    assert sweep(*words) == 0
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError("the sweep waits for a trial that nobody runs")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(200)
+    try:
+        assert sweep(*words) == 0
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
     study = json.loads(capsys.readouterr().out)["studies"][0]
     assert study["finished"] == 3 == study["trials"]["complete"] + study["trials"]["pruned"]
     states = load_result(study["study"]).states
