@@ -87,6 +87,12 @@ class RecommenderCase(Case):
     kind = "recommender"
     info_class = RecommenderInfo
 
+    def make(self, **more: Any) -> Any:
+        """As for every plugin; one without a "smoke" budget would train for minutes in each check."""
+        if "smoke" not in self.cls.budgets:
+            raise NotApplicable('needs budgets["smoke"]')
+        return super().make(**more)
+
     def has(self, *names: str) -> bool:
         """Whether the config has these settings."""
         return set(names) <= {f.name for f in fields(self.cls.config_class)}
