@@ -27,8 +27,9 @@ from sidbench.benchmark.cli.app import invoke  # noqa: E402
 from sidbench.benchmark.commands import run as _run  # noqa: E402, F401 - imported once, before the forks
 from sidbench.benchmark.config.compose import RunConfig, compose_run  # noqa: E402
 from sidbench.benchmark.plugins.code_hash import source_hash  # noqa: E402
-from sidbench.benchmark.plugins.identity import plugin_version  # noqa: E402
+from sidbench.benchmark.plugins.identity import plugin_version, unit_versions  # noqa: E402
 from sidbench.benchmark.plugins.registry import installed  # noqa: E402
+from sidbench.benchmark.plugins.units import UNITS  # noqa: E402
 from sidbench.benchmark.runtime import training  # noqa: E402
 
 TOLERANCE = 1e-6
@@ -231,8 +232,8 @@ def warm_up() -> None:
     ):
         for plugin in plugins:
             installed().load(kind, plugin)
-            if kind != "dataset":
-                plugin_version(kind, plugin)
+            plugin_version(kind, plugin)
+    unit_versions(*UNITS)
     source_hash("benchmark", "datasets", "tokenizers", "recommenders")
     for name in VARIANTS:
         tokenizer, _, policy = name.partition("+")
