@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy import sparse
 
+from sidbench.datasets.features.tfidf import term_vectorizer
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.datasets.foundation.seeds import Rng
@@ -44,9 +45,6 @@ INFO = RecommenderInfo(
     reads_text=True,
 )
 
-_WORDS = r"(?u)\b\w*[^\W\d_]\w+\b"  # two characters or more with a letter: prices and bare numbers are no topics
-_SMALL = 50  # below this many texts a word used once is kept: there are too few to ask for two
-
 
 @dataclass(frozen=True)
 class GraphTextConfig:
@@ -68,13 +66,7 @@ def tfidf(texts: tuple[str, ...]) -> sparse.csr_array:
 
     Terms in over half of the texts, and those in one text only, are left out. Raises ``InputError`` when none is left.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    written = sum(bool(text) for text in texts)
-    least = 2 if written >= _SMALL else 1
-    vectorizer = TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, min_df=least, max_df=max(least, written // 2), token_pattern=_WORDS
-    )
+    vectorizer = term_vectorizer(sum(bool(text) for text in texts))
     try:
         return in_rows(vectorizer.fit_transform(texts))
     except ValueError as error:  # scikit-learn's only way to say that no term survives the frequency limits

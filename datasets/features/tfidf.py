@@ -8,6 +8,8 @@ information known at listing time and holds no interactions, so this leaks nothi
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sidbench.datasets.features.encoding import Encoding, encoding, fix_signs
@@ -21,13 +23,29 @@ _MAX_TERMS = 100_000
 _WORDS = r"(?u)\b\w*[^\W\d_]\w+\b"  # two characters or more with a letter: prices and bare numbers are no topics
 
 
+def term_vectorizer(n_written: int, *, max_terms: int | None = None, dtype: type[np.floating] = np.float64) -> Any:
+    """scikit-learn's vectorizer of words and word pairs for a catalogue with ``n_written`` texts: terms in over half of
+    them are left out, and those in one text only."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    least = 2 if n_written >= _SMALL else 1
+    return TfidfVectorizer(
+        ngram_range=(1, 2),
+        sublinear_tf=True,
+        min_df=least,
+        max_df=max(least, int(_MAX_SHARE * n_written)),
+        max_features=max_terms,
+        token_pattern=_WORDS,
+        dtype=dtype,
+    )
+
+
 def encode_tfidf(text: ItemText, dim: int, rng: Rng) -> Encoding:
     """Encode item texts as float32 ``[N, D]`` with unit rows, ``D = min(dim, texts - 1, terms - 1)``.
 
     Items without text, or without any term of the vocabulary (counted as ``text_without_known_terms``), are not
     available. Raises ``InputError`` when no two texts share a usable vocabulary.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.utils.extmath import randomized_svd
 
     documents = [sentence for sentence in text.sentences if sentence]
@@ -38,16 +56,7 @@ def encode_tfidf(text: ItemText, dim: int, rng: Rng) -> Encoding:
             wanted="at least 3",
             do="declare the modality absent with features.text=none",
         )
-    least = 2 if len(documents) >= _SMALL else 1
-    vectorizer = TfidfVectorizer(
-        ngram_range=(1, 2),
-        sublinear_tf=True,
-        min_df=least,
-        max_df=max(least, int(_MAX_SHARE * len(documents))),
-        max_features=_MAX_TERMS,
-        token_pattern=_WORDS,
-        dtype=np.float32,
-    )
+    vectorizer = term_vectorizer(len(documents), max_terms=_MAX_TERMS, dtype=np.float32)
     try:
         matrix = vectorizer.fit_transform(documents)
     except ValueError as error:  # scikit-learn's only way to say that no term survives the frequency limits

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.runtime import Runtime
 from sidbench.recommenders.base import TargetRanks
 from sidbench.recommenders.blocks.exact import Candidates, rank_interval
-from sidbench.recommenders.blocks.sid_tables import CodeLayout
-from sidbench.tokenizers.base import PAD, SemanticIds
+from sidbench.recommenders.blocks.sid_tables import CodeLayout, weights_of_codes
+from sidbench.tokenizers.base import SemanticIds
 
 PIECE = 1 << 16  # SIDs whose code embeddings are summed at once
 
@@ -43,7 +42,7 @@ class DistinctClasses:
         weights = None
         if weighted:
             total = np.zeros(codes.shape)
-            np.add.at(total, of_item, _weights(sids, who))
+            np.add.at(total, of_item, weights_of_codes(sids, who))
             weights = runtime.tensor((total / group[:, None]).astype(np.float32))
         return DistinctClasses(
             runtime.tensor(layout.rows(codes)), weights, runtime.tensor(group.astype(np.float32)), of_item
@@ -71,21 +70,3 @@ class DistinctClasses:
     def _counts(self, mask: Tensor) -> Tensor:
         """int64 ``[2, B]``: classes and items of ``mask`` bool ``[B, U]``; exact in float32 up to 2^24 items."""
         return torch.stack([torch.count_nonzero(mask, dim=1), (mask.float() @ self.group).long()])
-
-
-def _weights(sids: SemanticIds, who: str) -> np.ndarray:
-    """float32 ``[N, L]`` weights of the codes, 0 at PAD."""
-    if sids.weights is None:
-        raise InputError(
-            f"{who} with code_weights=true: weights of the semantic IDs",
-            got="a tokenizer that gives none",
-            wanted="SIDs with weights, as adasid and mmq give them",
-            do="set code_weights=false; a collision policy that moves items drops weights",
-        )
-    if sids.weights.shape != sids.codes.shape:
-        raise InputError(
-            f"{who}: weights of the semantic IDs",
-            got=f"shape {sids.weights.shape}",
-            wanted=f"{sids.codes.shape}, one a code",
-        )
-    return np.where(sids.codes == PAD, 0.0, sids.weights).astype(np.float32)

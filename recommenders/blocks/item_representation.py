@@ -26,7 +26,7 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.settings import check_settings, setting
 from sidbench.recommenders.base import SAME
 from sidbench.recommenders.blocks.hashing import prefix_hashes
-from sidbench.recommenders.blocks.sid_tables import CodeLayout, CodeTable, fused_rows
+from sidbench.recommenders.blocks.sid_tables import CodeLayout, CodeTable, fused_rows, weights_of_codes
 from sidbench.tokenizers.base import PAD, SemanticIds
 
 BY_ID = ("item_id", "hashed_id", "sid+id")
@@ -130,7 +130,7 @@ class ItemLookup:
         rows = fused_rows(layout, sids, n_items, who)
         if config.representation == "hashed_id":
             return _hashed_ids(config, layout, n_items)
-        weights = _code_weights(sids, who) if config.code_weights else None
+        weights = weights_of_codes(sids, who) if config.code_weights else None
         if config.representation == "sid_prefix":
             rows, notes = _prefix_rows(config, layout, sids, who)
             return ItemLookup(ids, rows, weights, notes)
@@ -172,24 +172,6 @@ def _prefix_rows(
     prefixes = np.unique(hashes[~padded])
     held = np.bincount((prefixes % np.uint64(config.prefix_rows)).astype(np.int64), minlength=1)
     return rows, {"distinct_prefixes": float(len(prefixes)), "prefixes_sharing_a_row": float(held[held > 1].sum())}
-
-
-def _code_weights(sids: SemanticIds, who: str) -> np.ndarray:
-    """float32 ``[N, L]`` weights of the codes, 0 at PAD."""
-    if sids.weights is None:
-        raise InputError(
-            f"{who} with code_weights=true: weights of the semantic IDs",
-            got="a tokenizer that gives none",
-            wanted="SIDs with weights, as adasid and mmq give them",
-            do="set code_weights=false; a collision policy that moves items drops weights",
-        )
-    if sids.weights.shape != sids.codes.shape:
-        raise InputError(
-            f"{who}: weights of the semantic IDs",
-            got=f"shape {sids.weights.shape}",
-            wanted=f"{sids.codes.shape}, one a code",
-        )
-    return np.where(sids.codes == PAD, 0.0, sids.weights).astype(np.float32)
 
 
 class ItemRepresentation(nn.Module):

@@ -141,3 +141,21 @@ class CodeTable(nn.Module):
     def outputs(self) -> tuple[Tensor, ...]:
         """Per position its unit-length class vectors, PAD class last, ``[classes_p, width]``."""
         return self.directions().split(self.layout.classes.tolist())
+
+
+def weights_of_codes(sids: SemanticIds, who: str) -> np.ndarray:
+    """float32 ``[N, L]`` weights of the codes, 0 at PAD."""
+    if sids.weights is None:
+        raise InputError(
+            f"{who} with code_weights=true: weights of the semantic IDs",
+            got="a tokenizer that gives none",
+            wanted="SIDs with weights, as adasid and mmq give them",
+            do="set code_weights=false; a collision policy that moves items drops weights",
+        )
+    if sids.weights.shape != sids.codes.shape:
+        raise InputError(
+            f"{who}: weights of the semantic IDs",
+            got=f"shape {sids.weights.shape}",
+            wanted=f"{sids.codes.shape}, one a code",
+        )
+    return np.where(sids.codes == PAD, 0.0, sids.weights).astype(np.float32)
