@@ -67,7 +67,7 @@ def write_tokenizer(saved: Saved, folder: Path, plugin: Tokenizer) -> Path:
             about = {
                 "format": FORMAT,
                 "tokenizer": saved.name,
-                "version": _version(plugin),
+                "version": plugin.info.version,
                 "config": json.loads(canonical_json(saved.config)),
                 "settings": json.loads(canonical_json(saved.settings)),
                 "diagnostics": saved.diagnostics,
@@ -91,11 +91,11 @@ def read_tokenizer(folder: Path, cls: type[Tokenizer] | None) -> tuple[Saved, To
     cls = installed().load("tokenizer", name) if cls is None else cls
     config = build_config(cls, about["config"], None, f"tokenizer {name} in {folder}")
     plugin: Tokenizer = cls(config)
-    if about["version"] != _version(plugin):
+    if about["version"] != plugin.info.version:
         raise InputError(
             f"tokenizer {name} in {folder}",
             got=f"version {about['version']} of the method",
-            wanted=f"version {_version(plugin)}, which is installed and computes other codes",
+            wanted=f"version {plugin.info.version}, which is installed and computes other codes",
             do="fit it again, or install the release that saved it",
         )
     if not (folder / STATE).is_file() or hash_file(folder / STATE) != about["state_sha256"]:
@@ -133,11 +133,6 @@ def _about(folder: Path) -> dict[str, Any]:
     if not all(type(v) in (int, float) for v in numbers) or min(scales.values(), default=1) <= 0:
         raise _damaged(folder, "diagnostics or scales that are no numbers")
     return about
-
-
-def _version(plugin: Tokenizer) -> int:
-    """The version that the plugin's metadata declare; 1 for metadata without one."""
-    return int(getattr(plugin.info, "version", 1))
 
 
 def _damaged(folder: Path, got: str) -> InputError:

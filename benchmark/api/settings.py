@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sidbench.benchmark.config.compose import BUDGETS
+from sidbench.benchmark.config.run_config import BUDGETS
 from sidbench.datasets.foundation.errors import unknown_name
 from sidbench.datasets.foundation.settings import configured
 

@@ -12,9 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sidbench.benchmark.config.run_config import BUDGETS as BUDGETS
-from sidbench.benchmark.config.run_config import RunConfig as RunConfig
-from sidbench.benchmark.config.run_config import options_of
+from sidbench.benchmark.config.run_config import RunConfig, options_of
 from sidbench.benchmark.plugins.registry import Registry, installed
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.settings import type_hints, type_words

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from sidbench.benchmark.config.compose import BUDGETS, field_type
+from sidbench.benchmark.config.compose import field_type
 from sidbench.benchmark.config.presets import presets_of
+from sidbench.benchmark.config.run_config import BUDGETS
 from sidbench.benchmark.plugins.registry import find, load
 
 

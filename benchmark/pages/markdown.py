@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sidbench.benchmark.config.compose import BUDGETS
 from sidbench.benchmark.config.describe import setting_number, setting_range, settings_of
+from sidbench.benchmark.config.run_config import BUDGETS
 from sidbench.benchmark.plugins.registry import Plugin, Registry
 
 _CODE = re.compile(r"(``.+?``|`[^`]+`)", re.DOTALL)

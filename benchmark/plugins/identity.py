@@ -66,6 +66,7 @@ def unit_versions(*names: str) -> dict[str, str]:
     return {name: unit_version(name) for name in names}
 
 
+@cache
 def unit_code(name: str) -> str:
     """SHA-256 of what a shared unit's code does."""
     return _in_tree().hash(set().union(*(_in_tree().symbols(path) for path in UNITS[name].paths)))

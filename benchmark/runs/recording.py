@@ -65,10 +65,10 @@ def build_record(
     """The record of a run. files: those of ``result_files``. created: ISO time."""
     run, prepared = plan.composed.run, plan.prepared
     info = installed().find("tokenizer", run.tokenizer).info if run.tokenizer is not None else {}
-    tasks = tuple(_task(plan, result, task, files[users_file(task.task)]) for task in result.tasks)
+    units = unit_versions(*UNITS)
+    tasks = tuple(_task(plan, result, task, files[users_file(task.task)], units) for task in result.tasks)
     protocol = {task: prepared.protocol(task, run.cutoffs) for task in ("retrieval", "ranking")}
     keys = {task.task: task.comparability_key for task in tasks}
-    units = unit_versions(*UNITS)
     return RunRecord(
         run_id=plan.run_id,
         created=created,
@@ -166,7 +166,7 @@ def _sids(plan: Plan, tokenized: Tokenized, quantisation: Quantisation, features
     )
 
 
-def _task(plan: Plan, result: RunResult, task: TaskResult, users: bytes) -> TaskRecord:
+def _task(plan: Plan, result: RunResult, task: TaskResult, users: bytes, units: Mapping[str, str]) -> TaskRecord:
     run = plan.composed.run
     protocol = plan.prepared.protocol(task.task, run.cutoffs)
     recommender = PluginRecord(
@@ -202,6 +202,6 @@ def _task(plan: Plan, result: RunResult, task: TaskResult, users: bytes) -> Task
             run.budget,
             accumulate=run.accumulate,
             precision=run.precision,
-            versions={"recommender": recommender.version, **unit_versions(*UNITS)},
+            versions={"recommender": recommender.version, **units},
         ),
     )

@@ -10,13 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sidbench.benchmark.config.run_config import BUDGETS
 from sidbench.benchmark.plugins.registry import read_plugin
 from sidbench.benchmark.runtime.local import LocalRuntime, local_runtime
 from sidbench.benchmark.testing.checks import must_refuse, require
 from sidbench.datasets.foundation.plugin import DerivedName, PluginBase
 from sidbench.datasets.foundation.settings import accepts, type_hints
-
-BUDGETS = ("smoke", "quick", "standard", "paper")
 
 
 class Case:

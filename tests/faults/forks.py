@@ -25,7 +25,8 @@ for variable in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "MKL_NUM_THREADS"):
 
 from sidbench.benchmark.cli.app import invoke  # noqa: E402
 from sidbench.benchmark.commands import run as _run  # noqa: E402, F401 - imported once, before the forks
-from sidbench.benchmark.config.compose import RunConfig, compose_run  # noqa: E402
+from sidbench.benchmark.config.compose import compose_run  # noqa: E402
+from sidbench.benchmark.config.run_config import RunConfig  # noqa: E402
 from sidbench.benchmark.plugins.code_hash import source_hash  # noqa: E402
 from sidbench.benchmark.plugins.identity import plugin_version, unit_versions  # noqa: E402
 from sidbench.benchmark.plugins.registry import installed  # noqa: E402

@@ -17,8 +17,9 @@ import pytest
 
 from sidbench.benchmark.cli.app import invoke
 from sidbench.benchmark.commands.local_data import dataset_at_hand
-from sidbench.benchmark.config.compose import RunConfig, compose_run
+from sidbench.benchmark.config.compose import compose_run
 from sidbench.benchmark.config.presets import read_preset
+from sidbench.benchmark.config.run_config import RunConfig
 from sidbench.benchmark.plugins.registry import KINDS, installed
 from sidbench.benchmark.runtime.reporter import Notes, Reporter
 from sidbench.benchmark.store.records import RunRecord, UnreadableRecord, read_record

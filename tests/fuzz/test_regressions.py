@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 from accelerate import Accelerator
 
-from sidbench.benchmark.config.compose import RunConfig, compose_run
+from sidbench.benchmark.config.compose import compose_run
 from sidbench.benchmark.config.presets import read_preset
+from sidbench.benchmark.config.run_config import RunConfig
 from sidbench.benchmark.plugins.registry import read_plugin
 from sidbench.benchmark.runtime.reporter import Notes, Reporter
 from sidbench.benchmark.runtime.training import Training

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sidbench.benchmark.cli import app as cli
-from sidbench.benchmark.config.compose import RunConfig
+from sidbench.benchmark.config.run_config import RunConfig
 from sidbench.benchmark.plugins.registry import ROOT, Registry, installed, plugins
 from sidbench.benchmark.runs import request as requests
 from sidbench.benchmark.runs.command_line import repeat_command

@@ -11,7 +11,8 @@ import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 
-from sidbench.benchmark.config.compose import BUDGETS, RunConfig, _compose, compose_run, field_type
+from sidbench.benchmark.config.compose import _compose, compose_run, field_type
+from sidbench.benchmark.config.run_config import BUDGETS, RunConfig
 from sidbench.benchmark.plugins.registry import KINDS, load, plugins
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.settings import check_settings, setting

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidbench.benchmark.cli.app import invoke
-from sidbench.benchmark.config.compose import BUDGETS, RunConfig, compose_run
+from sidbench.benchmark.config.compose import compose_run
 from sidbench.benchmark.config.presets import (
     ANY_DATASET,
     Preset,
@@ -20,6 +20,7 @@ from sidbench.benchmark.config.presets import (
     read_preset,
     settings_source,
 )
+from sidbench.benchmark.config.run_config import BUDGETS, RunConfig
 from sidbench.benchmark.plugins.registry import ROOT, find, load, plugins
 from sidbench.benchmark.runs.request import RunRequest
 from sidbench.datasets.foundation.errors import InputError

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidbench.benchmark.cli import app as cli
-from sidbench.benchmark.config.compose import RunConfig
 from sidbench.benchmark.config.presets import Preset, find_preset
+from sidbench.benchmark.config.run_config import RunConfig
 from sidbench.benchmark.plugins.registry import find
 from sidbench.benchmark.runs.command_line import arguments, repeat_command
 from sidbench.benchmark.runs.grid import MAX_RUNS, expand, overrides_grid, spread

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidbench.benchmark.cli.app import invoke
-from sidbench.benchmark.config.compose import RunConfig
+from sidbench.benchmark.config.run_config import RunConfig
 from sidbench.benchmark.launchers.base import LaunchSettings
 from sidbench.benchmark.launchers.local import visible_gpu
 from sidbench.benchmark.launchers.queueing import Task, judge, tasks

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sidbench.benchmark.cli.app import invoke
-from sidbench.benchmark.config.compose import RunConfig
+from sidbench.benchmark.config.run_config import RunConfig
 from sidbench.benchmark.runs.environment import environment
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.process_group import ProcessGroup

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidbench.benchmark.config.compose import BUDGETS, RunConfig, compose_run, parse_override
+from sidbench.benchmark.config.compose import compose_run, parse_override
+from sidbench.benchmark.config.run_config import BUDGETS, RunConfig
 from sidbench.benchmark.plugins.registry import load, plugins
 from sidbench.benchmark.sweeps.space import (
     Choices,
