@@ -18,6 +18,7 @@ from sidbench.benchmark.plugins.canonical import bound_names, canonical, stateme
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "sidbench"
+MACHINERY = tuple(ROOT / place for place in ("benchmark/plugins", "benchmark/store"))  # keys and files, never numbers
 ROUNDS = 3  # how far the hash of one definition looks into those it names; each of them is covered by itself, too
 
 
@@ -88,12 +89,6 @@ class CodeBase:
             self._modules[path] = Module(path, path.read_text(encoding="utf-8"))
         return self._modules[path]
 
-    def add_text(self, text: str, name: str) -> Path:
-        """Code that lies in no file (a class of a notebook), as a module of its own; returns its made-up path."""
-        path = Path(f"<{name}>")
-        self._modules[path] = Module(path, text)
-        return path
-
     def symbols(self, path: Path) -> set[Symbol]:
         """Everything that a file defines, or that is below a folder."""
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
@@ -130,7 +125,8 @@ class CodeBase:
             found = self._find(module, name, attribute)
             if not isinstance(found, Symbol):
                 return found
-            if found.name.endswith("Error"):  # what errors say is no part of what code does
+            # What errors say, and how results are named and kept, is no part of what code computes.
+            if found.name.endswith("Error") or any(found.path.is_relative_to(place) for place in MACHINERY):
                 return found.name
             named.add(found)
             return f"<{self.digest(found, rounds - 1)}>"

@@ -16,7 +16,7 @@ from typing import Any
 from sidbench.benchmark.plugins.live_code import Unknown, live_fingerprint
 from sidbench.benchmark.plugins.registry import KINDS, Plugin, Registry, installed
 from sidbench.datasets.foundation.errors import InputError
-from sidbench.datasets.foundation.plugin import name_of_class as live_name
+from sidbench.datasets.foundation.plugin_names import name_of_class as live_name
 
 LIVE = "this session"
 LIVE_KINDS = ("tokenizer", "recommender", "collisions")  # a dataset is given as frames, not as a class

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sidbench.datasets.foundation.errors import InputError, unknown_name
+from sidbench.datasets.foundation.plugin_names import canonical_name
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,8 +40,13 @@ class Kind:
 
     @property
     def group(self) -> str:
-        """Last part of the room: the heading of the listing, and the entry points are ``sidbench.<group>``."""
+        """Last part of the room: the heading of the listing."""
         return self.room.rpartition("/")[2]
+
+    @property
+    def entry_points(self) -> str:
+        """Group of the entry points by which other packages add theirs."""
+        return f"sidbench.{self.group}"
 
 
 KINDS = {
@@ -92,7 +98,7 @@ def _kind(kind: str) -> Kind:
 
 
 def _canonical(kind: str, stem: str) -> str:
-    return stem.replace("_", "-") if kind == "dataset" else stem
+    return canonical_name(KINDS[kind].entry_points, stem)
 
 
 @cache
@@ -220,7 +226,7 @@ class Registry:
                 if path.stem != "base" and not path.stem.startswith("_"):
                     name = _canonical(kind, path.stem)
                     found[name] = _read(kind, name, f"{chosen.package}.{path.stem}", path)
-            for point in sorted(importlib.metadata.entry_points(group=f"sidbench.{chosen.group}"), key=lambda p: p.name):
+            for point in sorted(importlib.metadata.entry_points(group=chosen.entry_points), key=lambda p: p.name):
                 plugin = self._from_entry_point(chosen, point)
                 taken = found.get(plugin.name)
                 if taken is not None:
@@ -352,11 +358,3 @@ def find(kind: str, name: str) -> Plugin:
 def load(kind: str, name: str) -> type[Any]:
     """``Registry.load`` of this installation."""
     return installed().load(kind, name)
-
-
-def plugin_path(kind: str, name: str) -> Path:
-    """Source file of a plugin, for code fingerprints."""
-    path = find(kind, name).path
-    if path is None:  # cannot happen: a plugin without a source file is broken, and ``find`` refuses it
-        raise InputError(f"{kind} {name!r} has no source file")
-    return path

@@ -7,12 +7,12 @@ point, and any other class (of a notebook, of a script) like itself, in snake ca
 from __future__ import annotations
 
 import importlib.metadata
-import re
 from abc import ABC
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar
 
+from sidbench.datasets.foundation.plugin_names import canonical_name, name_of_class
 from sidbench.datasets.foundation.settings import configured
 
 
@@ -44,16 +44,6 @@ class PluginBase(ABC):
         and a value of the wrong type or outside its range.
         """
         self.config = configured(type(self).config_class, config, settings, type(self).__name__)
-
-
-def canonical_name(group: str, stem: str) -> str:
-    """How a plugin whose file or entry point is called ``stem`` is listed: data sets are written with dashes."""
-    return stem.replace("_", "-") if group == "sidbench.datasets" else stem
-
-
-def name_of_class(cls: type[Any]) -> str:
-    """The class name in snake case: ``MyTokenizer`` is ``my_tokenizer``."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
 
 
 @cache

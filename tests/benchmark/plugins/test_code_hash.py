@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sidbench.benchmark.plugins.code_hash import ROOT, CodeBase
+from sidbench.benchmark.plugins.code_hash import MACHINERY, ROOT, CodeBase
+from sidbench.benchmark.plugins.units import UNITS
 
 PLUGIN = '''"""A method."""
 
@@ -179,10 +180,11 @@ def test_imports_inside_functions_count_and_a_circle_ends(tmp_path: Path) -> Non
     assert code.hash(code.symbols(tmp_path / "a.py"))
 
 
-def test_code_without_a_file_is_hashed_as_well() -> None:
+def test_equal_code_in_two_files_is_one_code(tmp_path: Path) -> None:
+    for name, number in (("one", 1), ("two", 1), ("other", 2)):
+        (tmp_path / f"{name}.py").write_text(f"class A:\n    x = {number}\n")
     code = CodeBase()
-    one, two, other = (code.add_text(f"class A:\n    x = {n}\n", f"cell {i}") for i, n in enumerate((1, 1, 2)))
-    prints = [code.hash(code.symbols(path)) for path in (one, two, other)]
+    prints = [code.hash(code.symbols(tmp_path / f"{name}.py")) for name in ("one", "two", "other")]
     assert prints[0] == prints[1] != prints[2]
 
 
@@ -195,3 +197,10 @@ def test_a_file_that_is_no_python_counts_by_its_text_and_harms_no_other(tmp_path
         assert code.hash(code.symbols(tmp_path / "good.py"))
         prints.append(code.hash(code.symbols(tmp_path)))
     assert prints[0] == prints[2] != prints[1]
+
+
+def test_how_results_are_keyed_and_kept_is_no_part_of_any_unit() -> None:
+    code = CodeBase()
+    for unit in UNITS.values():
+        reached = code.reached(symbol for path in unit.paths for symbol in code.symbols(path))
+        assert not [s for s in reached if any(s.path.is_relative_to(place) for place in MACHINERY)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sidbench.benchmark.plugins.registry import KINDS, ROOT, Registry, find, installed, load, plugin_path, plugins
+from sidbench.benchmark.plugins.registry import KINDS, ROOT, Registry, find, installed, load, plugins
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.tokenizers.base import Tokenizer
 
@@ -93,7 +93,7 @@ def test_unknown_names_get_the_nearest_one() -> None:
 def test_datasets_show_dashes_and_both_spellings_are_found() -> None:
     assert "ml-100k" in plugins("dataset")
     assert find("dataset", "ml_100k") is find("dataset", "ml-100k")
-    assert plugin_path("dataset", "ml-100k") == ROOT / "datasets" / "ml_100k.py"
+    assert find("dataset", "ml-100k").path == ROOT / "datasets" / "ml_100k.py"
 
 
 def test_every_plugin_of_the_tree_is_sound_and_loads_its_single_public_class() -> None:
