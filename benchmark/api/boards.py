@@ -53,11 +53,15 @@ class Board:
 
     def _repr_html_(self) -> str:
         """The wide frame, without the page around it, as notebooks show values."""
-        told = "".join(f"<p>failed: {html.escape(run)}: {html.escape(reason)}</p>" for run, reason in self.failed)
-        return f"<h3>{html.escape(self.title)}</h3>{self.to_frame().to_html()}{told}"
+        return f"<h3>{html.escape(self.title)}</h3>{self.to_frame().to_html()}{failed_html(self.failed)}"
 
     def __repr__(self) -> str:
         return f"<Board {self.title!r}>"
+
+
+def failed_html(failed: Sequence[tuple[str, str]]) -> str:
+    """A paragraph for each (run, reason)."""
+    return "".join(f"<p>failed: {html.escape(run)}: {html.escape(reason)}</p>" for run, reason in failed)
 
 
 def board_of(values: Leaderboard, failed: Sequence[tuple[str, str]] = ()) -> Board:

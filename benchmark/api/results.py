@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, overload
 
 import pandas as pd
 
-from sidbench.benchmark.api.boards import Board, board_of
+from sidbench.benchmark.api.boards import Board, board_of, failed_html
 from sidbench.benchmark.api.frames import Shape, runs_frame
 from sidbench.benchmark.api.homes import at_home
 from sidbench.benchmark.api.versions import installed_versions
@@ -113,8 +112,7 @@ class Results(Sequence[FinishedRun]):
         return board_of(board, [(run.label, run.reason) for run in self.failed])
 
     def _repr_html_(self) -> str:
-        told = "".join(f"<p>failed: {html.escape(run.label)}: {html.escape(run.reason)}</p>" for run in self.failed)
-        return self.to_frame().to_html() + told
+        return self.to_frame().to_html() + failed_html([(run.label, run.reason) for run in self.failed])
 
     def __repr__(self) -> str:
         lines = [f"<Results: {len(self) - len(self.failed)} runs, {len(self.failed)} failed>"]

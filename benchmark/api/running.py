@@ -16,7 +16,6 @@ from sidbench.benchmark.api.homes import at_home
 from sidbench.benchmark.api.objects import Chosen, choose_all, several
 from sidbench.benchmark.api.results import Results, from_outcomes
 from sidbench.benchmark.api.settings import override
-from sidbench.benchmark.config.compose import compose_run
 from sidbench.benchmark.config.run_config import NO_POLICY
 from sidbench.benchmark.launchers.base import LaunchSettings
 from sidbench.benchmark.launchers.inline import InlineLauncher
@@ -24,6 +23,7 @@ from sidbench.benchmark.plugins.live import registered
 from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.runs.command_line import arguments
 from sidbench.benchmark.runs.grid import expand
+from sidbench.benchmark.runs.plan import composed_of
 from sidbench.benchmark.runs.request import NO_TOKENIZER, RunRequest
 from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.benchmark.runtime.local import LocalRuntime
@@ -103,13 +103,9 @@ def run(
 
 def execute(specs: Sequence[RunSpec], progress: bool) -> Results:
     """Run ``specs``, all on one machine, one after the other. Raises the ``InputError`` of a single run."""
-    checked: set[object] = set()
-    for spec in specs:  # a mistake in the settings of any run is told before the first one starts
-        groups = None if spec.preset is None else spec.preset.groups_for(spec.config.recommenders)
-        key = (replace(spec.config, seed=0), spec.overrides, None if spec.preset is None else spec.preset.path)
-        if key not in checked:
-            compose_run(spec.config, spec.overrides, preset=groups)
-            checked.add(key)
+    kinds = (replace(spec, config=replace(spec.config, seed=0)) for spec in specs)
+    for spec in {kind.identity: kind for kind in kinds}.values():
+        composed_of(spec)  # a mistake in the settings of any run is told before the first one starts
     runtime = LocalRuntime(**specs[0].config.machine, reporter=default_reporter() if progress else Reporter())
     outcomes = list(InlineLauncher(runtime).map(specs, LaunchSettings()))
     if len(outcomes) == 1 and isinstance(outcomes[0].error, InputError):
@@ -172,8 +168,7 @@ def _interleaved(grids: Sequence[Sequence[RunSpec]], width: int) -> list[RunSpec
         group = grids[start : start + width]
         for place in range(max(map(len, group), default=0)):
             for spec in (grid[place] for grid in group if place < len(grid)):
-                preset = None if spec.preset is None else spec.preset.path
-                found.setdefault((spec.config, spec.overrides, preset), spec)
+                found.setdefault(spec.identity, spec)
     return list(found.values())
 
 

@@ -50,8 +50,7 @@ def expand(request: RunRequest, command_line: tuple[str, ...] = ("bench",)) -> G
             wanted="fewer",
             do="shorten a list, or search with `bench sweep`",
         )
-    # A preset holds a mapping, so specs cannot be hashed; equal ones are found by what tells runs apart.
-    seen = {(spec.config, spec.overrides, None if spec.preset is None else spec.preset.path): spec for spec in specs}
+    seen = {spec.identity: spec for spec in specs}
     return Grid(tuple(seen.values()), len(specs) - len(seen))
 
 

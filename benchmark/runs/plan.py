@@ -62,7 +62,7 @@ def plan_run(spec: RunSpec, runtime: LocalRuntime, shared: SharedData | None = N
     anew = spec.rerun == "always"
     shared = SharedData() if shared is None or anew else shared
     context = open_context(runtime, anew=anew)
-    composed = _composed(spec, spec.config, spec.overrides)
+    composed = composed_of(spec)
     # Files that belong to an imported data set (its embeddings) lie in its own folder.
     own = getattr(composed.dataset, "path", "")
     locate = LocalFiles(spec.data_dir or (Path(own) if own else None))
@@ -72,7 +72,8 @@ def plan_run(spec: RunSpec, runtime: LocalRuntime, shared: SharedData | None = N
     dataset = shared.dataset(dataset_key, lambda: dataset_stage(context.cache, spec.config.dataset, plugin, locate, places))
     narrowed, said = _possible(spec.config, dataset.value)
     if narrowed != spec.config:
-        composed = _composed(spec, narrowed, tuple(o for o in spec.overrides if not o.startswith("ranker.")))
+        kept = tuple(o for o in spec.overrides if not o.startswith("ranker."))
+        composed = composed_of(replace(spec, config=narrowed, overrides=kept))
     data_key = hash_json([dataset_key, composed.run.ties, composed.run.ranking_split])
     prepared = shared.prepared(data_key, lambda: prepare(composed.run, dataset.value))
     identity = run_id(composed, prepared)
@@ -118,9 +119,10 @@ def features_of(plan: Plan, context: StageContext) -> Traced[ItemFeatures]:
     return found
 
 
-def _composed(spec: RunSpec, config: RunConfig, overrides: tuple[str, ...]) -> ComposedRun:
-    groups = None if spec.preset is None else spec.preset.groups_for(config.recommenders)
-    return compose_run(config, overrides, preset=groups)
+def composed_of(spec: RunSpec) -> ComposedRun:
+    """The configs of every stage of a run. Raises ``InputError`` for settings that do not fit."""
+    groups = None if spec.preset is None else spec.preset.groups_for(spec.config.recommenders)
+    return compose_run(spec.config, spec.overrides, preset=groups)
 
 
 def _shown(context: StageContext, warnings: tuple[str, ...]) -> tuple[str, ...]:

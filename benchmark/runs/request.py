@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sidbench.benchmark.config.presets import Preset, choose_presets
-from sidbench.benchmark.config.run_config import NO_POLICY as NO_POLICY
-from sidbench.benchmark.config.run_config import RunConfig
+from sidbench.benchmark.config.run_config import NO_POLICY, RunConfig
 from sidbench.benchmark.plugins.registry import Plugin, Registry, installed
 from sidbench.datasets.foundation.errors import InputError, unknown_name
 

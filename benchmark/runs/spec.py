@@ -27,6 +27,11 @@ class RunSpec:
     varied: tuple[str, ...] = field(default=(), compare=False)
 
     @property
+    def identity(self) -> tuple[RunConfig, tuple[str, ...], Path | None]:
+        """What tells the run from others of a grid; a preset holds a mapping, so specs themselves cannot be hashed."""
+        return self.config, self.overrides, None if self.preset is None else self.preset.path
+
+    @property
     def codes(self) -> str:
         """What makes the SIDs of the run, as in the tables: "rqkmeans +append"."""
         policy = "" if self.config.collisions == NO_POLICY else f" +{self.config.collisions}"
