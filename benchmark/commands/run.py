@@ -13,7 +13,6 @@ from typing import Any
 
 from typer.exceptions import Exit
 
-from sidbench.benchmark.api.results import from_outcomes
 from sidbench.benchmark.launchers.base import Launcher, LaunchSettings, Outcome
 from sidbench.benchmark.launchers.inline import InlineLauncher
 from sidbench.benchmark.launchers.worker import PARENT, end_with_parent
@@ -153,6 +152,8 @@ def _show(request: RunRequest, outcomes: Sequence[Outcome]) -> None:
         sys.stdout.write(json.dumps(result) + "\n")
         return
     if records:
+        from sidbench.benchmark.api.results import from_outcomes  # pandas: neither workers nor plans need it
+
         sys.stdout.write(from_outcomes(o for o in outcomes if o.record is not None).leaderboard().to_markdown())
     for failure, error in zip(failures, _each_once([f.error for f in failures]), strict=True):
         sys.stderr.write(f"failed: {failure.run}: {error}\n  repeat with: {failure.command}\n")

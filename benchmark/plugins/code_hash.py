@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,7 @@ from sidbench.benchmark.plugins.canonical import bound_names, canonical, stateme
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "sidbench"
 MACHINERY = tuple(ROOT / place for place in ("benchmark/plugins", "benchmark/store"))  # keys and files, never numbers
+_NAMED = re.compile(r"\0(\d+)\0")  # where a text names a definition, by its number; no source text holds a NUL
 ROUNDS = 3  # how far the hash of one definition looks into those it names; each of them is covered by itself, too
 
 
@@ -81,7 +83,8 @@ class CodeBase:
 
     packages: Mapping[str, Path] = field(default_factory=lambda: {PACKAGE: ROOT})
     _modules: dict[Path, Module] = field(default_factory=dict, repr=False)
-    _texts: dict[tuple[Symbol, int], tuple[str, frozenset[Symbol]]] = field(default_factory=dict, repr=False)
+    _texts: dict[Symbol, tuple[str, list[Symbol]]] = field(default_factory=dict, repr=False)
+    _digests: dict[tuple[Symbol, int], str] = field(default_factory=dict, repr=False)
 
     def module(self, path: Path) -> Module:
         """The file, parsed once. Raises ``OSError`` or ``ValueError`` for one that cannot be read."""
@@ -106,19 +109,25 @@ class CodeBase:
             symbol = waiting.pop()
             seen.add(symbol)
             loose = {Symbol(symbol.path, "")} if "" in self.module(symbol.path).defined else set()
-            waiting |= (self._text(symbol, 1)[1] | loose) - seen
+            waiting |= {*self._written(symbol)[1], *loose} - seen
         return seen
 
     def digest(self, symbol: Symbol, rounds: int = ROUNDS) -> str:
         """SHA-256 of a definition, in which names of other definitions are replaced by digests of one round less."""
-        return hashlib.sha256(self._text(symbol, rounds)[0].encode()).hexdigest() if rounds else ""
+        if not rounds:
+            return ""
+        if (symbol, rounds) not in self._digests:
+            text, named = self._written(symbol)
+            names = [f"<{self.digest(other, rounds - 1)}>" for other in named]
+            text = _NAMED.sub(lambda found: names[int(found[1])], text)
+            self._digests[symbol, rounds] = hashlib.sha256(text.encode()).hexdigest()
+        return self._digests[symbol, rounds]
 
-    def _text(self, symbol: Symbol, rounds: int) -> tuple[str, frozenset[Symbol]]:
-        """The canonical text, and the definitions it names."""
-        known = self._texts.get((symbol, rounds))
-        if known is not None:
-            return known
-        named: set[Symbol] = set()
+    def _written(self, symbol: Symbol) -> tuple[str, list[Symbol]]:
+        """The canonical text, in which the definitions that it names are numbered, and these."""
+        if symbol in self._texts:
+            return self._texts[symbol]
+        named: list[Symbol] = []
         module = self.module(symbol.path)
 
         def resolve(name: str, attribute: str) -> str | None:
@@ -128,13 +137,13 @@ class CodeBase:
             # What errors say, and how results are named and kept, is no part of what code computes.
             if found.name.endswith("Error") or any(found.path.is_relative_to(place) for place in MACHINERY):
                 return found.name
-            named.add(found)
-            return f"<{self.digest(found, rounds - 1)}>"
+            named.append(found)
+            return f"\0{len(named) - 1}\0"
 
         nodes = module.defined.get(symbol.name, ())
         text = module.text if module.opaque else "\n".join(canonical(node, resolve) for node in nodes)
-        self._texts[symbol, rounds] = text, frozenset(named)
-        return self._texts[symbol, rounds]
+        self._texts[symbol] = text, named
+        return self._texts[symbol]
 
     def _find(self, module: Module, name: str, attribute: str) -> Symbol | str | None:
         """What a name of a module, or an attribute of a module that it imports, stands for.
