@@ -144,7 +144,7 @@ def check_living(folder: Path) -> None:
     store = read_runs(folder / RECORDS)
     current, data = installed_versions(store.runs), newest_data(store.runs)
     for run in store.runs:
-        if reasons := stale_reasons(run.record, current, data):
+        if reasons := stale_reasons(run, current, data):
             sys.stderr.write(f"stale: {run.record.run_id}: {'; '.join(reasons)}\n")
     for problem in problems:
         sys.stderr.write(f"{folder}: {problem}\n")

@@ -17,8 +17,8 @@ from sidbench.benchmark.metrics.declaration import (
     HIGHER,
     MODALITIES,
     NEITHER,
-    USER_MEAN,
     MetricDeclaration,
+    NamedMetric,
     filled,
 )
 
@@ -60,19 +60,10 @@ def heading(name: str) -> str:
     return name.replace("_", " ") if entry is None else filled(entry.heading, entry.parameters(name) or {})
 
 
-def statistic_of(name: str) -> str:
-    """What a metric is made of (``declaration.STATISTICS``); an undeclared per-user column is averaged."""
+def named(name: str) -> NamedMetric:
+    """What statistics need to know of a metric; an undeclared per-user column is averaged."""
     entry = describe(name)
-    return USER_MEAN if entry is None else entry.statistic
-
-
-def ratio_of(name: str) -> tuple[str, str] | None:
-    """The per-user columns whose sums a ratio divides; ``None`` for a metric that is none."""
-    entry = describe(name)
-    if entry is None or entry.ratio is None:
-        return None
-    above, below = (filled(pattern, entry.parameters(name) or {}) for pattern in entry.ratio)
-    return above, below
+    return NamedMetric(name) if entry is None else entry.named(name)
 
 
 def named_in_papers(column: str) -> tuple[str | None, str] | None:

@@ -30,6 +30,16 @@ STATISTICS = (EXACT, USER_MEAN, USER_RATIO, ROW_AUC, USER_AUC, RECORDED)
 
 
 @dataclass(frozen=True)
+class NamedMetric:
+    """A metric as statistics need it: its name, what the number is made of (one of ``STATISTICS``) and, of a
+    ``USER_RATIO``, the per-user columns of numerator and denominator. An undeclared per-user column is averaged."""
+
+    name: str
+    statistic: str = USER_MEAN
+    ratio: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
 class Family:
     """Metrics that are explained together. task: the task they belong to, ``None`` for the SID table. section: anchor of
     their formulas in ``docs/metrics.md``. place: order of the families' columns in a table, by name where equal."""
@@ -87,6 +97,12 @@ class MetricDeclaration:
     def before_policy(self) -> bool:
         """Whether it is of the tokenizer's own codes, before a collision policy."""
         return self.pattern.endswith("_before")
+
+    def named(self, name: str) -> NamedMetric:
+        """The instance ``name`` of the pattern."""
+        parameters = self.parameters(name) or {}
+        ratio = None if self.ratio is None else (filled(self.ratio[0], parameters), filled(self.ratio[1], parameters))
+        return NamedMetric(name, self.statistic, ratio)
 
     def matches(self, name: str) -> bool:
         """Whether ``name`` is an instance of the pattern."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sidbench.benchmark.store.records import RunRecord
-from sidbench.leaderboards.board.recorded_versions import versions_of
 from sidbench.leaderboards.board.store import StoredRun
 
 
@@ -68,9 +67,8 @@ def _features(record: RunRecord) -> str:
     return "; ".join([", ".join(present), *absent, f"richness {features.richness_proxy}"])
 
 
-def warnings_of(members: Sequence[StoredRun]) -> tuple[str, ...]:
-    """Warnings on the records, broken bounds, other budgets of baselines and code that changed, each with its run."""
-    budget = caption("", members)["budget"]
+def warnings_of(members: Sequence[StoredRun], budget: str) -> tuple[str, ...]:
+    """Warnings on the records, broken bounds, budgets other than the table's and code that changed, each with its run."""
     notes = []
     for run in members:
         record = run.record
@@ -86,7 +84,7 @@ def warnings_of(members: Sequence[StoredRun]) -> tuple[str, ...]:
             notes.append(f"{record.run_id}: budget {record.budget}, the table's is {budget}")
     found: dict[str, dict[str, list[str]]] = {}
     for run in members:
-        for (kind, name, _), version in versions_of(run.record).items():
+        for (kind, name, _), version in run.versions.items():
             if kind == "recommender":
                 found.setdefault(name, {}).setdefault(version, []).append(run.record.run_id)
     for name, by_version in found.items():

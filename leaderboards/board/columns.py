@@ -10,9 +10,11 @@ from sidbench.benchmark.metrics.catalogue import (
     describe,
     heading,
     headline_names,
+    named,
     stratified_names,
     tasks_in_order,
 )
+from sidbench.benchmark.metrics.declaration import NamedMetric
 from sidbench.benchmark.store.records import RunRecord
 from sidbench.leaderboards.board.values import EXACT, OVER_SEEDS, UNKNOWN, Cell, Column, Costs, Row, Table
 
@@ -51,26 +53,40 @@ COSTS = (
 )
 
 
-def column_of(metric: str, task: str | None) -> Column:
+def column_of(metric: str, task: str | None, headline: bool = False) -> Column:
     """The column of a metric, as the catalogue declares it."""
     entry = describe(metric)
-    return Column(heading(metric), task, metric) if entry is None else Column(heading(metric), task, metric, entry.digits)
+    if entry is None:
+        return Column(heading(metric), task, metric, headline=headline)
+    statistics = entry.named(metric)
+    return Column(
+        heading(metric),
+        task,
+        metric,
+        entry.digits,
+        entry.direction,
+        statistics.statistic,
+        statistics.ratio,
+        headline,
+        entry.definition,
+        entry.unit,
+    )
 
 
 def columns_of(*sides: Sequence[RunRecord]) -> tuple[Column, ...]:
     """The columns of a table of these records: the declared ones whose metrics some record holds, with a number or with
-    the reason why there is none; tasks before the SID table. Of several sides, what every side holds."""
-    return tuple(column_of(m, task) for task, names in _names_of(sides) for m in column_names(task, *names))
+    the reason why there is none; tasks before the SID table. Of several sides, what every side holds. The headlines of
+    tasks are marked: tables rank by them."""
+    found = []
+    for task, names in _names_of(sides):
+        headlines = headline_names(task, *names) if task is not None else ()
+        found += [column_of(m, task, m in headlines) for m in column_names(task, *names)]
+    return tuple(found)
 
 
-def headlines_of(*sides: Sequence[RunRecord]) -> tuple[str, ...]:
-    """The metrics by which tables of these records rank: one a task."""
-    return tuple(m for task, names in _names_of(sides) if task is not None for m in headline_names(task, *names))
-
-
-def stratified_of(task: str, *sides: Sequence[RunRecord]) -> tuple[str, ...]:
+def stratified_of(task: str, *sides: Sequence[RunRecord]) -> tuple[NamedMetric, ...]:
     """The metrics of a task that are also taken within strata of items."""
-    return tuple(m for own, names in _names_of(sides) if own == task for m in stratified_names(task, *names))
+    return tuple(named(m) for own, names in _names_of(sides) if own == task for m in stratified_names(task, *names))
 
 
 _Names = tuple[list[str], list[str]]

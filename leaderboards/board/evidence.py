@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sidbench.benchmark.metrics.catalogue import statistic_of
 from sidbench.benchmark.metrics.declaration import ROW_AUC
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.leaderboards.board.store import DISAGREE, StoredRun, read_users
@@ -34,9 +33,11 @@ def collect(
     if task is not None:
         users = _read(task, columns, [r for g in groups for r in g if r.task(task) is not None], notes)
     keys = np.arange(max((int(u["user"].max()) + 1 for u in users.values()), default=0))
-    metrics = [c.metric for c in columns]
-    parts = {run_id: {m: p for m in metrics if (p := contributions(u, m, keys)) is not None} for run_id, u in users.items()}
-    drawn = bootstrap(list(users.values()), [m for m in metrics if statistic_of(m) != ROW_AUC], rng) if users else []
+    metrics = [c.named for c in columns]
+    parts = {
+        run_id: {m.name: p for m in metrics if (p := contributions(u, m, keys)) is not None} for run_id, u in users.items()
+    }
+    drawn = bootstrap(list(users.values()), [m for m in metrics if m.statistic != ROW_AUC], rng) if users else []
     draws = dict(zip(users, drawn, strict=True))
     found: list[dict[str, Evidence]] = []
     for group in groups:
@@ -83,7 +84,7 @@ def _evidence(
             shares = []
     if shares and len(shares) == len(ids):
         influence = np.mean([s.influence() for s in shares], axis=0)
-        ends = _user_interval(metric, shares, influence, [draws[i].get(metric) for i in ids])
+        ends = _user_interval(column.statistic, shares, influence, [draws[i].get(metric) for i in ids])
         if np.isfinite(influence).all():
             return _with(value, values, n, ends, OVER_USERS if ends else UNKNOWN, influence)
     low, high = ([getattr(m, end) for _, m in found] for end in ("low", "high"))
@@ -110,13 +111,13 @@ def _with(
 
 
 def _user_interval(
-    metric: str, shares: Sequence[Ratio | Auc], influence: np.ndarray, draws: Sequence[np.ndarray | None]
+    statistic: str, shares: Sequence[Ratio | Auc], influence: np.ndarray, draws: Sequence[np.ndarray | None]
 ) -> tuple[float, float] | None:
     """BCa over users of the mean over seeds; for AUC the normal interval from DeLong's components."""
     n, value = len(influence), float(np.mean([s.value for s in shares]))
     if n < 2 or not np.isfinite(influence).all():
         return None
-    if statistic_of(metric) == ROW_AUC:
+    if statistic == ROW_AUC:
         reach = 1.959964 * float(np.sqrt((influence**2).sum() * n / (n - 1)))
         return max(0.0, value - reach), min(1.0, value + reach)
     present = [d for d in draws if d is not None]

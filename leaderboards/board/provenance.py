@@ -8,7 +8,7 @@ import numpy as np
 
 from sidbench.benchmark.store.records import RunRecord
 from sidbench.datasets.foundation.hashing import canonical_json
-from sidbench.leaderboards.board.recorded_versions import Plugin, versions_of
+from sidbench.leaderboards.board.recorded_versions import Plugin
 from sidbench.leaderboards.board.store import StoredRun
 from sidbench.leaderboards.board.values import Costs
 
@@ -69,14 +69,14 @@ def _data(record: RunRecord) -> str:
     return canonical_json([record.dataset.name, record.dataset.config, record.budget])
 
 
-def stale_reasons(record: RunRecord, current: Mapping[Plugin, str] | None, data: Mapping[str, str]) -> tuple[str, ...]:
+def stale_reasons(run: StoredRun, current: Mapping[Plugin, str] | None, data: Mapping[str, str]) -> tuple[str, ...]:
     """Why a run's numbers may not be what would be computed now; nothing when all is as it was.
 
     current: versions of the installed plugins, or ``None`` where they are not to be compared. data: of ``newest_data``.
     Plugins that left no version are not judged.
     """
-    reasons = []
-    for plugin, version in versions_of(record).items() if current is not None else ():
+    reasons, record = [], run.record
+    for plugin, version in run.versions.items() if current is not None else ():
         kind, name, _ = plugin
         now = current.get(plugin) if current is not None else None
         if now is None:

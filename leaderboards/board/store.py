@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.hashing import canonical_json
 from sidbench.datasets.foundation.paths import inside
 from sidbench.leaderboards.board.compact import expand, stratum_labels, units_of
-from sidbench.leaderboards.board.recorded_versions import versions_of
+from sidbench.leaderboards.board.recorded_versions import Plugin, versions_of
 
 DISAGREE = 1e-5  # relative; per-user columns are float32, so their mean is not the recorded number to the last digit
 
@@ -27,6 +28,16 @@ class StoredRun:
 
     record: RunRecord
     folder: Path
+
+    @cached_property
+    def row(self) -> str:
+        """What makes two runs of a table the same row, see ``identity``."""
+        return identity(self.record)
+
+    @cached_property
+    def versions(self) -> Mapping[Plugin, str]:
+        """The versions of its plugins, see ``versions_of``."""
+        return versions_of(self.record)
 
     def file(self, name: str) -> Path:
         """The file ``name`` of the record, which need not exist. Raises ``InputError`` for one outside the run's folder."""
@@ -89,8 +100,8 @@ def newest(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], tuple[str, ...]]
     Seeds of different versions must not be averaged, so a row is what its latest versions give. ``runs`` are in order
     of creation.
     """
-    versions = {identity(r.record): versions_of(r.record) for r in runs}  # later entries replace earlier ones
-    latest = {(identity(r.record), r.record.seed): r for r in runs if versions_of(r.record) == versions[identity(r.record)]}
+    versions = {r.row: r.versions for r in runs}  # later entries replace earlier ones
+    latest = {(r.row, r.record.seed): r for r in runs if r.versions == versions[r.row]}
     kept = {r.record.run_id for r in latest.values()}
     return list(latest.values()), tuple(r.record.run_id for r in runs if r.record.run_id not in kept)
 

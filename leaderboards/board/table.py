@@ -14,17 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from sidbench.benchmark.metrics.catalogue import describe
 from sidbench.benchmark.metrics.declaration import HIGHER, LOWER, NEITHER
 from sidbench.benchmark.store.records import PluginRecord, RunRecord
 from sidbench.leaderboards.board.caption import caption, titles, warnings_of
-from sidbench.leaderboards.board.columns import columns_of, headlines_of
+from sidbench.leaderboards.board.columns import columns_of
 from sidbench.leaderboards.board.controls import missing_controls
 from sidbench.leaderboards.board.evidence import collect
 from sidbench.leaderboards.board.oracle_row import oracle_rows
 from sidbench.leaderboards.board.provenance import costs_of, effort_of, newest_data, stale_reasons
 from sidbench.leaderboards.board.recorded_versions import Plugin
-from sidbench.leaderboards.board.store import Store, StoredRun, identity, newest
+from sidbench.leaderboards.board.store import Store, StoredRun, newest
 from sidbench.leaderboards.board.values import BASELINE, CONTROL, TOKENIZER, Cell, Column, Leaderboard, Row, Table
 from sidbench.leaderboards.statistics.groups import Evidence, marks, ranks
 
@@ -81,7 +80,7 @@ def _table(
 ) -> Table:
     by_row: dict[str, list[StoredRun]] = defaultdict(list)
     for run in members:
-        by_row[identity(run.record)].append(run)
+        by_row[run.row].append(run)
     groups = [sorted(g, key=lambda r: r.record.seed) for g in by_row.values()]
     notes: list[str] = []
     evidence: list[dict[str, Evidence]] = [{} for _ in groups]
@@ -94,27 +93,28 @@ def _table(
     columns = tuple(c for c in known if any(c.metric in e for e in evidence))
     notes += _unequal_units(columns, evidence)
     ranked = {c.metric: _ranks(c, evidence) for c in columns}
-    ranking = headlines_of([r.record for r in members])
-    rows = [_row(i, groups, evidence[i], ranked, ranking) for i in range(len(groups))]
-    stale = [tuple(dict.fromkeys(s for r in g for s in stale_reasons(r.record, current, data))) for g in groups]
-    headlines = tuple(c for c in columns if c.metric in ranking)
+    headlines = tuple(c for c in columns if c.headline)
+    rows = [_row(i, groups, evidence[i], ranked, headlines) for i in range(len(groups))]
+    stale = [tuple(dict.fromkeys(s for r in g for s in stale_reasons(r, current, data))) for g in groups]
     rows = [
         replace(row, stale=reasons, improvements=_improvements(row, rows, headlines))
         for row, reasons in zip(rows, stale, strict=True)
     ]
     rows += oracle_rows(members, columns, evidence)
-    order = [c for c in (*headlines, *columns) if (d := describe(c.metric)) is not None and d.direction == HIGHER]
+    order = [c for c in (*headlines, *columns) if c.direction == HIGHER]
 
     def standing(row: Row) -> tuple[Any, ...]:
         cell = row.cells.get(order[0].metric) if order else None
         return (cell is None, 0.0 if cell is None else -cell.value, row.name, row.settings)
 
+    notes = [*missing_controls(members, controls), *dict.fromkeys(notes)]
+    words = caption(key, members)
     return Table(
         key,
-        caption(key, members),
+        words,
         columns,
         tuple(sorted(rows, key=standing)),
-        (*missing_controls(members, controls), *dict.fromkeys(notes), *warnings_of(members)),
+        (*notes, *warnings_of(members, words["budget"])),
         headlines,
     )
 
@@ -131,11 +131,10 @@ def _unequal_units(columns: Sequence[Column], evidence: Sequence[Mapping[str, Ev
 
 def _ranks(column: Column, evidence: Sequence[Mapping[str, Evidence]]) -> dict[int, tuple[int, str]]:
     """Row -> (rank, mark) in one column; nothing for numbers of which neither end is better."""
-    description = describe(column.metric)
-    if description is None or description.direction == NEITHER:
+    if column.direction == NEITHER:
         return {}
     present = [i for i, row in enumerate(evidence) if column.metric in row]
-    found = ranks([evidence[i][column.metric] for i in present], description.direction == HIGHER, column.digits)
+    found = ranks([evidence[i][column.metric] for i in present], column.direction == HIGHER, column.digits)
     return {i: (rank, mark) for i, rank, mark in zip(present, found, marks(found), strict=True)}
 
 
@@ -151,15 +150,10 @@ def _improvements(row: Row, rows: Sequence[Row], headlines: Sequence[Column]) ->
             r.cells[column.metric].value for r in rows if r is not row and r.kind == TOKENIZER and column.metric in r.cells
         ]
         if own is not None and others:
-            best = min(others) if _lower(column) else max(others)
+            best = min(others) if column.direction == LOWER else max(others)
             if best:
                 found[column.metric] = own.value / best - 1
     return found
-
-
-def _lower(column: Column) -> bool:
-    description = describe(column.metric)
-    return description is not None and description.direction == LOWER
 
 
 def _row(
@@ -167,7 +161,7 @@ def _row(
     groups: Sequence[Sequence[StoredRun]],
     evidence: Mapping[str, Evidence],
     ranked: Mapping[str, Mapping[int, tuple[int, str]]],
-    ranking: Sequence[str],
+    headlines: Sequence[Column],
 ) -> Row:
     group, record = groups[index], groups[index][0].record
     cells = {}
@@ -195,7 +189,7 @@ def _row(
         tuple(dict.fromkeys(r.record.environment.device for r in group)),
         tuple(r.record.seed for r in group),
         tuple(group),
-        ranks={m: ranked[m][index][0] for m in ranking if index in ranked.get(m, {})},
+        ranks={c.metric: ranked[c.metric][index][0] for c in headlines if index in ranked[c.metric]},
         costs=costs_of(group),
         effort="; ".join(dict.fromkeys(effort_of(r.record) for r in group)),
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sidbench.benchmark.metrics.declaration import USER_AUC, NamedMetric
 from sidbench.benchmark.metrics.strata import NAMES as STRATA
 from sidbench.benchmark.metrics.strata import stratum_mask
 from sidbench.datasets.foundation.seeds import Rng
@@ -163,7 +164,7 @@ def _paired(
 def _task_lines(
     task: str,
     own: Sequence[Column],
-    stratified: Sequence[str],
+    stratified: Sequence[NamedMetric],
     left: Sequence[StoredRun],
     right: Sequence[StoredRun],
     paired: Paired | None,
@@ -171,7 +172,7 @@ def _task_lines(
     notes: list[str],
 ) -> list[Line]:
     columns = {c.metric: c for c in own}
-    found = {d.metric: d for d in differences(paired, list(columns), rng.child(ALL))} if paired is not None else {}
+    found = {d.metric: d for d in differences(paired, [c.named for c in own], rng.child(ALL))} if paired is not None else {}
     lines = [
         _line(task, ALL, c, left, right, found.get(m)) for m, c in columns.items() if _both(c, left, right) or m in found
     ]
@@ -222,13 +223,13 @@ def _adjusted(lines: Sequence[Line]) -> list[Line]:
     return [replace(line, p_adjusted=p.get(i)) for i, line in enumerate(lines)]
 
 
-def _extremes(task: str, stratified: Sequence[str], paired: Paired) -> list[Extreme]:
+def _extremes(task: str, stratified: Sequence[NamedMetric], paired: Paired) -> list[Extreme]:
     if task == "retrieval":
         # The last of them is NDCG at the lead, which tells ranks apart that recall does not.
-        metric = stratified[-1] if stratified else ""
-        gaps = user_gaps(paired, metric)
+        gaps = user_gaps(paired, stratified[-1]) if stratified else None
         if gaps is None:
             return []
+        metric = stratified[-1].name
         _, left, right = gaps
         n = len(left)
         share = (left - right) / n
@@ -237,7 +238,7 @@ def _extremes(task: str, stratified: Sequence[str], paired: Paired) -> list[Extr
             *_most(task, metric, "item", paired.units["target"].astype(str), share, left, right),
         ]
     found: list[Extreme] = []
-    within = user_gaps(paired, "gauc")
+    within = user_gaps(paired, NamedMetric("gauc", USER_AUC))
     if within is not None and len(within[0]):
         users, left, right = within
         rows = np.bincount(paired.units["user"])[users]

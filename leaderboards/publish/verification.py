@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from sidbench.benchmark.metrics.catalogue import named
 from sidbench.benchmark.metrics.strata import split_stratum
 from sidbench.benchmark.store.comparability import run_key, task_key
 from sidbench.benchmark.store.records import RunRecord, TaskRecord
@@ -100,5 +101,5 @@ def _inside(columns: Columns, stratum: str) -> tuple[Columns, np.ndarray] | None
 
 def _value(inside: tuple[Columns, np.ndarray] | None, metric: str) -> float | None:
     """The metric by per-user results; ``None`` where they do not hold it."""
-    part = None if inside is None else contributions(inside[0], metric, inside[1])
+    part = None if inside is None else contributions(inside[0], named(metric), inside[1])
     return None if part is None else part.value

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sidbench.benchmark.metrics.catalogue import describe
 from sidbench.benchmark.metrics.declaration import NEITHER
 from sidbench.datasets.foundation.errors import printable
 from sidbench.leaderboards.board import columns as shown
@@ -150,10 +149,9 @@ def _legend(board: Leaderboard) -> list[str]:
     """What every column of the board is, folded."""
     same: dict[str, list[str]] = {}  # definition -> columns: cut-offs and modalities share one
     for column in dict.fromkeys(c for t in board.tables for c in t.columns):
-        described = describe(column.metric)
-        if described is not None:
-            better = f"; {described.direction} is better" if described.direction != NEITHER else ""
-            same.setdefault(described.definition + better, []).append(column.heading)
+        if column.definition:
+            better = f"; {column.direction} is better" if column.direction != NEITHER else ""
+            same.setdefault(column.definition + better, []).append(column.heading)
     if not same:
         return []
     costs = dict.fromkeys(c for t in board.tables for c in shown.present_costs(t))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sidbench.benchmark.metrics.catalogue import describe
 from sidbench.benchmark.metrics.declaration import HIGHER
 from sidbench.benchmark.metrics.metric import Metric
 from sidbench.benchmark.store.records import RunRecord
@@ -72,10 +71,7 @@ def measured(row: Row, metric: str, task: str | None) -> Interval | None:
 def headline(table: Table, task: str) -> Column | None:
     """The headline of a task, or else its first column for which more is better: the number its plots show."""
     chosen = next((c for c in table.headlines if c.task == task), None)
-    return chosen or next(
-        (c for c in table.columns if c.task == task and (d := describe(c.metric)) is not None and d.direction == HIGHER),
-        None,
-    )
+    return chosen or next((c for c in table.columns if c.task == task and c.direction == HIGHER), None)
 
 
 def tasks(table: Table) -> list[str]:

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sidbench.benchmark.metrics.catalogue import describe
 from sidbench.benchmark.metrics.declaration import HIGHER, LOWER
 from sidbench.leaderboards.board.store import StoredRun
 from sidbench.leaderboards.board.values import EXACT, EXPECTED, OVER_SEEDS, OVER_USERS, TOKENIZER, Cell, Column, Row, Table
@@ -157,16 +156,9 @@ def _first_columns() -> list[tuple[Head, _Getter]]:
 
 
 def _metric_columns(table: Table, column: Column) -> list[tuple[Head, _Getter]]:
-    described = describe(column.metric)
     group = column.task or "sids"
-    better = described.direction if described is not None and described.direction in (HIGHER, LOWER) else ""
-    head = Head(
-        column.heading,
-        group,
-        "" if described is None else described.definition,
-        better,
-        "" if described is None else described.unit,
-    )
+    better = column.direction if column.direction in (HIGHER, LOWER) else ""
+    head = Head(column.heading, group, column.definition, better, column.unit)
     found: list[tuple[Head, _Getter]] = [(head, lambda r: metric_cell(r.cells.get(column.metric), column.digits))]
     if column in table.headlines:
         rank = Head(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
+from sidbench.benchmark.metrics.catalogue import named
 from sidbench.benchmark.metrics.strata import split_stratum
 from sidbench.leaderboards.board.columns import column_of
 from sidbench.leaderboards.board.evidence import collect
@@ -137,7 +138,7 @@ def _influences(rows: Mapping[str, Ours], task: str, metrics: Sequence[str]) -> 
         keys = user_keys(list(users.values()))
         for run_id, columns in users.items():
             for family, metric in names.items():
-                part = contributions(columns, family, keys)
+                part = contributions(columns, named(family), keys)
                 if part is not None and np.isfinite(influence := part.influence()).all():
                     found[run_id, metric] = influence
     return found

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sidbench.benchmark.metrics.auc import user_aucs
-from sidbench.benchmark.metrics.catalogue import ratio_of, statistic_of
-from sidbench.benchmark.metrics.declaration import ROW_AUC, USER_AUC, USER_MEAN, USER_RATIO
+from sidbench.benchmark.metrics.declaration import ROW_AUC, USER_AUC, USER_MEAN, USER_RATIO, NamedMetric
 from sidbench.benchmark.metrics.strata import stratum_mask
 
 Columns = Mapping[str, np.ndarray]
@@ -71,24 +70,23 @@ class Auc:
         return self.user_influence
 
 
-def contributions(columns: Columns, metric: str, keys: np.ndarray) -> Ratio | Auc | None:
+def contributions(columns: Columns, metric: NamedMetric, keys: np.ndarray) -> Ratio | Auc | None:
     """One run's per-user results as contributions to a metric over the sorted user ``keys`` ``[U]``.
 
     columns: retrieval ``user`` and one column a metric, one entry a user; ranking ``user``, ``label``, ``score``, one
     entry a row. Users the run lacks contribute nothing. ``None`` when the columns do not hold the metric.
     """
     owner = np.searchsorted(keys, columns["user"])
-    statistic = statistic_of(metric)
-    if statistic in (ROW_AUC, USER_AUC):
+    if metric.statistic in (ROW_AUC, USER_AUC):
         if not {"label", "score"} <= columns.keys():
             return None
-        if statistic == ROW_AUC:
+        if metric.statistic == ROW_AUC:
             return auc_contributions(owner, columns["label"], columns["score"], len(keys))
         inside = user_aucs(owner, columns["label"], columns["score"])
         return Ratio(_sums(inside.user, inside.auc * inside.rows, len(keys)), _sums(inside.user, inside.rows, len(keys)))
-    if statistic not in (USER_MEAN, USER_RATIO):
+    if metric.statistic not in (USER_MEAN, USER_RATIO):
         return None
-    above, below = ratio_of(metric) or (metric, "")
+    above, below = metric.ratio or (metric.name, "")
     if above not in columns or (below and below not in columns):
         return None
     under = columns[below] if below else np.ones(len(owner))

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from sidbench.benchmark.metrics.auc import user_aucs
-from sidbench.benchmark.metrics.catalogue import statistic_of
-from sidbench.benchmark.metrics.declaration import USER_AUC
+from sidbench.benchmark.metrics.declaration import USER_AUC, NamedMetric
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.leaderboards.statistics.bca import acceleration, bca_interval
@@ -120,7 +119,7 @@ def align(task: str, left: Sequence[Columns], right: Sequence[Columns], partial:
     return Paired(tuple(aligned[: len(left)]), tuple(aligned[len(left) :]), users, left_out)
 
 
-def differences(paired: Paired, metrics: Sequence[str], rng: Rng) -> list[Difference]:
+def differences(paired: Paired, metrics: Sequence[NamedMetric], rng: Rng) -> list[Difference]:
     """The difference in each metric that all seeds have and that is defined for both rows."""
     named, index = np.unique(paired.units["user"], return_inverse=True)
     keys, n_left = np.arange(len(named)), len(paired.left)
@@ -148,13 +147,13 @@ def differences(paired: Paired, metrics: Sequence[str], rng: Rng) -> list[Differ
     results = []
     for metric, value, jackknife, test in zip(names, values, jackknives, tests, strict=True):
         found = usable[metric]
-        drawn = _gap([d[metric] for d in draws], n_left)
+        drawn = _gap([d[metric.name] for d in draws], n_left)
         ends = bca_interval(float(value), drawn, acceleration(jackknife)) if len(named) > 1 else None
         low, high = ends if ends is not None else (None, None)
         better, worse, equal = _won(paired, metric)
         results.append(
             Difference(
-                metric,
+                metric.name,
                 float(np.mean([p.value for p in found[:n_left]])),
                 float(np.mean([p.value for p in found[n_left:]])),
                 float(value),
@@ -194,18 +193,18 @@ def _exchange(ratios: Sequence[Ratio], n_left: int) -> np.ndarray:
     return np.asarray(above - pooled * below)
 
 
-def user_values(columns: Columns, metric: str) -> tuple[np.ndarray, np.ndarray] | None:
+def user_values(columns: Columns, metric: NamedMetric) -> tuple[np.ndarray, np.ndarray] | None:
     """Users int ``[V]`` and their own value float64 ``[V]``: the metric, or for GAUC the AUC within the user; ``None``
     for metrics that single users do not have."""
-    if statistic_of(metric) == USER_AUC and {"label", "score"} <= columns.keys():
+    if metric.statistic == USER_AUC and {"label", "score"} <= columns.keys():
         inside = user_aucs(columns["user"], columns["label"], columns["score"])
         return inside.user, inside.auc
-    if metric in columns and metric not in ("label", "score"):
-        return columns["user"], columns[metric].astype(np.float64)
+    if metric.name in columns and metric.name not in ("label", "score"):
+        return columns["user"], columns[metric.name].astype(np.float64)
     return None
 
 
-def user_gaps(paired: Paired, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def user_gaps(paired: Paired, metric: NamedMetric) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Users int ``[V]``, left and right value float64 ``[V]`` (means over seeds); ``None`` as ``user_values``."""
     sides = [[user_values(columns, metric) for columns in side] for side in (paired.left, paired.right)]
     found = [[v for v in side if v is not None] for side in sides]
@@ -215,7 +214,7 @@ def user_gaps(paired: Paired, metric: str) -> tuple[np.ndarray, np.ndarray, np.n
     return found[0][0][0], left, right
 
 
-def _won(paired: Paired, metric: str) -> tuple[int | None, int | None, int | None]:
+def _won(paired: Paired, metric: NamedMetric) -> tuple[int | None, int | None, int | None]:
     gaps = user_gaps(paired, metric)
     if gaps is None:
         return None, None, None

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sidbench.benchmark.metrics.catalogue import statistic_of
-from sidbench.benchmark.metrics.declaration import ROW_AUC
+from sidbench.benchmark.metrics.declaration import ROW_AUC, NamedMetric
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.leaderboards.statistics.contributions import Columns, Ratio, contributions
 
@@ -46,7 +45,7 @@ def user_keys(runs: Sequence[Columns]) -> np.ndarray:
     return np.unique(np.concatenate([run["user"] for run in runs]))
 
 
-def bootstrap(runs: Sequence[Columns], metrics: Sequence[str], rng: Rng) -> list[dict[str, np.ndarray]]:
+def bootstrap(runs: Sequence[Columns], metrics: Sequence[NamedMetric], rng: Rng) -> list[dict[str, np.ndarray]]:
     """For each run: metric -> its value float64 ``[RESAMPLES]`` under each resample of users.
 
     runs: columns of per-user files, see ``contributions``. Metrics that a run's columns do not hold are left out.
@@ -63,16 +62,16 @@ def bootstrap(runs: Sequence[Columns], metrics: Sequence[str], rng: Rng) -> list
         columns.append(values)
         return len(columns) - 1
 
-    of_rows = [metric for metric in metrics if statistic_of(metric) == ROW_AUC]
+    of_rows = [metric.name for metric in metrics if metric.statistic == ROW_AUC]
     ones: dict[bytes, int] = {}  # the denominators of means are the same column for every metric and most runs
     for found, run in zip(places, runs, strict=True):
-        for metric in (m for m in metrics if m not in of_rows):
+        for metric in (m for m in metrics if m.statistic != ROW_AUC):
             part = contributions(run, metric, keys)
             if isinstance(part, Ratio):
                 mark = part.denominator.tobytes()
                 if mark not in ones:
                     ones[mark] = place(part.denominator)
-                found[metric] = (place(part.numerator), ones[mark])
+                found[metric.name] = (place(part.numerator), ones[mark])
     matrix = np.stack(columns, axis=1) if columns else np.zeros((len(keys), 0))
     ranked = [AucRows(run, keys) if of_rows and {"label", "score"} <= run.keys() else None for run in runs]
     totals: list[np.ndarray] = []

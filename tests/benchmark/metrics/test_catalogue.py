@@ -20,9 +20,8 @@ from sidbench.benchmark.metrics.catalogue import (
     heading,
     headline_names,
     is_better,
+    named,
     named_in_papers,
-    ratio_of,
-    statistic_of,
     stratified_names,
     tasks_in_order,
 )
@@ -162,8 +161,8 @@ def test_headings_are_filled() -> None:
         "probe long_text",
         "un heard",
     ]
-    assert ratio_of("inflation_recall_at_7") == ("sid_recall_at_7", "item_recall_at_7") and ratio_of("auc") is None
-    assert statistic_of("un_heard") == statistic_of("item_recall_at_3") != statistic_of("item_recall_at_3_tail")
+    assert named("inflation_recall_at_7").ratio == ("sid_recall_at_7", "item_recall_at_7") and named("auc").ratio is None
+    assert named("un_heard").statistic == named("item_recall_at_3").statistic != named("item_recall_at_3_tail").statistic
 
 
 def test_names_in_papers() -> None:

@@ -34,8 +34,9 @@ from sidbench.benchmark.store.records import (
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.reading.locate import LocalFiles
 from sidbench.datasets.synthetic import Synthetic, SyntheticConfig
+from sidbench.leaderboards.board.columns import column_of
 from sidbench.leaderboards.board.store import Skipped, StoredRun
-from sidbench.leaderboards.board.values import EXACT, OVER_USERS, Cell, Column, Leaderboard, Row, Table
+from sidbench.leaderboards.board.values import EXACT, OVER_USERS, Cell, Leaderboard, Row, Table
 from sidbench.leaderboards.report import explorer, points
 from sidbench.leaderboards.report.details import CatalogueTexts, PictureSheet, ReportDetails
 from sidbench.leaderboards.report.figures import write_figures
@@ -45,8 +46,8 @@ from sidbench.leaderboards.report.scatter_plots import place_labels
 from sidbench.leaderboards.report.svg import Axis, Drawing, axis_over, number, spread
 from sidbench.leaderboards.report.view import table_view
 
-RECALL, AUC = Column("R@10", "retrieval", "item_recall_at_10"), Column("AUC", "ranking", "auc")
-ENTROPY = Column("entropy", None, "entropy", 3)
+RECALL, AUC = column_of("item_recall_at_10", "retrieval"), column_of("auc", "ranking")
+ENTROPY = column_of("entropy", None)
 HOSTILE = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">\' & \u2028'
 CODES = np.array([[0, 1], [0, 1], [0, 2], [3, -1]])
 

@@ -26,8 +26,9 @@ from sidbench.benchmark.store.records import (
     StageRecord,
     TaskRecord,
 )
+from sidbench.leaderboards.board.columns import column_of
 from sidbench.leaderboards.board.store import StoredRun
-from sidbench.leaderboards.board.values import EXACT, OVER_USERS, Cell, Column, Costs, Leaderboard, Row, Table
+from sidbench.leaderboards.board.values import EXACT, OVER_USERS, Cell, Costs, Leaderboard, Row, Table
 from sidbench.leaderboards.report.details import CatalogueTexts, ReportDetails
 from sidbench.leaderboards.report.page import html_page
 
@@ -50,7 +51,7 @@ FLAGS = (
 )
 SCREENSHOTS = Path(__file__).resolve().parents[3] / "build" / "screenshots"
 HOSTILE = '<img src=x onerror="window.pwned=1"><b>bold</b>'
-RECALL, ENTROPY = Column("R@10", "retrieval", "item_recall_at_10"), Column("entropy", None, "entropy", 3)
+RECALL, ENTROPY = column_of("item_recall_at_10", "retrieval"), column_of("entropy", None)
 # tokenizer, kind, recall (None: undefined): neither sorted nor in the order of their words
 ROWS = (("beta", "tokenizer", 0.09), ("alpha", "tokenizer", 0.3), ("random", "control", 0.101), ("gamma", "tokenizer", None))
 CODES = np.array([[0, 1, 2], [0, 1, 3], [0, 2, 0], [3, 0, 0], [3, 1, 2], [1, 1, 1]])

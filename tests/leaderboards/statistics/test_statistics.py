@@ -12,6 +12,7 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import permutation_test, skew, t
 from sklearn.metrics import roc_auc_score
 
+from sidbench.benchmark.metrics.catalogue import named
 from sidbench.datasets.foundation.errors import InputError
 from sidbench.datasets.foundation.seeds import Rng
 from sidbench.leaderboards.statistics.bca import acceleration, bca_interval
@@ -71,7 +72,7 @@ def test_auc_components_by_hand_and_their_mean_is_the_auc() -> None:
     # Positives beat: .9 two of three; .5 one and a tie, 1.5 of 3. Negatives are beaten by: .5: 1 + .5 of 2; .1: 2; .95: 0.
     assert auc_components(label, score) == pytest.approx([2 / 3, 1 / 2, 3 / 4, 1, 0])
     columns = ranking()
-    found = contributions(columns, "auc", np.unique(columns["user"]))
+    found = contributions(columns, named("auc"), np.unique(columns["user"]))
     assert isinstance(found, Auc)
     assert found.value == pytest.approx(roc_auc_score(columns["label"], columns["score"]))
     assert abs(found.influence().sum()) < 1e-12
@@ -80,8 +81,8 @@ def test_auc_components_by_hand_and_their_mean_is_the_auc() -> None:
 
 def test_delongs_error_of_an_auc_is_that_of_the_bootstrap_over_users() -> None:
     columns = ranking(120, 900)
-    draws = bootstrap([columns], ["auc"], RNG)[0]["auc"]
-    found = contributions(columns, "auc", np.unique(columns["user"]))
+    draws = bootstrap([columns], [named("auc")], RNG)[0]["auc"]
+    found = contributions(columns, named("auc"), np.unique(columns["user"]))
     assert found is not None
     assert np.sqrt((found.influence() ** 2).sum()) == pytest.approx(np.std(draws), rel=0.1)
 
@@ -92,14 +93,14 @@ def test_bootstrap_error_of_a_paired_mean_is_the_textbook_one() -> None:
     a, b = generator.random(400), generator.random(400) * 0.9
     # Rows may come in any order of users.
     runs = [{"user": USERS, "m": a}, {"user": USERS[::-1], "m": b[::-1]}]
-    left, right = (d["m"] for d in bootstrap(runs, ["m"], RNG))
+    left, right = (d["m"] for d in bootstrap(runs, [named("m")], RNG))
     assert np.std(left - right) == pytest.approx(np.std(a - b) / 20, rel=0.08)  # sd of 1000 draws: about 2 %
 
 
 def test_auc_gauc_and_inflation_under_a_draw_are_those_of_the_resampled_rows() -> None:
     columns = ranking()
     user, label, score = columns["user"], columns["label"], columns["score"]
-    found = bootstrap([columns], ["auc", "gauc", "item_recall_at_10"], RNG)[0]
+    found = bootstrap([columns], [named(n) for n in ("auc", "gauc", "item_recall_at_10")], RNG)[0]
     assert set(found) == {"auc", "gauc"}
     assert (len(found["auc"]), len(found["gauc"])) == (RESAMPLES, RESAMPLES)
     keys, owner = np.unique(user, return_inverse=True)
@@ -119,14 +120,14 @@ def test_auc_gauc_and_inflation_under_a_draw_are_those_of_the_resampled_rows() -
 
 def test_inflation_is_a_ratio_of_sums() -> None:
     columns = {"user": USERS, "sid_recall_at_10": np.ones(400), "item_recall_at_10": np.full(400, 0.5)}
-    found = bootstrap([columns], ["inflation_recall_at_10", "item_ndcg_at_10"], RNG)[0]
+    found = bootstrap([columns], [named(n) for n in ("inflation_recall_at_10", "item_ndcg_at_10")], RNG)[0]
     assert set(found) == {"inflation_recall_at_10"}
     assert np.allclose(found["inflation_recall_at_10"], 2.0)
 
 
 def test_users_a_run_lacks_leave_its_mean_alone() -> None:
     half = {"user": USERS[:200], "m": np.full(200, 0.25)}
-    both = bootstrap([{"user": USERS, "m": np.zeros(400)}, half], ["m"], RNG)
+    both = bootstrap([{"user": USERS, "m": np.zeros(400)}, half], [named("m")], RNG)
     assert np.allclose(both[1]["m"], 0.25)
 
 
@@ -282,7 +283,7 @@ def retrieval(values: np.ndarray, order: np.ndarray | None = None) -> dict[str, 
 def test_rows_are_paired_by_user_and_target_whatever_their_order() -> None:
     left, right = np.array([1.0, 0, 1, 1]), np.array([0.0, 0, 1, 0])
     for order in map(np.array, permutations(range(4))):
-        found = differences(align("retrieval", [retrieval(left)], [retrieval(right, order)]), ["m"], RNG)[0]
+        found = differences(align("retrieval", [retrieval(left)], [retrieval(right, order)]), [named("m")], RNG)[0]
         assert (found.better, found.worse, found.equal, found.n_users) == (2, 0, 2, 4)
         assert found.difference == pytest.approx(0.5) and found.test.p == 0.5  # two users: 2 of 4 patterns
 
@@ -309,8 +310,8 @@ def test_other_targets_are_refused_and_left_out_only_on_request() -> None:
 def test_paired_differences_swap_sign_and_nothing_else_with_the_sides() -> None:
     a, b = ranking(name="one"), ranking(name="one")
     b["score"] = np.clip(b["score"] + 0.2 * (b["label"] - 0.5), 0, 1)
-    there = differences(align("ranking", [a], [b]), ["auc", "gauc"], RNG)
-    back = differences(align("ranking", [b], [a]), ["auc", "gauc"], RNG)
+    there = differences(align("ranking", [a], [b]), [named(n) for n in ("auc", "gauc")], RNG)
+    back = differences(align("ranking", [b], [a]), [named(n) for n in ("auc", "gauc")], RNG)
     for x, y in zip(there, back, strict=True):
         assert x.difference == pytest.approx(-y.difference) and x.test.p == y.test.p
         assert x.low is not None and y.high is not None and x.low == pytest.approx(-y.high, abs=2e-3)
@@ -322,19 +323,19 @@ def test_paired_differences_swap_sign_and_nothing_else_with_the_sides() -> None:
 def test_seeds_of_a_row_are_averaged_per_user_before_users_are_compared() -> None:
     one, two = np.array([1.0, 0, 1, 0]), np.array([0.0, 1, 0, 1])
     same = align("retrieval", [retrieval(one), retrieval(two)], [retrieval(two), retrieval(one)])
-    found = differences(same, ["m"], RNG)[0]
+    found = differences(same, [named("m")], RNG)[0]
     assert (found.difference, found.better, found.worse, found.equal, found.test.p) == (0.0, 0, 0, 4, 1.0)
 
 
 def test_one_user_has_a_difference_but_no_interval_and_no_verdict() -> None:
-    found = differences(align("retrieval", [retrieval(np.ones(1))], [retrieval(np.zeros(1))]), ["m"], RNG)[0]
+    found = differences(align("retrieval", [retrieval(np.ones(1))], [retrieval(np.zeros(1))]), [named("m")], RNG)[0]
     assert (found.difference, found.low, found.high, found.test.p, found.n_users) == (1.0, None, None, 1.0, 1)
 
 
 def test_metrics_that_a_side_lacks_or_that_are_undefined_are_left_out() -> None:
     rows = ranking()
     ones = {**rows, "label": np.ones(300, int)}
-    assert differences(align("ranking", [ones], [ones]), ["auc", "gauc", "m"], RNG) == []
+    assert differences(align("ranking", [ones], [ones]), [named(n) for n in ("auc", "gauc", "m")], RNG) == []
 
 
 def test_the_inflation_test_exchanges_both_sums() -> None:
@@ -344,7 +345,7 @@ def test_the_inflation_test_exchanges_both_sums() -> None:
         {"user": USERS[:8], "target": USERS[:8], "sid_recall_at_10": s, "item_recall_at_10": i}
         for s, i in ((generator.random(8) + 1, generator.random(8) + 0.5) for _ in range(2))
     ]
-    found = differences(align("retrieval", sides[:1], sides[1:]), ["inflation_recall_at_10"], RNG)[0]
+    found = differences(align("retrieval", sides[:1], sides[1:]), [named("inflation_recall_at_10")], RNG)[0]
     s, i = ([side[f"{view}_recall_at_10"] for side in sides] for view in ("sid", "item"))
     pooled = (s[0] + s[1]).sum() / (i[0] + i[1]).sum()
     statistics = []
