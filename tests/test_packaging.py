@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import sidbench as sb
+
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("benchmark", "datasets", "leaderboards", "recommenders", "tokenizers")
 
@@ -73,7 +75,7 @@ def test_the_wheel_is_importable_typed_and_whole(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "unpacked"
     listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, check=True, cwd=ROOT, text=True).stdout
     for name in listed.split("\0"):
-        if name and not name.startswith(("leaderboards/boards/", "leaderboards/studies/", "tests/", "docs/")):
+        if name and not name.startswith(("leaderboards/studies/", "tests/", "docs/")):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, source / name)
     build = ["wheel", ".", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path)]
@@ -85,8 +87,15 @@ def test_the_wheel_is_importable_typed_and_whole(tmp_path: Path) -> None:
     at_root = {p.name for p in (target / "sidbench").iterdir() if p.is_file()}
     assert at_root == {"py.typed", "__init__.pyi", *(p.name for p in ROOT.glob("*.py"))}
     assert not (target / "sidbench" / "tests").exists()
-    code = "import sidbench as sb; print(sb.__file__, sb.list_tokenizers().index[0], sb.tokenizer('opq').name)"
+    rows = "len(sb.load_board('beauty').to_frame())"
+    code = f"import sidbench as sb; print(sb.__file__, sb.list_tokenizers().index[0], sb.tokenizer('opq').name, {rows})"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=target, env={"PYTHONPATH": str(target)}
     ).stdout.split()
-    assert found == [str(target / "sidbench" / "__init__.py"), "actionpiece", "opq"]
+    assert found == [
+        str(target / "sidbench" / "__init__.py"),
+        "actionpiece",
+        "opq",
+        str(len(sb.load_board("beauty").to_frame())),
+    ]
+    assert not list((target / "sidbench" / "leaderboards" / "boards").rglob("record.json"))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from sidbench.benchmark.api.frames import Shape, board_frame
 from sidbench.benchmark.plugins.registry import ROOT
-from sidbench.datasets.foundation.errors import unknown_name
+from sidbench.datasets.foundation.errors import InputError, unknown_name
 from sidbench.datasets.foundation.files import write_whole
 from sidbench.leaderboards.board.store import read_runs
 from sidbench.leaderboards.board.table import build_tables
@@ -73,8 +73,8 @@ def load_board(board: str | Path) -> Board:
     """A published board: the name of one in ``leaderboards/boards``, or a folder that ``bench leaderboard --publish``
     wrote.
 
-    Its tables are read as they were published. A form that was not published is rendered from the board's records.
-    Raises ``InputError`` for a name or a folder without a board.
+    Its tables are read as they were published. A form that was not published is rendered from the board's records; an
+    installed package has the tables only. Raises ``InputError`` for a name or a folder without a board.
     """
     folder = _folder(board)
     settings = read_settings(folder)
@@ -83,6 +83,13 @@ def load_board(board: str | Path) -> Board:
         path = folder / f"{TABLE}.{SUFFIXES[form]}"
         if form in settings.formats and path.is_file():
             return path.read_text(encoding="utf-8")
+        if not (folder / RECORDS).is_dir():
+            raise InputError(
+                f"board {settings.title!r} as {form}",
+                got=f"no file {path.name} and no records in {folder}",
+                wanted=f"one of the published forms: {', '.join(settings.formats)}",
+                do="ask for a published form, or load the board from a checkout of the repository, which has its records",
+            )
         return render(build_tables(settings.select(read_runs(folder / RECORDS)), title=settings.title), form)
 
     return Board(settings.title, text)

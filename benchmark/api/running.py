@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -16,15 +17,16 @@ from sidbench.benchmark.api.homes import at_home
 from sidbench.benchmark.api.objects import Chosen, choose_all, several
 from sidbench.benchmark.api.results import Results, from_outcomes
 from sidbench.benchmark.api.settings import override
-from sidbench.benchmark.config.run_config import NO_POLICY
-from sidbench.benchmark.launchers.base import LaunchSettings
+from sidbench.benchmark.config.run_config import NO_POLICY, RunConfig
+from sidbench.benchmark.launchers.base import Launcher, LaunchSettings
+from sidbench.benchmark.launchers.choosing import launch_settings, launcher_with_workers
 from sidbench.benchmark.launchers.inline import InlineLauncher
 from sidbench.benchmark.plugins.live import registered
 from sidbench.benchmark.plugins.registry import installed
 from sidbench.benchmark.runs.command_line import arguments
 from sidbench.benchmark.runs.grid import expand
 from sidbench.benchmark.runs.plan import composed_of
-from sidbench.benchmark.runs.request import NO_TOKENIZER, RunRequest
+from sidbench.benchmark.runs.request import NO_TOKENIZER, LaunchOptions, RunRequest
 from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.reporter import Reporter, default_reporter
@@ -50,6 +52,8 @@ def run(
     device: str = "auto",
     precision: str = "fp32",
     threads: int = 0,
+    launcher: str = "inline",
+    jobs: int = 0,
     progress: bool = True,
 ) -> Results:
     """Tokenize, train, evaluate: one record per combination of the lists; a failed run stops no other.
@@ -65,6 +69,9 @@ def run(
     settings: ``{"tokenizer.codebook_size": 64, "retriever.epochs": 5}``, for every run.
     preset, ties, rerun, device, precision, threads, data_dir: as the options of ``bench run``.
     home: where records and cached stages lie; default ``$SIDBENCH_HOME``, else the user's data folder.
+    launcher: "inline" (this process), "local" (``jobs`` processes of this machine), "ray" or "slurm", as the option of
+        ``bench run``. Classes and objects of this process have no names elsewhere, so they run inline only.
+    jobs: runs at a time, 0 for the launcher's default.
     progress: show what is computed on stderr.
 
     Returns ``Results``, seeds outer, tokenizers inner. A run that fails while its data are read or it computes is among
@@ -72,8 +79,17 @@ def run(
     anything runs for unknown names and settings, wrong values, and two classes of one name.
     """
     entries, models = choose_all("tokenizer", tokenizers or NO_TOKENIZER), choose_all("recommender", recommenders or "none")
+    launch = LaunchOptions(launcher, jobs)
+    settings_of_launch, threads = launch_settings(launch, RunConfig(device=device, threads=threads))
     machine = {"device": device, "precision": precision, "threads": threads}
     live = [entry.cls for entry in (*entries, *models) if entry.cls is not None]
+    if live and launcher != "inline":
+        raise InputError(
+            f"launcher {launcher!r}",
+            got=f"{live[0].__name__}, a class of this process",
+            wanted="plugins that other processes find by name",
+            do='put it into a file with `bench plugin new NAME`, or leave launcher="inline"',
+        )
     with at_home(home), registered(live):
         requests = [
             _request(
@@ -95,19 +111,27 @@ def run(
         for line in dict.fromkeys(line for request in requests for line in request.skipped):
             warnings.warn(line, stacklevel=2)
         grids = [_specs(request, entries[i % len(entries)], models) for i, request in enumerate(requests)]
-        done = execute(_interleaved(grids, len(entries)), progress)
+        done = execute(_interleaved(grids, len(entries)), progress, launch, settings_of_launch)
     for lost in done.failed:
         warnings.warn(f"run {lost.label} failed: {lost.reason}", stacklevel=2)
     return done
 
 
-def execute(specs: Sequence[RunSpec], progress: bool) -> Results:
-    """Run ``specs``, all on one machine, one after the other. Raises the ``InputError`` of a single run."""
+def execute(specs: Sequence[RunSpec], progress: bool, launch: LaunchOptions, settings: LaunchSettings) -> Results:
+    """Run ``specs``, whose machine is the same. Raises the ``InputError`` of a single run."""
     kinds = (replace(spec, config=replace(spec.config, seed=0)) for spec in specs)
     for spec in {kind.identity: kind for kind in kinds}.values():
         composed_of(spec)  # a mistake in the settings of any run is told before the first one starts
-    runtime = LocalRuntime(**specs[0].config.machine, reporter=default_reporter() if progress else Reporter())
-    outcomes = list(InlineLauncher(runtime).map(specs, LaunchSettings()))
+    reporter = default_reporter() if progress else Reporter()
+    started: Launcher
+    if launch.launcher == "inline":
+        started = InlineLauncher(LocalRuntime(**specs[0].config.machine, reporter=reporter))
+    else:
+        started = launcher_with_workers(launch.launcher, reporter)
+    with closing(started.map(specs, settings)) as ended:  # an interrupt ends the workers before anything else
+        outcomes = list(ended)
+    place = {id(spec): n for n, spec in enumerate(specs)}
+    outcomes.sort(key=lambda o: place[id(o.spec)])
     if len(outcomes) == 1 and isinstance(outcomes[0].error, InputError):
         raise outcomes[0].error
     return from_outcomes(outcomes)

@@ -14,6 +14,7 @@ from typing import Any
 from typer.exceptions import Exit
 
 from sidbench.benchmark.launchers.base import Launcher, LaunchSettings, Outcome
+from sidbench.benchmark.launchers.choosing import launch_settings, launcher_with_workers
 from sidbench.benchmark.launchers.inline import InlineLauncher
 from sidbench.benchmark.launchers.worker import PARENT, end_with_parent
 from sidbench.benchmark.runs.command_line import repeat_command
@@ -21,14 +22,11 @@ from sidbench.benchmark.runs.grid import Grid, expand
 from sidbench.benchmark.runs.plan import look_up, plan_run
 from sidbench.benchmark.runs.request import RunRequest
 from sidbench.benchmark.runs.spec import RunSpec
-from sidbench.benchmark.runtime.cpu import threads_each
 from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.reporter import Notes, PlainReporter, Reporter, default_reporter
 from sidbench.benchmark.stages.shared import SharedData
 from sidbench.benchmark.store.failures import cause
 from sidbench.datasets.foundation.errors import InputError, SidbenchError
-
-LOCAL_JOBS = 2
 
 
 def run_command(request: RunRequest) -> None:
@@ -36,7 +34,8 @@ def run_command(request: RunRequest) -> None:
     reporter = _reporter(request)
     reporter = Notes(reporter) if request.dry_run else reporter  # a warning of many runs is shown once
     end_with_parent()
-    request, settings = _settings(request)
+    settings, threads = launch_settings(request.launch, request.common, request.debug)
+    request = replace(request, common=replace(request.common, threads=threads))
     grid = expand(request, ("bench", *sys.argv[1:]))
     if request.launch.launcher == "inline" or request.dry_run:
         runtime = LocalRuntime(**request.common.machine, reporter=reporter)
@@ -50,53 +49,13 @@ def run_command(request: RunRequest) -> None:
         finally:
             runtime.process_group.close()
     else:
-        _run_all(request, grid, _launcher(request.launch.launcher, reporter), settings, reporter, True)
+        _run_all(request, grid, launcher_with_workers(request.launch.launcher, reporter), settings, reporter, True)
 
 
 def _reporter(request: RunRequest) -> Reporter:
     if os.environ.get(PARENT):
         return PlainReporter()  # a worker's standard error is its log
     return Reporter() if request.json else default_reporter()
-
-
-def _settings(request: RunRequest) -> tuple[RunRequest, LaunchSettings]:
-    """The settings of the launcher, and the request with the threads that each of its runs has.
-
-    Local workers divide ``--threads``, or all cores; on a cluster it is the number of one run, one by default. Where no
-    number is given a run keeps 0 as its setting, and so its identity, and the environment bounds it.
-    """
-    launch, threads = request.launch, request.common.threads
-    if launch.launcher == "inline":
-        return request, LaunchSettings(debug=request.debug)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(
-            f"--launcher {launch.launcher}",
-            got="several processes under torchrun or accelerate launch",
-            wanted="--launcher inline, where they share each run",
-            do="start `bench run` by itself",
-        )
-    jobs, each = launch.jobs, threads or 1
-    if launch.launcher == "local":
-        jobs = launch.jobs or LOCAL_JOBS
-        each = threads_each(threads, jobs)
-        request = replace(request, common=replace(request.common, threads=each if threads else 0))
-    device = request.common.device
-    return request, LaunchSettings(jobs, each, device, launch.memory_gb, launch.address, launch.slurm, request.debug)
-
-
-def _launcher(name: str, reporter: Reporter) -> Launcher:
-    """A launcher with workers; each is imported when it is chosen."""
-    if name == "ray":
-        from sidbench.benchmark.launchers.ray import RayLauncher
-
-        return RayLauncher(reporter)
-    if name == "slurm":
-        from sidbench.benchmark.launchers.slurm import SlurmLauncher
-
-        return SlurmLauncher(reporter)
-    from sidbench.benchmark.launchers.local import LocalLauncher
-
-    return LocalLauncher(reporter)
 
 
 def _run_all(

@@ -201,7 +201,8 @@ def choose_presets(plugins: Mapping[str, Plugin], dataset: str, name: str) -> tu
 
 
 def settings_source(preset: Preset | None, overrides: Sequence[str] = ()) -> str:
-    """Where a tokenizer's settings come from, for its record; ``overrides`` are those of the command line."""
+    """Where a tokenizer's settings come from, for its record; ``overrides`` are those of a command line
+    or of ``sidbench.run``."""
     source = DEFAULT_SETTINGS if preset is None else preset.label
     changed = [o.partition("=")[0].removeprefix("tokenizer.") for o in overrides if o.startswith("tokenizer.")]
-    return f"{source}; on the command line: {', '.join(changed)}" if changed else source
+    return f"{source}; set by hand: {', '.join(changed)}" if changed else source

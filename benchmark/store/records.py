@@ -51,7 +51,7 @@ class PluginRecord(_Frozen):
     whose versions a data file of the leaderboards tells). code: hash of what the code did.
 
     settings_source: where the config comes from: "defaults" of the budget or a preset and its source, and which
-    settings the command line changed. curves: what its trainings did, ``<training>_loss`` per epoch and
+    settings were set by hand. curves: what its trainings did, ``<training>_loss`` per epoch and
     ``<training>_validation`` per validation. effort: what choosing the config cost where it was tuned: ``trials``, and
     ``seconds`` of all of them.
     """

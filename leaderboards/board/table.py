@@ -203,7 +203,7 @@ def row_name(record: RunRecord) -> str:
 
 
 def _settings(record: RunRecord, twins: Sequence[RunRecord]) -> str:
-    """Settings that differ between rows of the same name, and those the user set on the command line."""
+    """Settings that differ between rows of the same name, and those the user set by hand."""
     parts = []
     for index, plugin in enumerate(_plugins(record)):
         others = [_plugins(t)[index].config for t in twins]

@@ -188,6 +188,9 @@ def features_of(home: Path) -> sb.ItemFeatures:
             {"tokenizers": sb.tokenizer("opq", **CODES), "settings": {"tokenizer.codebook_size": 9}},
             "given by settings= and by",
         ),
+        ({"tokenizers": Signs, "launcher": "local"}, "Signs, a class of this process"),
+        ({"tokenizers": "opq", "launcher": "locl"}, "did you mean 'local'"),
+        ({"tokenizers": "opq", "jobs": 2}, "--jobs"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(place: Path, arguments: dict[str, Any], message: str) -> None:
@@ -350,6 +353,14 @@ def test_results_are_all_records_of_a_home_and_what_cannot_be_read(place: Path, 
     assert len(sb.results(place / "nowhere")) == 0
     with pytest.raises(sb.InputError, match="no run with a record"):
         sb.results(place / "nowhere").leaderboard()
+
+
+def test_workers_give_the_runs_of_this_process(tmp_path: Path) -> None:
+    given = {"settings": {f"tokenizer.{n}": v for n, v in CODES.items()}, "seeds": range(2)}
+    here, there = run("opq", tmp_path / "here", **given), run("opq", tmp_path / "there", launcher="local", jobs=2, **given)
+    assert [r.record.seed for r in there if r.record] == [0, 1]
+    assert [r.record.run_id for r in there if r.record] == [r.record.run_id for r in here if r.record]
+    assert here.to_frame()["entropy"].notna().all() and here.to_frame()["entropy"].equals(there.to_frame()["entropy"])
 
 
 def test_files_of_a_run(finished: sb.Results) -> None:

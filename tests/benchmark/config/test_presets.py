@@ -106,10 +106,10 @@ def test_the_preset_of_the_dataset_wins_over_the_one_for_all(home: Path) -> None
     assert other is not None and other.settings == {"alternations": 2} and other.dataset == "default"
     assert find_preset(opq, "beauty", "yours") is None
     assert settings_source(None) == "defaults"
-    assert settings_source(None, ["tokenizer.alternations=3"]) == "defaults; on the command line: alternations"
+    assert settings_source(None, ["tokenizer.alternations=3"]) == "defaults; set by hand: alternations"
     assert (
         settings_source(chosen, ["tokenizer.whiten=true", "dataset.k_core=3"])
-        == "preset mine (beauty): sweep s1, 50 trials, quick, data 0123abcd; on the command line: whiten"
+        == "preset mine (beauty): sweep s1, 50 trials, quick, data 0123abcd; set by hand: whiten"
     )
 
 
@@ -203,7 +203,7 @@ def test_a_run_with_a_preset_uses_it_and_names_it_on_the_record(home: Path, caps
     assert invoke(["run", "--tokenizer", "opq", "--preset", "tiny", *SMALL, "tokenizer.codebook_size=8"]) == 0
     opq = json.loads(capsys.readouterr().out)["records"][0]["tokenizer"]
     assert (opq["config"]["code_length"], opq["config"]["codebook_size"]) == (2, 8)
-    assert opq["settings_source"] == "preset tiny (default): sweep s1; on the command line: codebook_size"
+    assert opq["settings_source"] == "preset tiny (default): sweep s1; set by hand: codebook_size"
     assert invoke(["run", "--tokenizer", "opq", "--preset", "huge", *SMALL]) == 2
     assert "tiny (opq, default)" in capsys.readouterr().err
 
