@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -17,9 +16,9 @@ from sidbench.benchmark.api.homes import at_home
 from sidbench.benchmark.api.objects import Chosen, choose_all, several
 from sidbench.benchmark.api.results import Results, from_outcomes
 from sidbench.benchmark.api.settings import override
-from sidbench.benchmark.config.run_config import NO_POLICY, RunConfig
+from sidbench.benchmark.config.run_config import NO_POLICY
 from sidbench.benchmark.launchers.base import Launcher, LaunchSettings
-from sidbench.benchmark.launchers.choosing import launch_settings, launcher_with_workers
+from sidbench.benchmark.launchers.choosing import all_ended, launch_settings, launcher_with_workers
 from sidbench.benchmark.launchers.inline import InlineLauncher
 from sidbench.benchmark.plugins.live import registered
 from sidbench.benchmark.plugins.registry import installed
@@ -80,7 +79,7 @@ def run(
     """
     entries, models = choose_all("tokenizer", tokenizers or NO_TOKENIZER), choose_all("recommender", recommenders or "none")
     launch = LaunchOptions(launcher, jobs)
-    settings_of_launch, threads = launch_settings(launch, RunConfig(device=device, threads=threads))
+    settings_of_launch, threads = launch_settings(launch, device, threads)
     machine = {"device": device, "precision": precision, "threads": threads}
     live = [entry.cls for entry in (*entries, *models) if entry.cls is not None]
     if live and launcher != "inline":
@@ -128,13 +127,7 @@ def execute(specs: Sequence[RunSpec], progress: bool, launch: LaunchOptions, set
         started = InlineLauncher(LocalRuntime(**specs[0].config.machine, reporter=reporter))
     else:
         started = launcher_with_workers(launch.launcher, reporter)
-    with closing(started.map(specs, settings)) as ended:  # an interrupt ends the workers before anything else
-        outcomes = list(ended)
-    place = {id(spec): n for n, spec in enumerate(specs)}
-    outcomes.sort(key=lambda o: place[id(o.spec)])
-    if len(outcomes) == 1 and isinstance(outcomes[0].error, InputError):
-        raise outcomes[0].error
-    return from_outcomes(outcomes)
+    return from_outcomes(all_ended(started, specs, settings))
 
 
 def _request(

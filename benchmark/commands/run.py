@@ -7,14 +7,13 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 from typer.exceptions import Exit
 
 from sidbench.benchmark.launchers.base import Launcher, LaunchSettings, Outcome
-from sidbench.benchmark.launchers.choosing import launch_settings, launcher_with_workers
+from sidbench.benchmark.launchers.choosing import all_ended, launch_settings, launcher_with_workers
 from sidbench.benchmark.launchers.inline import InlineLauncher
 from sidbench.benchmark.launchers.worker import PARENT, end_with_parent
 from sidbench.benchmark.runs.command_line import repeat_command
@@ -26,7 +25,7 @@ from sidbench.benchmark.runtime.local import LocalRuntime
 from sidbench.benchmark.runtime.reporter import Notes, PlainReporter, Reporter, default_reporter
 from sidbench.benchmark.stages.shared import SharedData
 from sidbench.benchmark.store.failures import cause
-from sidbench.datasets.foundation.errors import InputError, SidbenchError
+from sidbench.datasets.foundation.errors import SidbenchError
 
 
 def run_command(request: RunRequest) -> None:
@@ -34,7 +33,7 @@ def run_command(request: RunRequest) -> None:
     reporter = _reporter(request)
     reporter = Notes(reporter) if request.dry_run else reporter  # a warning of many runs is shown once
     end_with_parent()
-    settings, threads = launch_settings(request.launch, request.common, request.debug)
+    settings, threads = launch_settings(request.launch, request.common.device, request.common.threads, request.debug)
     request = replace(request, common=replace(request.common, threads=threads))
     grid = expand(request, ("bench", *sys.argv[1:]))
     if request.launch.launcher == "inline" or request.dry_run:
@@ -65,16 +64,12 @@ def _run_all(
         reporter.warn(line)
     if grid.repeats:
         reporter.line(f"{grid.repeats} combinations of the grid are equal to others and run once")
-    outcomes: list[Outcome] = []
-    with closing(launcher.map(grid.specs, settings)) as ended:  # an interrupt ends the workers before anything else
-        for outcome in ended:
-            if len(grid.specs) == 1 and isinstance(outcome.error, InputError):
-                raise outcome.error
-            outcomes.append(outcome)
-            if len(grid.specs) > 1:
-                reporter.line(f"[{len(outcomes)}/{len(grid.specs)}] {outcome.spec.label}: {_state(outcome)}")
-    place = {id(spec): n for n, spec in enumerate(grid.specs)}
-    outcomes.sort(key=lambda o: place[id(o.spec)])
+
+    def tell(outcome: Outcome, ended: int) -> None:
+        if len(grid.specs) > 1:
+            reporter.line(f"[{ended}/{len(grid.specs)}] {outcome.spec.label}: {_state(outcome)}")
+
+    outcomes = all_ended(launcher, grid.specs, settings, tell)
     if leads:
         _show(request, outcomes)
     if any(o.failure for o in outcomes):

@@ -1,12 +1,15 @@
-"""Which launcher the runs of a grid have, and what each run gets of the machine: `bench run` and ``sidbench.run`` alike."""
+"""Which launcher the runs of a grid have, what each gets of the machine, and how they all end: `bench run` and
+``sidbench.run`` alike."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
 
-from sidbench.benchmark.config.run_config import RunConfig
-from sidbench.benchmark.launchers.base import Launcher, LaunchSettings
+from sidbench.benchmark.launchers.base import Launcher, LaunchSettings, Outcome
 from sidbench.benchmark.runs.request import LaunchOptions
+from sidbench.benchmark.runs.spec import RunSpec
 from sidbench.benchmark.runtime.cpu import threads_each
 from sidbench.benchmark.runtime.reporter import Reporter
 from sidbench.datasets.foundation.errors import InputError
@@ -14,14 +17,13 @@ from sidbench.datasets.foundation.errors import InputError
 LOCAL_JOBS = 2
 
 
-def launch_settings(launch: LaunchOptions, common: RunConfig, debug: bool = False) -> tuple[LaunchSettings, int]:
+def launch_settings(launch: LaunchOptions, device: str, threads: int, debug: bool = False) -> tuple[LaunchSettings, int]:
     """The settings of the launcher, and ``threads`` of each of its runs.
 
-    Local workers divide ``common.threads``, or all cores; on a cluster it is the number of one run, one by default. Where
+    Local workers divide ``threads``, or all cores; on a cluster it is the number of one run, one by default. Where
     no number is given a run keeps 0 as its setting, and so its identity, and the environment bounds it. Raises
     ``InputError`` for workers inside one of several processes that share their runs.
     """
-    threads = common.threads
     if launch.launcher == "inline":
         return LaunchSettings(debug=debug), threads
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -36,7 +38,7 @@ def launch_settings(launch: LaunchOptions, common: RunConfig, debug: bool = Fals
         jobs = launch.jobs or LOCAL_JOBS
         each = threads_each(threads, jobs)
         threads = each if threads else 0
-    return LaunchSettings(jobs, each, common.device, launch.memory_gb, launch.address, launch.slurm, debug), threads
+    return LaunchSettings(jobs, each, device, launch.memory_gb, launch.address, launch.slurm, debug), threads
 
 
 def launcher_with_workers(name: str, reporter: Reporter) -> Launcher:
@@ -52,3 +54,24 @@ def launcher_with_workers(name: str, reporter: Reporter) -> Launcher:
     from sidbench.benchmark.launchers.local import LocalLauncher
 
     return LocalLauncher(reporter)
+
+
+def all_ended(
+    launcher: Launcher,
+    specs: Sequence[RunSpec],
+    settings: LaunchSettings,
+    tell: Callable[[Outcome, int], None] = lambda outcome, ended: None,
+) -> list[Outcome]:
+    """How each of ``specs`` ended, in their order. ``tell`` hears of each when it ends, and how many have by then.
+
+    Raises the ``InputError`` of a run that is the only one.
+    """
+    outcomes: list[Outcome] = []
+    with closing(launcher.map(specs, settings)) as ended:  # an interrupt ends the workers before anything else
+        for outcome in ended:
+            if len(specs) == 1 and isinstance(outcome.error, InputError):
+                raise outcome.error
+            outcomes.append(outcome)
+            tell(outcome, len(outcomes))
+    place = {id(spec): n for n, spec in enumerate(specs)}
+    return sorted(outcomes, key=lambda o: place[id(o.spec)])

@@ -57,16 +57,13 @@ def column_of(metric: str, task: str | None, headline: bool = False) -> Column:
     """The column of a metric, as the catalogue declares it."""
     entry = describe(metric)
     if entry is None:
-        return Column(heading(metric), task, metric, headline=headline)
-    statistics = entry.named(metric)
+        return Column(heading(metric), task, NamedMetric(metric), headline=headline)
     return Column(
         heading(metric),
         task,
-        metric,
+        entry.named(metric),
         entry.digits,
         entry.direction,
-        statistics.statistic,
-        statistics.ratio,
         headline,
         entry.definition,
         entry.unit,

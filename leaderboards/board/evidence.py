@@ -84,7 +84,7 @@ def _evidence(
             shares = []
     if shares and len(shares) == len(ids):
         influence = np.mean([s.influence() for s in shares], axis=0)
-        ends = _user_interval(column.statistic, shares, influence, [draws[i].get(metric) for i in ids])
+        ends = _user_interval(column.named.statistic, shares, influence, [draws[i].get(metric) for i in ids])
         if np.isfinite(influence).all():
             return _with(value, values, n, ends, OVER_USERS if ends else UNKNOWN, influence)
     low, high = ([getattr(m, end) for _, m in found] for end in ("low", "high"))

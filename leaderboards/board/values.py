@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from sidbench.benchmark.metrics.declaration import NEITHER, USER_MEAN, NamedMetric
+from sidbench.benchmark.metrics.declaration import NEITHER, NamedMetric
 from sidbench.leaderboards.board.store import Skipped, StoredRun
 
 TOKENIZER, CONTROL, BASELINE, BOUND = "tokenizer", "control", "baseline", "bound"
@@ -16,25 +16,23 @@ OVER_USERS, OVER_SEEDS, EXACT, EXPECTED, UNKNOWN = "users", "seeds", "exact", "e
 class Column:
     """A metric column, as the metric's declaration says: nothing behind it asks the catalogue again.
 
-    heading: with every hole filled. task: what it belongs to, ``None`` for the SID table. metric: name. digits: printed.
-    direction, statistic, ratio, definition, unit: see ``MetricDeclaration``. headline: whether tables rank by it.
+    heading: with every hole filled. task: what it belongs to, ``None`` for the SID table. named: the metric as statistics
+    need it. digits: printed. direction, definition, unit: see ``MetricDeclaration``. headline: whether tables rank by it.
     """
 
     heading: str
     task: str | None
-    metric: str
+    named: NamedMetric
     digits: int = 4
     direction: str = NEITHER
-    statistic: str = USER_MEAN
-    ratio: tuple[str, str] | None = None
     headline: bool = False
     definition: str = ""
     unit: str = ""
 
     @property
-    def named(self) -> NamedMetric:
-        """The metric as statistics need it."""
-        return NamedMetric(self.metric, self.statistic, self.ratio)
+    def metric(self) -> str:
+        """The metric's name."""
+        return self.named.name
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sidbench.benchmark.metrics.declaration import USER_AUC, NamedMetric
+from sidbench.benchmark.metrics.catalogue import named
+from sidbench.benchmark.metrics.declaration import NamedMetric
 from sidbench.benchmark.metrics.strata import NAMES as STRATA
 from sidbench.benchmark.metrics.strata import stratum_mask
 from sidbench.datasets.foundation.seeds import Rng
@@ -238,7 +239,7 @@ def _extremes(task: str, stratified: Sequence[NamedMetric], paired: Paired) -> l
             *_most(task, metric, "item", paired.units["target"].astype(str), share, left, right),
         ]
     found: list[Extreme] = []
-    within = user_gaps(paired, NamedMetric("gauc", USER_AUC))
+    within = user_gaps(paired, named("gauc"))
     if within is not None and len(within[0]):
         users, left, right = within
         rows = np.bincount(paired.units["user"])[users]
