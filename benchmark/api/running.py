@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -18,7 +19,7 @@ from sidbench.benchmark.api.results import Results, from_outcomes
 from sidbench.benchmark.api.settings import override
 from sidbench.benchmark.config.run_config import NO_POLICY
 from sidbench.benchmark.launchers.base import Launcher, LaunchSettings
-from sidbench.benchmark.launchers.choosing import all_ended, launch_settings, launcher_with_workers
+from sidbench.benchmark.launchers.choosing import in_order, launch_settings, launcher_with_workers
 from sidbench.benchmark.launchers.inline import InlineLauncher
 from sidbench.benchmark.plugins.live import registered
 from sidbench.benchmark.plugins.registry import installed
@@ -127,7 +128,9 @@ def execute(specs: Sequence[RunSpec], progress: bool, launch: LaunchOptions, set
         started = InlineLauncher(LocalRuntime(**specs[0].config.machine, reporter=reporter))
     else:
         started = launcher_with_workers(launch.launcher, reporter)
-    return from_outcomes(all_ended(started, specs, settings))
+    with closing(started.map(specs, settings)) as ended:  # an interrupt ends the workers before anything else
+        outcomes = list(ended)
+    return from_outcomes(in_order(specs, outcomes))
 
 
 def _request(

@@ -7,13 +7,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 from typer.exceptions import Exit
 
 from sidbench.benchmark.launchers.base import Launcher, LaunchSettings, Outcome
-from sidbench.benchmark.launchers.choosing import all_ended, launch_settings, launcher_with_workers
+from sidbench.benchmark.launchers.choosing import in_order, launch_settings, launcher_with_workers
 from sidbench.benchmark.launchers.inline import InlineLauncher
 from sidbench.benchmark.launchers.worker import PARENT, end_with_parent
 from sidbench.benchmark.runs.command_line import repeat_command
@@ -64,12 +65,13 @@ def _run_all(
         reporter.warn(line)
     if grid.repeats:
         reporter.line(f"{grid.repeats} combinations of the grid are equal to others and run once")
-
-    def tell(outcome: Outcome, ended: int) -> None:
-        if len(grid.specs) > 1:
-            reporter.line(f"[{ended}/{len(grid.specs)}] {outcome.spec.label}: {_state(outcome)}")
-
-    outcomes = all_ended(launcher, grid.specs, settings, tell)
+    outcomes: list[Outcome] = []
+    with closing(launcher.map(grid.specs, settings)) as ended:  # an interrupt ends the workers before anything else
+        for outcome in ended:
+            outcomes.append(outcome)
+            if len(grid.specs) > 1:
+                reporter.line(f"[{len(outcomes)}/{len(grid.specs)}] {outcome.spec.label}: {_state(outcome)}")
+    outcomes = in_order(grid.specs, outcomes)
     if leads:
         _show(request, outcomes)
     if any(o.failure for o in outcomes):

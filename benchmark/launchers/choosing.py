@@ -1,11 +1,10 @@
-"""Which launcher the runs of a grid have, what each gets of the machine, and how they all end: `bench run` and
+"""Which launcher the runs of a grid have, what each gets of the machine, and the order of what comes back: `bench run` and
 ``sidbench.run`` alike."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 
 from sidbench.benchmark.launchers.base import Launcher, LaunchSettings, Outcome
 from sidbench.benchmark.runs.request import LaunchOptions
@@ -56,22 +55,9 @@ def launcher_with_workers(name: str, reporter: Reporter) -> Launcher:
     return LocalLauncher(reporter)
 
 
-def all_ended(
-    launcher: Launcher,
-    specs: Sequence[RunSpec],
-    settings: LaunchSettings,
-    tell: Callable[[Outcome, int], None] = lambda outcome, ended: None,
-) -> list[Outcome]:
-    """How each of ``specs`` ended, in their order. ``tell`` hears of each when it ends, and how many have by then.
-
-    Raises the ``InputError`` of a run that is the only one.
-    """
-    outcomes: list[Outcome] = []
-    with closing(launcher.map(specs, settings)) as ended:  # an interrupt ends the workers before anything else
-        for outcome in ended:
-            if len(specs) == 1 and isinstance(outcome.error, InputError):
-                raise outcome.error
-            outcomes.append(outcome)
-            tell(outcome, len(outcomes))
+def in_order(specs: Sequence[RunSpec], ended: Sequence[Outcome]) -> list[Outcome]:
+    """How each of ``specs`` ended, in their order. Raises the ``InputError`` of a run that is the only one."""
+    if len(specs) == 1 and isinstance(ended[0].error, InputError):
+        raise ended[0].error
     place = {id(spec): n for n, spec in enumerate(specs)}
-    return sorted(outcomes, key=lambda o: place[id(o.spec)])
+    return sorted(ended, key=lambda o: place[id(o.spec)])
